@@ -1,0 +1,3 @@
+"""MedContext data."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""MedContext engines."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""MedContext handlers."""
+
+from __future__ import annotations

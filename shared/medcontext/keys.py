@@ -1,0 +1,25 @@
+"""Names of the entries that MedContext adds to batches and engine outputs."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+__all__ = ["MedContextKeys"]
+
+
+class MedContextKeys(StrEnum):
+    """Keys beside MONAI's ``CommonKeys`` (``image``, ``label``, ``pred``, ``loss``).
+
+    ``MASKED_IMAGE`` is the image with the context dropped and ``CONTEXT_MASK`` marks what was dropped (1) and what was
+    kept (0). ``MASKED_PRED`` and ``TEACHER_PRED`` are the student's logits on the masked image and the teacher's on
+    the whole image. The others are scalars of one step.
+    """
+
+    MASKED_IMAGE = "masked_image"
+    CONTEXT_MASK = "context_mask"
+    MASKED_PRED = "masked_pred"
+    TEACHER_PRED = "teacher_pred"
+    LOSS_SUPERVISED = "loss_supervised"
+    LOSS_CONTEXT = "loss_context"
+    LOSS_CONSISTENCY = "loss_consistency"
+    MASKED_FRACTION = "masked_fraction"

@@ -1,0 +1,3 @@
+"""MedContext losses."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""MedContext metrics."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""MedContext networks."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""MedContext report."""
+
+from __future__ import annotations

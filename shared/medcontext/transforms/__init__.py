@@ -1,0 +1,3 @@
+"""MedContext transforms."""
+
+from __future__ import annotations
