@@ -1,3 +1,34 @@
-"""MedContext handlers."""
+"""Ignite handlers around the MedContext trainer."""
 
 from __future__ import annotations
+
+from medcontext.handlers.checkpoints import (
+    ModelCheckpoint,
+    ResumeTraining,
+    TrainingCheckpoint,
+    atomic_save,
+    load_checkpoint,
+)
+from medcontext.handlers.mlflow_tracker import MLflowTracker
+from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
+from medcontext.handlers.progress import ProgressBar
+from medcontext.handlers.seeding import EpochSeed
+from medcontext.handlers.step_values import step_values
+from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, update_teacher
+
+__all__ = [
+    "EpochSeed",
+    "MLflowTracker",
+    "ModelCheckpoint",
+    "NonFiniteLossError",
+    "ProgressBar",
+    "ResumeTraining",
+    "StopOnNonFiniteLoss",
+    "TeacherUpdate",
+    "TrainingCheckpoint",
+    "atomic_save",
+    "load_checkpoint",
+    "step_values",
+    "teacher_momentum_at",
+    "update_teacher",
+]

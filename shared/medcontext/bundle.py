@@ -1,0 +1,295 @@
+"""What a bundle's configuration asks of Python: where it lies, what its run is called, and whether it can start."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import logging
+import os
+import re
+import sys
+import time
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+from torch import nn
+
+from medcontext.data import check_cases
+from medcontext.handlers.checkpoints import LAST_FILE
+from medcontext.handlers.mlflow_tracker import RUN_FILE
+from medcontext.networks import plain_network
+
+__all__ = [
+    "checkpoint_run",
+    "check_network",
+    "find_home",
+    "find_root",
+    "hyperparameters",
+    "latest_run",
+    "name",
+    "new_run_name",
+    "prepare",
+    "run_folder",
+]
+
+logger = logging.getLogger(__name__)
+
+MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
+ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
+
+_run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
+
+
+def _workflow() -> ConfigWorkflow | None:
+    """The MONAI workflow on whose behalf the calling expression is evaluated; MONAI passes expressions no handle."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, ConfigWorkflow):
+            return owner
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+def _required_workflow() -> ConfigWorkflow:
+    workflow = _workflow()
+    if workflow is None:
+        raise RuntimeError("This belongs into a bundle's configuration, run by `python -m monai.bundle run`.")
+    return workflow
+
+
+def find_root() -> str:
+    """The bundle's folder, from any working directory: the one above the ``configs`` folder that is being run."""
+    workflow = _workflow()
+    if workflow is not None:
+        configs = Path(workflow.config_root_path)
+    else:
+        words = re.findall(r"[^\s'\"\[\],=]+\.json", " ".join(sys.argv))
+        configs = Path(words[0]).parent if words else Path("configs")
+    configs = configs.resolve()
+    return str(configs.parent if configs.name == "configs" else configs)
+
+
+def find_home(bundle_root: str) -> str:
+    """Where data and runs lie: ``$MEDCONTEXT_HOME``, else the repository of the bundle, else the bundle's folder."""
+    home = os.environ.get("MEDCONTEXT_HOME")
+    if home:
+        return str(Path(home).expanduser().resolve())
+    root = Path(bundle_root).resolve()
+    in_repository = root.parent.name == "bundles" and (root.parent.parent / "pyproject.toml").is_file()
+    return str(root.parent.parent if in_repository else root)
+
+
+def name(bundle_root: str) -> str:
+    """The bundle's name: that of its folder, as in the model zoo."""
+    return Path(bundle_root).resolve().name
+
+
+def new_run_name(*words: str) -> str:
+    """A unique name such as ``btcv-medcontext-20260131-140501-3f2a``, the same whenever this workflow asks again.
+
+    Processes of one distributed run agree on the name of the first.
+    """
+    workflow = _workflow()
+    run = _run_names.get(workflow) if workflow is not None else None
+    if run is None:
+        run = "-".join([*words, time.strftime("%Y%m%d-%H%M%S"), uuid.uuid4().hex[:4]])
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        runs = [run]
+        torch.distributed.broadcast_object_list(runs, src=0)
+        run = runs[0]
+    if workflow is not None:
+        _run_names[workflow] = run
+    return run
+
+
+def latest_run(runs_dir: str) -> str:
+    """Name of the run under ``runs_dir`` that saved its training state last.
+
+    Raises:
+        FileNotFoundError: When none has saved any.
+    """
+    states = sorted(Path(runs_dir).glob(f"*/models/{LAST_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise FileNotFoundError(f"No run under {runs_dir} can be resumed; give the one to resume as --output_dir.")
+    return states[-1].parent.parent.name
+
+
+def checkpoint_run(ckpt_dir: str) -> str | None:
+    """Name of the run that trained the checkpoints in a folder, if they still lie beside its run file."""
+    path = Path(ckpt_dir) / RUN_FILE
+    return str(json.loads(path.read_text())["run_name"]) if path.is_file() else None
+
+
+def run_folder(ckpt_dir: str, default: str) -> str:
+    """The folder of the run that trained the checkpoints in ``ckpt_dir``, else ``default``."""
+    return default if checkpoint_run(ckpt_dir) is None else str(Path(ckpt_dir).resolve().parent)
+
+
+def hyperparameters() -> dict[str, Any]:
+    """The plain values among the top-level keys of the running configuration, nested ones under dotted names."""
+    parser = _required_workflow().parser
+    found: dict[str, Any] = {}
+    for key, value in parser.get().items():
+        composed = isinstance(value, dict) and "_target_" in json.dumps(value, default=str)
+        derived = isinstance(value, str) and value.startswith("$") and any(mark in value for mark in ("#", "::"))
+        if key in ENTRY_KEYS or key.startswith("_") or composed or derived:
+            continue
+        _flatten(key, parser.get_parsed_content(key), found)
+    return found
+
+
+def _flatten(key: str, value: Any, found: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _flatten(f"{key}.{name}", item, found)
+    elif value is None or isinstance(value, (str, int, float, torch.device)) or _is_plain_list(value):
+        found[key] = value
+
+
+def _is_plain_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, (str, int, float)) for item in value)
+
+
+def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_size: Sequence[int]) -> None:
+    r"""Follow the shapes of one crop through a network, without computing anything.
+
+    Args:
+        network: of images (B, C, \*spatial).
+        in_channels: C of the crop.
+        out_channels: expected channels of the output.
+        roi_size: spatial size of the crop.
+
+    Raises:
+        ValueError: When the network cannot take the crop, or its output has another shape than it should.
+    """
+    plain = plain_network(network)
+    kind, size = type(plain).__name__, list(roi_size)
+    crop = torch.zeros(1, in_channels, *size, device="meta")
+    state = {key: value.to("meta") for key, value in plain.state_dict().items()}
+    was_training = plain.training
+    try:
+        with torch.no_grad():
+            output = torch.func.functional_call(plain.eval(), state, (crop,))
+    except NotImplementedError:
+        logger.debug("%s has operations without shape rules; its size was not checked.", kind)
+        return
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"roi_size {size} with {in_channels} channels does not suit {kind}: {reason}") from error
+    finally:
+        plain.train(was_training)
+    output = output if isinstance(output, torch.Tensor) else output[0]
+    expected = (1, out_channels, *size)
+    if tuple(output.shape) != expected:
+        raise ValueError(
+            f"{kind} turns a crop of roi_size {size} into {tuple(output.shape)}, expected {expected}; "
+            "change roi_size, or network_def's out_channels."
+        )
+
+
+def prepare(engine: str) -> None:
+    """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
+
+    Looks for misspelt keys, missing or wrong data, a run folder that is in use, components that reject their
+    arguments, and a crop size that the network cannot take. Anything wrong ends the program with the sentence alone.
+
+    Args:
+        engine: id of the engine in the configuration, such as ``train#trainer``.
+
+    Raises:
+        SystemExit: With the sentence.
+    """
+    workflow = _required_workflow()
+    parser = workflow.parser
+    with _one_sentence():
+        _check_keys(parser.get(), workflow.config_root_path)
+        _check_data(parser)
+        if engine.startswith("train"):
+            _check_run_folder(parser)
+    with _one_sentence("network_def"):
+        network = parser.get_parsed_content("network_def")
+        channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
+        check_network(network, *channels, parser.get_parsed_content("roi_size"))
+    with _one_sentence():
+        parser.get_parsed_content(engine)
+    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+        output_dir = Path(parser.get_parsed_content("output_dir"))
+        output_dir.mkdir(parents=True, exist_ok=True)
+        parser.export_config_file(parser.get(), str(output_dir / f"{engine.split('#')[0]}_config.json"), indent=4)
+        print(f"outputs: {output_dir}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _one_sentence(subject: str | None = None) -> Iterator[None]:
+    """End the program with the message of a user's mistake alone; anything else keeps its traceback."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if not isinstance(cause, (ValueError, TypeError, FileNotFoundError, KeyError, AssertionError)):
+            raise
+        logger.debug("refused", exc_info=error)
+        text = " ".join(str(cause).split()) or type(cause).__name__
+        raise SystemExit(f"medcontext: {subject + ': ' if subject else ''}{text}") from error
+
+
+def _check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> None:
+    """A top-level key is known if a file of the bundle has it, something in the configuration reads it, or MONAI does.
+
+    Raises:
+        ValueError: Naming the key and its nearest neighbour.
+    """
+    known = MONAI_KEYS | ENTRY_KEYS
+    for path in Path(configs).glob("*.json"):
+        if path.name != "metadata.json":
+            known |= json.loads(path.read_text(encoding="utf-8")).keys()
+    known = {re.split(r"#|::", key.lstrip("+"))[0] for key in known}
+    text = json.dumps(config, default=str)
+    read = set(re.findall(r"@([A-Za-z_]\w*)", text))
+    for key in config:
+        if key not in known | read and not key.startswith("_"):
+            nearest = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it, or refer to it somewhere by @."
+            raise ValueError(f"Nothing in the configuration uses {key!r}; {hint}")
+
+
+def _check_data(parser: Any) -> None:
+    """Raise ValueError with all that is wrong with the cases of this run."""
+    datalist = Path(parser.get_parsed_content("datalist"))
+    if not datalist.is_file():
+        dataset, folder = parser.get_parsed_content("dataset"), parser.get_parsed_content("dataset_dir")
+        raise FileNotFoundError(
+            f"There is no dataset at {folder} ({datalist.name} not found). "
+            f"For real data: python -m medcontext prepare --dataset {dataset} --source <download> --output_dir {folder} "
+            f"For generated data: python -m medcontext phantoms --dataset {dataset} --output_dir {folder}"
+        )
+    sections = {name: cases for name, cases in parser.get_parsed_content("cases").items() if cases}
+    labels = parser.get_parsed_content("labels")
+    out_channels = parser.get_parsed_content("out_channels")
+    if max(labels.values()) >= out_channels:
+        raise ValueError(
+            f"labels go up to {max(labels.values())} but out_channels is {out_channels}; "
+            f"it must be at least {max(labels.values()) + 1}, background included."
+        )
+    problems = check_cases(sections, in_channels=parser.get_parsed_content("in_channels"), labels=labels)
+    if problems:
+        more = f" (and {len(problems) - 5} more problems)" if len(problems) > 5 else ""
+        raise ValueError(" | ".join(problems[:5]) + more)
+
+
+def _check_run_folder(parser: Any) -> None:
+    """Raise ValueError when a new training would write over an earlier one."""
+    state = Path(parser.get_parsed_content("ckpt_dir")) / LAST_FILE
+    if state.is_file() and not parser.get_parsed_content("resume"):
+        raise ValueError(
+            f"{state} already holds a training; add resume.json to go on with it, or choose another run_name."
+        )

@@ -1,0 +1,253 @@
+"""Checkpoints that a crash cannot spoil, and the way back from them."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from medcontext.engines.trainer import MedContextTrainer
+from medcontext.networks import TokenMasking, plain_network
+
+__all__ = ["ModelCheckpoint", "ResumeTraining", "TrainingCheckpoint", "atomic_save", "load_checkpoint"]
+
+MODEL_FILE, TEACHER_FILE, LAST_FILE = "model.pt", "teacher.pt", "last.pt"
+
+
+def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save`` to a temporary file beside ``path`` and rename it, so that ``path`` is whole at any moment.
+
+    Raises:
+        RuntimeError: When the file cannot be written, such as on a full disk; an earlier file stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o666 & ~mask)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        raise RuntimeError(f"Could not write the checkpoint {path} ({error}); free disk space, then resume.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values; code in the file is never run.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is no readable checkpoint.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is damaged or no checkpoint ({type(error).__name__}); use another one.") from error
+    return content
+
+
+class ModelCheckpoint:
+    """Save the student as ``model.pt`` and the teacher as ``teacher.pt``, under the plain network's own keys.
+
+    Attach one and the same object to the trainer and to its validator. ``state_dict`` carries the best value through a
+    resumed run.
+
+    Args:
+        ckpt_dir: folder of the two files.
+        network: the student, wrapped or plain.
+        teacher: the teacher, if there is one.
+        select: ``best`` saves whenever the validator's key metric improves (and at the end of training if it was
+            never validated), ``last`` saves at the end of training alone.
+
+    Raises:
+        ValueError: When ``select`` is neither.
+    """
+
+    def __init__(
+        self, ckpt_dir: str, network: nn.Module, teacher: nn.Module | None = None, select: str = "best"
+    ) -> None:
+        if select not in ("best", "last"):
+            raise ValueError(f"select_checkpoint must be 'best' or 'last', got {select!r}.")
+        self.ckpt_dir = Path(ckpt_dir)
+        self.network = network
+        self.teacher = teacher
+        self.select = select
+        self.best: float | None = None
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the end of training, or of a validation."""
+        training = isinstance(engine, MedContextTrainer)
+        engine.add_event_handler(Events.COMPLETED, self._trained if training else self._validated)
+
+    def _validated(self, engine: Engine) -> None:
+        value = float(engine.state.metrics[engine.state.key_metric_name])
+        if self.select == "best" and (self.best is None or value > self.best):
+            self.best = value
+            self._save(engine)
+
+    def _trained(self, engine: Engine) -> None:
+        if self.select == "last" or self.best is None:
+            self._save(engine)
+
+    def _save(self, engine: Engine) -> None:
+        if engine.state.rank == 0:
+            atomic_save(plain_network(self.network).state_dict(), self.ckpt_dir / MODEL_FILE)
+            if self.teacher is not None:
+                atomic_save(self.teacher.state_dict(), self.ckpt_dir / TEACHER_FILE)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved best value."""
+        self.best = state["best"]
+
+
+class TrainingCheckpoint:
+    """Save the whole state of training as ``last.pt`` at the end of every epoch.
+
+    It holds the student (mask token of token masking included), the teacher, optimizer, gradient scaler, counters,
+    random states, and whatever else is named in ``objects``.
+
+    Args:
+        ckpt_dir: folder of the file.
+        objects: more to save by name, each with ``state_dict`` and ``load_state_dict``, such as the learning-rate
+            scheduler and the :class:`ModelCheckpoint`.
+        interval: save every so many epochs, and at the end.
+
+    Raises:
+        ValueError: When ``interval`` is not a positive whole number.
+    """
+
+    def __init__(self, ckpt_dir: str, objects: Mapping[str, Any] | None = None, interval: int = 1) -> None:
+        if interval < 1:
+            raise ValueError(f"interval must be 1 or more epochs, got {interval}.")
+        self.path = Path(ckpt_dir) / LAST_FILE
+        self.objects = dict(objects or {})
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the end of epochs."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: MedContextTrainer) -> None:
+        """Save the state that the next epoch starts from."""
+        if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
+            return
+        if engine.state.rank == 0:
+            state = {name: item.state_dict() for name, item in _training_objects(engine, self.objects).items()}
+            state["random"] = _random_state()
+            atomic_save(state, self.path)
+
+
+class ResumeTraining:
+    """Restore what :class:`TrainingCheckpoint` saved, when training starts.
+
+    Args:
+        path: the ``last.pt`` to go on from.
+        objects: the same names as given to :class:`TrainingCheckpoint`.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When it is damaged, was made with other settings, or has nothing left to train.
+    """
+
+    def __init__(self, path: str, objects: Mapping[str, Any] | None = None) -> None:
+        self.path = Path(path)
+        self.objects = dict(objects or {})
+        self.content = load_checkpoint(self.path)
+
+    def attach(self, engine: MedContextTrainer) -> None:
+        """Check that the checkpoint fits and restore it when the engine starts."""
+        done, asked = self.content["trainer"]["iteration"], engine.state.max_epochs * engine.state.epoch_length
+        if self.content["trainer"]["epoch_length"] != engine.state.epoch_length:
+            raise ValueError(
+                f"{self.path} was trained with {self.content['trainer']['epoch_length']} steps an epoch, this run has "
+                f"{engine.state.epoch_length}; resume with the same data, batch_size and number of processes."
+            )
+        if done >= asked:
+            raise ValueError(
+                f"{self.path} has already trained {done // engine.state.epoch_length} epochs; "
+                f"max_epochs is {engine.state.max_epochs}, raise it to go on."
+            )
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: MedContextTrainer) -> None:
+        """Restore everything."""
+        max_epochs = engine.state.max_epochs
+        for name, item in _training_objects(engine, self.objects).items():
+            if name not in self.content:
+                raise ValueError(
+                    f"{self.path} holds no {name!r}; resume with the same overlays as it was trained with."
+                )
+            try:
+                item.load_state_dict(self.content[name])
+            except (RuntimeError, ValueError, KeyError) as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"{name!r} of {self.path} does not fit this run: {reason}") from error
+        engine.state.max_epochs = max_epochs
+        _set_random_state(self.content["random"])
+        self.content = {}
+
+
+def _training_objects(engine: MedContextTrainer, objects: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {"network": plain_network(engine.network), **objects}
+    masking = next((m for m in engine.network.modules() if isinstance(m, TokenMasking)), None)
+    if masking is not None:
+        found["token_masking"] = _MaskToken(masking)
+    if engine.teacher is not None:
+        found["teacher"] = engine.teacher
+    return {**found, "optimizer": engine.optimizer, "scaler": engine.scaler, "trainer": engine}
+
+
+class _MaskToken:
+    """The mask token alone, as an object with a state."""
+
+    def __init__(self, masking: TokenMasking) -> None:
+        self.masking = masking
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"mask_token": self.masking.mask_token.detach()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        with torch.no_grad():
+            self.masking.mask_token.copy_(state["mask_token"])
+
+
+def _random_state() -> dict[str, Any]:
+    """States of the random number generators, as tensors and plain values so that no code is needed to read them."""
+    _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    version, internal, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position), int(has_gauss), float(cached)],
+        "python": [version, list(internal), gauss],
+    }
+
+
+def _set_random_state(state: Mapping[str, Any]) -> None:
+    torch.set_rng_state(state["torch"].cpu())
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state(("MT19937", keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))

@@ -1,0 +1,171 @@
+"""One MLflow run for training, validation, resumed training and evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+from monai.handlers import MLFlowHandler
+
+from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
+from medcontext.handlers.step_values import train_metrics
+
+__all__ = ["RUN_FILE", "MLflowTracker"]
+
+RUN_FILE = "mlflow_run.json"
+"""Beside the checkpoint: names the MLflow run that it came from."""
+
+BATCH = 1000  # MLflow's limit of metrics in one request
+
+
+class MLflowTracker(MLFlowHandler):
+    """Log a run's metrics, parameters, tags and files under the names that ``medcontext compare`` reads.
+
+    Training writes the run's identity to ``<ckpt_dir>/mlflow_run.json``; a resumed training or an evaluation that finds
+    the file joins that run, where MONAI's handler would open a new one. Step values are collected and sent at the end
+    of each epoch. A run that ends by an exception is marked ``FAILED``, by Ctrl-C ``KILLED``.
+
+    Attach it to the trainer (and name the ``validator``), or to the evaluator of a test set.
+
+    Args:
+        ckpt_dir: folder of the checkpoints.
+        tracking_uri: database or server; the environment variable ``MLFLOW_TRACKING_URI`` takes precedence.
+        experiment_name: MLflow experiment, created when it is not there.
+        run_name: name of a new run.
+        tags: tags of the run.
+        params: parameters of the run; those already logged are left alone.
+        artifacts: a file or folder to upload when the engine is done.
+        validator: engine whose metrics are logged along with the trainer's.
+    """
+
+    def __init__(
+        self,
+        ckpt_dir: str,
+        *,
+        tracking_uri: str | None,
+        experiment_name: str,
+        run_name: str,
+        tags: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+        artifacts: str | None = None,
+        validator: Engine | None = None,
+    ) -> None:
+        super().__init__(
+            tracking_uri=tracking_uri,
+            experiment_name=experiment_name,
+            run_name=run_name,
+            artifacts=artifacts,
+        )
+        self.run_file = Path(ckpt_dir) / RUN_FILE
+        self.tags = {name: str(value) for name, value in (tags or {}).items()}
+        self.params = {name: str(value)[:500] for name, value in (params or {}).items()}
+        self.validator = validator
+        self.step = 0
+        self._status_before: str | None = None
+        self._pending: list[Metric] = []
+        self._step_started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the engine, and to the validator if there is one."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.COMPLETED, self._complete)
+        if not isinstance(engine, MedContextTrainer):
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._exception)
+            return
+        engine.add_event_handler(Events.ITERATION_STARTED, self._start_step)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.flush)
+        engine.add_event_handler(MedContextEvents.RUN_ABORTED, self._aborted)
+        if self.validator is not None:
+            self.validator.add_event_handler(Events.COMPLETED, self._validated)
+
+    def start(self, engine: Engine) -> None:
+        """Open a run, or join the one named beside the checkpoint."""
+        self._set_experiment()
+        self.cur_run = self._known_run() or self._new_run()
+        run_id = self.cur_run.info.run_id
+        self._status_before = self.cur_run.info.status
+        self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
+        known = self.client.get_run(run_id).data
+        params = [Param(name, value) for name, value in self.params.items() if name not in known.params]
+        tags = [RunTag(name, value) for name, value in self.tags.items() if name not in known.tags]
+        for i in range(0, max(len(params), 1), 100):
+            self.client.log_batch(run_id, params=params[i : i + 100], tags=tags if i == 0 else [])
+
+    def _known_run(self) -> Any:
+        if not self.run_file.is_file():
+            return None
+        try:
+            return self.client.get_run(json.loads(self.run_file.read_text())["run_id"])
+        except MlflowException:
+            return None  # the checkpoint came from another machine's database
+
+    def _new_run(self) -> Any:
+        run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
+        if not self.run_file.is_file():
+            self.run_file.parent.mkdir(parents=True, exist_ok=True)
+            self.run_file.write_text(json.dumps({"run_id": run.info.run_id, "run_name": self.run_name}, indent=4))
+        return run
+
+    def _start_step(self) -> None:
+        self._step_started = time.perf_counter()
+
+    def iteration_completed(self, engine: Engine) -> None:
+        """Collect the values of one training step."""
+        self.step = engine.state.iteration
+        self._collect({**train_metrics(engine), "step_seconds": time.perf_counter() - self._step_started})
+
+    def _validated(self, engine: Engine) -> None:
+        self._collect(_scalars(engine.state.metrics))
+
+    def _collect(self, values: Mapping[str, float]) -> None:
+        now = int(time.time() * 1000)
+        self._pending += [Metric(name, value, now, self.step) for name, value in values.items()]
+
+    def flush(self) -> None:
+        """Send what was collected."""
+        while self._pending and self.cur_run is not None:
+            self.client.log_batch(self.cur_run.info.run_id, metrics=self._pending[:BATCH])
+            del self._pending[:BATCH]
+
+    def _complete(self, engine: Engine) -> None:
+        if isinstance(engine, MedContextTrainer):
+            self._finish(RunStatus.FINISHED)
+            return
+        self._collect(_scalars(engine.state.metrics))
+        ended = (RunStatus.KILLED, RunStatus.FAILED)  # an evaluation does not turn a broken training into a whole one
+        before = [status for status in ended if RunStatus.to_string(status) == self._status_before]
+        self._finish(before[0] if before else RunStatus.FINISHED)
+
+    def _finish(self, status: int) -> None:
+        self.flush()
+        if self.cur_run is None:
+            return
+        for path in filter(None, self.artifacts):
+            if Path(path).is_dir():
+                self.client.log_artifacts(self.cur_run.info.run_id, str(path), artifact_path=Path(path).name)
+            elif Path(path).is_file():
+                self.client.log_artifact(self.cur_run.info.run_id, str(path))
+        self.client.set_terminated(self.cur_run.info.run_id, RunStatus.to_string(status))
+        self.cur_run = None
+        self._dispose_sqlite_store()
+
+    def _aborted(self, engine: Engine) -> None:
+        killed = isinstance(engine.state.exception, KeyboardInterrupt)
+        self._finish(RunStatus.KILLED if killed else RunStatus.FAILED)
+
+    def _exception(self, _engine: Engine, error: Exception) -> None:
+        self._finish(RunStatus.FAILED)
+        raise error
+
+
+def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    numbers = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
+    return {name: float(value) for name, value in numbers.items() if not math.isnan(float(value))}

@@ -1,0 +1,42 @@
+"""Random states that depend on the epoch alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ignite.engine import Engine, Events
+from monai.data.utils import set_rnd
+from monai.utils import set_determinism
+
+__all__ = ["EpochSeed"]
+
+
+class EpochSeed:
+    """Seed everything random from (seed, epoch, rank) at the start of each epoch.
+
+    A run resumed at the end of an epoch then sees the very crops, masks and order of cases that it would have seen
+    without the interruption, with any number of loader workers.
+
+    Args:
+        seed: of the run.
+        dataset: the training dataset, whose random transforms are seeded too.
+
+    Raises:
+        ValueError: When ``seed`` is negative.
+    """
+
+    def __init__(self, seed: int, dataset: Any) -> None:
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed}.")
+        self.seed = seed
+        self.dataset = dataset
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the start of epochs."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Seed for the epoch that starts."""
+        seed = (self.seed * 1_000_003 + engine.state.epoch * 1009 + engine.state.rank) % 2**31
+        set_determinism(seed)
+        set_rnd(self.dataset, seed)

@@ -1,0 +1,38 @@
+"""The scalars of one training step, wherever they are shown or logged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ignite.engine import Engine
+from monai.utils import CommonKeys
+
+from medcontext.keys import MedContextKeys
+
+__all__ = ["STEP_METRICS", "step_values", "train_metrics"]
+
+STEP_METRICS = {
+    CommonKeys.LOSS: "train_loss",
+    MedContextKeys.LOSS_SUPERVISED: "train_loss_supervised",
+    MedContextKeys.LOSS_CONTEXT: "train_loss_context",
+    MedContextKeys.LOSS_CONSISTENCY: "train_loss_consistency",
+    MedContextKeys.MASKED_FRACTION: "masked_fraction",
+}
+"""Entries of the trainer's output and the names they are logged under."""
+
+
+def step_values(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The scalars in a trainer's output by their logged names; MONAI repeats them in each decollated item."""
+    item = output if isinstance(output, Mapping) else output[0]
+    return {name: float(item[key]) for key, name in STEP_METRICS.items() if key in item}
+
+
+def train_metrics(engine: Engine) -> dict[str, float]:
+    """All scalars of the step just done: loss terms, masked fraction, learning rate and teacher momentum."""
+    values = step_values(engine.state.output)
+    values["learning_rate"] = float(engine.optimizer.param_groups[0]["lr"])
+    momentum = getattr(engine.state, "teacher_momentum", None)
+    if momentum is not None:
+        values["teacher_momentum"] = float(momentum)
+    return values

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ignite.engine import Events
+from monai.data import CacheDataset, DataLoader
+from monai.transforms import Compose, CopyItemsd, RandGaussianNoised, ToTensord
+from torch import nn
+
+from medcontext.engines import MedContextTrainer
+from medcontext.handlers import (
+    EpochSeed,
+    ModelCheckpoint,
+    ResumeTraining,
+    TeacherUpdate,
+    TrainingCheckpoint,
+    atomic_save,
+    load_checkpoint,
+)
+from medcontext.handlers import checkpoints as checkpoints_module
+from medcontext.networks import TokenMasking, make_teacher
+from tiny import TinyNet, batches, trainer
+
+
+def random_loader(num_workers: int) -> DataLoader:
+    """Cases whose masked image is drawn anew each time, in an order drawn each epoch."""
+    items = [
+        {"image": i["image"][0], "label": i["label"][0], "context_mask": i["context_mask"][0]} for i in batches(6, 1)
+    ]
+    transforms = Compose(
+        [
+            ToTensord(keys=["image", "label", "context_mask"]),
+            CopyItemsd(keys="image", names="masked_image"),
+            RandGaussianNoised(keys="masked_image", prob=0.7),
+        ]
+    )
+    dataset = CacheDataset(items, transforms, progress=False)
+    return DataLoader(dataset, batch_size=2, shuffle=True, num_workers=num_workers)
+
+
+def run(folder: Path, epochs: int, *, resume: bool = False, stop_after: int | None = None, workers: int = 0) -> Any:
+    torch.manual_seed(123 if resume else 0)  # a resumed process starts from other random states
+    network = TokenMasking(nn.Sequential(TinyNet(), nn.Dropout(0.2)), "0.embed", (1, 4, 4, 4))
+    loader = random_loader(workers)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
+    objects = {"lr_scheduler": schedule}
+    handlers: list[Any] = [ResumeTraining(folder / "last.pt", objects)] if resume else []
+    handlers += [EpochSeed(7, loader.dataset), TeacherUpdate(0.9), TrainingCheckpoint(str(folder), objects)]
+    engine = MedContextTrainer(
+        device="cpu",
+        max_epochs=epochs,
+        train_data_loader=loader,
+        network=network,
+        teacher=make_teacher(network),
+        optimizer=optimizer,
+        loss_function=trainer().loss_function,
+        train_handlers=handlers,
+    )
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: schedule.step())
+    if stop_after is not None:
+        engine.add_event_handler(Events.EPOCH_COMPLETED(once=stop_after), lambda e: e.terminate())
+    engine.run()
+    return engine
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, workers: int) -> None:
+    whole = run(tmp_path / "whole", 4, workers=workers)
+    run(tmp_path / "cut", 4, stop_after=2, workers=workers)
+    resumed = run(tmp_path / "cut", 4, resume=True, workers=workers)
+    for name in ("network", "teacher"):
+        expected, got = getattr(whole, name).state_dict(), getattr(resumed, name).state_dict()
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    assert resumed.network.mask_token.abs().sum() > 0
+    assert resumed.state.iteration == whole.state.iteration == 12
+    assert resumed.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
+
+
+def test_last_checkpoint_holds_everything_and_no_code(tmp_path: Path) -> None:
+    run(tmp_path, 1)
+    content = load_checkpoint(tmp_path / "last.pt")
+    parts = {"network", "token_masking", "teacher", "optimizer", "scaler", "trainer", "lr_scheduler", "random"}
+    assert content.keys() == parts
+    assert "mask_token" not in content["network"]
+
+
+def test_random_states_go_on(tmp_path: Path) -> None:
+    run(tmp_path, 1)
+    expected = torch.rand(3), np.random.rand(3)
+    torch.manual_seed(99)
+    np.random.seed(99)
+    checkpoints_module._set_random_state(load_checkpoint(tmp_path / "last.pt")["random"])
+    torch.testing.assert_close(torch.rand(3), expected[0], rtol=0, atol=0)
+    np.testing.assert_array_equal(np.random.rand(3), expected[1])
+
+
+@pytest.mark.parametrize(
+    ("epochs", "content", "message"),
+    [
+        (1, {}, "has already trained 1 epochs; max_epochs is 1, raise it to go on"),
+        (2, {"epoch_length": 5}, "was trained with 5 steps an epoch, this run has 3"),
+        (2, {"drop": "teacher"}, "holds no 'teacher'; resume with the same overlays"),
+        (2, {"network": {"weight": torch.zeros(1)}}, "'network' of .* does not fit this run"),
+    ],
+)
+def test_checkpoints_that_do_not_fit(tmp_path: Path, epochs: int, content: dict[str, Any], message: str) -> None:
+    run(tmp_path, 1)
+    saved = load_checkpoint(tmp_path / "last.pt")
+    saved["trainer"]["epoch_length"] = content.get("epoch_length", 3)
+    saved["network"] = content.get("network", saved["network"])
+    saved.pop(content.get("drop"), None)
+    torch.save(saved, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, epochs, resume=True)
+
+
+def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no checkpoint .*last.pt"):
+        ResumeTraining(tmp_path / "last.pt")
+    (tmp_path / "last.pt").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+        ResumeTraining(tmp_path / "last.pt")
+
+
+class Unsaveable:
+    def __reduce__(self) -> Any:
+        raise OSError("No space left on device")
+
+
+def test_a_failed_save_leaves_the_earlier_file_and_no_rubbish(tmp_path: Path) -> None:
+    path = tmp_path / "model.pt"
+    atomic_save({"weight": torch.ones(2)}, path)
+    with pytest.raises(RuntimeError, match="Could not write the checkpoint .*No space left"):
+        atomic_save({"weight": Unsaveable()}, path)
+    torch.testing.assert_close(load_checkpoint(path)["weight"], torch.ones(2))
+    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+class Validator:
+    """The part of an evaluator that the checkpoint looks at."""
+
+    def __init__(self) -> None:
+        from monai.engines import Evaluator
+
+        self.engine = Evaluator(device="cpu", val_data_loader=[0], iteration_update=lambda engine, batch: None)
+        self.engine.state.key_metric_name = "val_mean_dice"
+
+    def validate(self, value: float) -> None:
+        self.engine.state.metrics["val_mean_dice"] = value
+        self.engine.fire_event(Events.COMPLETED)
+
+
+def test_best_model_under_plain_keys(tmp_path: Path) -> None:
+    network = TokenMasking(TinyNet(), "embed", (1, 4, 4, 4))
+    saver = ModelCheckpoint(str(tmp_path), network, make_teacher(network))
+    validator = Validator()
+    saver.attach(validator.engine)
+    values = []
+    for metric in (0.3, 0.5, 0.4, 0.5):
+        with torch.no_grad():
+            network.network.embed.bias.fill_(metric)
+        validator.validate(metric)
+        values.append(load_checkpoint(tmp_path / "model.pt")["embed.bias"][0].item())
+    assert values == pytest.approx([0.3, 0.5, 0.5, 0.5])
+    assert load_checkpoint(tmp_path / "model.pt").keys() == TinyNet().state_dict().keys()
+    assert load_checkpoint(tmp_path / "teacher.pt").keys() == TinyNet().state_dict().keys()
+
+
+def test_a_resumed_run_keeps_its_best_model(tmp_path: Path) -> None:
+    saver = ModelCheckpoint(str(tmp_path), TinyNet())
+    saver.load_state_dict({"best": 0.6})
+    validator = Validator()
+    saver.attach(validator.engine)
+    validator.validate(0.5)
+    assert not (tmp_path / "model.pt").exists()
+    validator.validate(0.7)
+    assert (tmp_path / "model.pt").exists()
+    assert saver.state_dict() == {"best": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("select", "validated", "saved"), [("last", True, True), ("best", True, False), ("best", False, True)]
+)
+def test_the_end_of_training(tmp_path: Path, select: str, validated: bool, saved: bool) -> None:
+    network = TinyNet()
+    saver = ModelCheckpoint(str(tmp_path), network, select=select)
+    validator = Validator()
+    saver.attach(validator.engine)
+    if validated:
+        validator.validate(0.5)
+    before = network.embed.bias[0].item()
+    trainer(network, train_handlers=[saver]).run()
+    written = load_checkpoint(tmp_path / "model.pt")["embed.bias"][0].item()
+    assert written == (network.embed.bias[0].item() if saved else before)
+
+
+def test_arguments(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="select_checkpoint must be 'best' or 'last', got 'first'"):
+        ModelCheckpoint(str(tmp_path), TinyNet(), select="first")
+    with pytest.raises(ValueError, match="interval must be 1 or more"):
+        TrainingCheckpoint(str(tmp_path), interval=0)

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from ignite.engine import Engine
+from torch import nn
+
+from medcontext.handlers import TeacherUpdate, teacher_momentum_at, update_teacher
+from medcontext.networks import make_teacher
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (0, 0.0),
+        (5, 0.498),  # half-way up the ten warm-up steps
+        (10, 0.996),  # the warm-up ends, the cosine starts
+        (505, 1 - 0.004 / 2),  # half-way along the cosine
+        (1000, 1.0),
+    ],
+)
+def test_momentum_by_hand(step: int, expected: float) -> None:
+    assert teacher_momentum_at(step, 1000) == pytest.approx(expected)
+
+
+def test_momentum_never_falls() -> None:
+    values = [teacher_momentum_at(step, 400, momentum=0.98, warmup=0.05) for step in range(400)]
+    assert values == sorted(values)
+    assert values[20] == pytest.approx(0.98)
+
+
+def test_without_warm_up_the_first_update_already_averages() -> None:
+    assert teacher_momentum_at(0, 100, momentum=0.9, warmup=0.0) == pytest.approx(0.9)
+
+
+def test_hundred_updates_equal_a_float64_reference() -> None:
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Conv3d(1, 4, 3), nn.BatchNorm3d(4))
+    teacher = make_teacher(student)
+    reference = {name: value.double() for name, value in teacher.state_dict().items()}
+    for step in range(100):
+        student(torch.randn(2, 1, 5, 5, 5))  # moves the running statistics
+        with torch.no_grad():
+            for parameter in student.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        momentum = teacher_momentum_at(step, 100)
+        update_teacher(teacher, student, momentum)
+        for name, value in student.state_dict().items():
+            if value.is_floating_point():
+                reference[name] = momentum * reference[name] + (1 - momentum) * value.double()
+            else:
+                reference[name] = value.double()
+    for name, value in teacher.state_dict().items():
+        torch.testing.assert_close(value.double(), reference[name], rtol=1e-5, atol=1e-6)
+    assert teacher.state_dict()["1.num_batches_tracked"] == 100
+    assert not torch.allclose(teacher.state_dict()["1.running_mean"], student.state_dict()["1.running_mean"])
+
+
+def test_the_student_is_left_alone() -> None:
+    student, teacher = nn.Linear(2, 2), nn.Linear(2, 2)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    update_teacher(teacher, student, 0.5)
+    torch.testing.assert_close(dict(student.state_dict()), before)
+
+
+def test_different_networks() -> None:
+    with pytest.raises(ValueError, match="Teacher and student differ in .*bias"):
+        update_teacher(nn.Linear(2, 2, bias=False), nn.Linear(2, 2), 0.5)
+
+
+@pytest.mark.parametrize("arguments", [{"momentum": 1.1}, {"momentum": -0.1}, {"warmup": 2}, {"warmup": math.nan}])
+def test_arguments_out_of_range(arguments: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"must be within \[0, 1\]"):
+        TeacherUpdate(**arguments)
+
+
+def test_other_engines() -> None:
+    with pytest.raises(TypeError, match="needs a MedContextTrainer, got Engine"):
+        TeacherUpdate().attach(Engine(lambda engine, batch: None))
