@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import sys
 import time
 import uuid
@@ -18,6 +19,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.utils import set_determinism
 from torch import nn
 
 from medcontext.data import check_cases
@@ -41,6 +43,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
+MISTAKES = (ValueError, TypeError, FileNotFoundError, KeyError, AssertionError)
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
 _run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
@@ -210,19 +213,23 @@ def prepare(engine: str) -> None:
     parser = workflow.parser
     with _one_sentence():
         _check_keys(parser.get(), workflow.config_root_path)
-        _check_data(parser)
+        if "datalist" in parser.get():
+            _check_data(parser)
         if engine.startswith("train"):
             _check_run_folder(parser)
+        set_determinism(parser.get_parsed_content("seed") if "seed" in parser.get() else 0)
     with _one_sentence("network_def"):
         network = parser.get_parsed_content("network_def")
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
         check_network(network, *channels, parser.get_parsed_content("roi_size"))
-    with _one_sentence():
+    output_dir = Path(parser.get_parsed_content("output_dir"))
+    with _one_sentence(), _no_rubbish(output_dir):
         parser.get_parsed_content(engine)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
-        output_dir = Path(parser.get_parsed_content("output_dir"))
         output_dir.mkdir(parents=True, exist_ok=True)
-        parser.export_config_file(parser.get(), str(output_dir / f"{engine.split('#')[0]}_config.json"), indent=4)
+        parser.export_config_file(
+            parser.get(), str(output_dir / f"{re.split('#|::', engine)[0]}_config.json"), indent=4
+        )
         print(f"outputs: {output_dir}", file=sys.stderr)
 
 
@@ -232,14 +239,26 @@ def _one_sentence(subject: str | None = None) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, MISTAKES):  # MONAI wraps what its components raise
             cause = cause.__cause__
-        if not isinstance(cause, (ValueError, TypeError, FileNotFoundError, KeyError, AssertionError)):
+        if cause is None:
             raise
         logger.debug("refused", exc_info=error)
         text = " ".join(str(cause).split()) or type(cause).__name__
         raise SystemExit(f"medcontext: {subject + ': ' if subject else ''}{text}") from error
+
+
+@contextlib.contextmanager
+def _no_rubbish(output_dir: Path) -> Iterator[None]:
+    """Remove the folder again if it was made for a run that could not be built."""
+    existed = output_dir.exists()
+    try:
+        yield
+    except Exception:
+        if not existed:
+            shutil.rmtree(output_dir, ignore_errors=True)
+        raise
 
 
 def _check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> None:
@@ -269,7 +288,7 @@ def _check_data(parser: Any) -> None:
         dataset, folder = parser.get_parsed_content("dataset"), parser.get_parsed_content("dataset_dir")
         raise FileNotFoundError(
             f"There is no dataset at {folder} ({datalist.name} not found). "
-            f"For real data: python -m medcontext prepare --dataset {dataset} --source <download> --output_dir {folder} "
+            f"For real data: python -m medcontext prepare --dataset {dataset} --source DOWNLOAD --output_dir {folder} "
             f"For generated data: python -m medcontext phantoms --dataset {dataset} --output_dir {folder}"
         )
     sections = {name: cases for name, cases in parser.get_parsed_content("cases").items() if cases}

@@ -14,15 +14,15 @@ from torch import nn
 from medcontext.engines import MedContextTrainer
 from medcontext.handlers import (
     EpochSeed,
+    FinalModel,
     ModelCheckpoint,
     ResumeTraining,
     TeacherUpdate,
     TrainingCheckpoint,
     atomic_save,
-    load_checkpoint,
 )
 from medcontext.handlers import checkpoints as checkpoints_module
-from medcontext.networks import TokenMasking, make_teacher
+from medcontext.networks import TokenMasking, load_checkpoint, make_teacher
 from tiny import TinyNet, batches, trainer
 
 
@@ -194,7 +194,7 @@ def test_the_end_of_training(tmp_path: Path, select: str, validated: bool, saved
     if validated:
         validator.validate(0.5)
     before = network.embed.bias[0].item()
-    trainer(network, train_handlers=[saver]).run()
+    trainer(network, train_handlers=[FinalModel(saver)]).run()
     written = load_checkpoint(tmp_path / "model.pt")["embed.bias"][0].item()
     assert written == (network.embed.bias[0].item() if saved else before)
 

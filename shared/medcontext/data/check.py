@@ -46,7 +46,9 @@ def check_cases(
 
 
 def _check_case(case: Mapping[str, str], in_channels: int, allowed: set[int] | None) -> list[str]:
-    missing = [f"{case[key]} is missing." for key in ("image", "label") if key in case and not Path(case[key]).is_file()]
+    missing = [
+        f"{case[key]} is missing." for key in ("image", "label") if key in case and not Path(case[key]).is_file()
+    ]
     if "label" not in case:
         missing.append(f"{case['image']} has no label; add one, or leave the case out.")
     if missing:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["data_hash", "load_cases", "load_datalist"]
+__all__ = ["data_hash", "list_images", "load_cases", "load_datalist"]
 
 Case = dict[str, str]
 
@@ -73,8 +73,7 @@ def load_cases(
     content = load_datalist(datalist)
     folder = Path(datalist).absolute().parent
     listed = {
-        name: [_absolute(case, folder) for case in content.get(name, [])]
-        for name in ("training", "validation", "test")
+        name: [_absolute(case, folder) for case in content.get(name, [])] for name in ("training", "validation", "test")
     }
     if section == "test":
         return listed["test"]
@@ -92,6 +91,32 @@ def load_cases(
     return [training[i] for i in chosen]
 
 
+def list_images(source: str | os.PathLike[str]) -> list[Case]:
+    """Images to predict, as cases without labels.
+
+    Args:
+        source: one NIfTI file, a ``dataset.json`` or the folder that holds one (its test cases), or a folder of NIfTI
+            files.
+
+    Raises:
+        FileNotFoundError: When there is nothing to predict.
+    """
+    path = Path(source).absolute()
+    datalist = path / "dataset.json" if path.is_dir() else path
+    if datalist.name == "dataset.json" and datalist.is_file():
+        cases = load_cases(datalist, "test")
+    elif path.is_file():
+        cases = [{"image": str(path)}]
+    else:
+        cases = [{"image": str(file)} for file in sorted([*path.glob("*.nii"), *path.glob("*.nii.gz")])]
+    if not cases:
+        raise FileNotFoundError(
+            f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, or a dataset.json "
+            "with test cases as --dataset_dir."
+        )
+    return [{"image": case["image"]} for case in cases]
+
+
 def _absolute(case: dict[str, Any] | str, folder: Path) -> Case:
     files = {"image": case} if isinstance(case, str) else case
     return {key: str(folder / value) if key in ("image", "label") else value for key, value in files.items()}
@@ -99,7 +124,9 @@ def _absolute(case: dict[str, Any] | str, folder: Path) -> Case:
 
 def _fold(cases: list[Case], fold: int, num_folds: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
     if not 2 <= num_folds <= len(cases) or not 0 <= fold < num_folds:
-        raise ValueError(f"fold must be within 0..{num_folds - 1} and num_folds within 2..{len(cases)}, got fold {fold}.")
+        raise ValueError(
+            f"fold must be within 0..{num_folds - 1} and num_folds within 2..{len(cases)}, got fold {fold}."
+        )
     chosen = set(order.permutation(len(cases))[fold::num_folds].tolist())
     return _split(cases, chosen)
 

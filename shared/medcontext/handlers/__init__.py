@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from medcontext.handlers.checkpoints import (
+    FinalModel,
     ModelCheckpoint,
     ResumeTraining,
     TrainingCheckpoint,
     atomic_save,
-    load_checkpoint,
 )
+from medcontext.handlers.evaluation_report import EvaluationReport
 from medcontext.handlers.mlflow_tracker import MLflowTracker
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
 from medcontext.handlers.progress import ProgressBar
@@ -18,7 +19,9 @@ from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, upda
 
 __all__ = [
     "EpochSeed",
+    "EvaluationReport",
     "MLflowTracker",
+    "FinalModel",
     "ModelCheckpoint",
     "NonFiniteLossError",
     "ProgressBar",
@@ -27,7 +30,6 @@ __all__ = [
     "TeacherUpdate",
     "TrainingCheckpoint",
     "atomic_save",
-    "load_checkpoint",
     "step_values",
     "teacher_momentum_at",
     "update_teacher",

@@ -15,9 +15,9 @@ from ignite.engine import Engine, Events
 from torch import nn
 
 from medcontext.engines.trainer import MedContextTrainer
-from medcontext.networks import TokenMasking, plain_network
+from medcontext.networks import TokenMasking, load_checkpoint, plain_network
 
-__all__ = ["ModelCheckpoint", "ResumeTraining", "TrainingCheckpoint", "atomic_save", "load_checkpoint"]
+__all__ = ["FinalModel", "ModelCheckpoint", "ResumeTraining", "TrainingCheckpoint", "atomic_save"]
 
 MODEL_FILE, TEACHER_FILE, LAST_FILE = "model.pt", "teacher.pt", "last.pt"
 
@@ -46,27 +46,11 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
-def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain values; code in the file is never run.
-
-    Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
-    try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or no checkpoint ({type(error).__name__}); use another one.") from error
-    return content
-
-
 class ModelCheckpoint:
     """Save the student as ``model.pt`` and the teacher as ``teacher.pt``, under the plain network's own keys.
 
-    Attach one and the same object to the trainer and to its validator. ``state_dict`` carries the best value through a
-    resumed run.
+    Attach it to the validator, and a :class:`FinalModel` of it to the trainer. ``state_dict`` carries the best value
+    through a resumed run.
 
     Args:
         ckpt_dir: folder of the two files.
@@ -91,21 +75,18 @@ class ModelCheckpoint:
         self.best: float | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the end of training, or of a validation."""
-        training = isinstance(engine, MedContextTrainer)
-        engine.add_event_handler(Events.COMPLETED, self._trained if training else self._validated)
+        """Subscribe to the end of a validation."""
+        engine.add_event_handler(Events.COMPLETED, self)
 
-    def _validated(self, engine: Engine) -> None:
+    def __call__(self, engine: Engine) -> None:
+        """Save if this validation is the best so far."""
         value = float(engine.state.metrics[engine.state.key_metric_name])
         if self.select == "best" and (self.best is None or value > self.best):
             self.best = value
-            self._save(engine)
+            self.save(engine)
 
-    def _trained(self, engine: Engine) -> None:
-        if self.select == "last" or self.best is None:
-            self._save(engine)
-
-    def _save(self, engine: Engine) -> None:
+    def save(self, engine: Engine) -> None:
+        """Save now, on the first process."""
         if engine.state.rank == 0:
             atomic_save(plain_network(self.network).state_dict(), self.ckpt_dir / MODEL_FILE)
             if self.teacher is not None:
@@ -118,6 +99,26 @@ class ModelCheckpoint:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved best value."""
         self.best = state["best"]
+
+
+class FinalModel:
+    """Save a :class:`ModelCheckpoint` at the end of training, where it selects the last state or never saved one.
+
+    Args:
+        checkpoint: the one that is attached to the validator.
+    """
+
+    def __init__(self, checkpoint: ModelCheckpoint) -> None:
+        self.checkpoint = checkpoint
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the end of training."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save unless a validation did."""
+        if self.checkpoint.select == "last" or self.checkpoint.best is None:
+            self.checkpoint.save(engine)
 
 
 class TrainingCheckpoint:

@@ -1,3 +1,18 @@
-"""MedContext metrics."""
+"""Metrics of segmentations: per case and label, their averages, and Dice by label during validation."""
 
 from __future__ import annotations
+
+from medcontext.metrics.case_metrics import case_metrics
+from medcontext.metrics.label_dice import LabelDice
+from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.metrics.summary import MetricSummary, case_mean_dice, summarise
+
+__all__ = [
+    "case_metrics",
+    "LabelDice",
+    "LabelMapping",
+    "label_ids",
+    "MetricSummary",
+    "case_mean_dice",
+    "summarise",
+]

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
-from medcontext.networks.token_masking import TokenMasking, make_teacher, plain_network, prepare_network
+from medcontext.networks.token_masking import TokenMasking
+from medcontext.networks.wrapping import (
+    load_checkpoint,
+    load_weights,
+    make_teacher,
+    plain_network,
+    prepare_network,
+)
 
-__all__ = ["TokenMasking", "make_teacher", "plain_network", "prepare_network"]
+__all__ = ["TokenMasking", "load_checkpoint", "load_weights", "make_teacher", "plain_network", "prepare_network"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["TokenMasking", "make_teacher", "plain_network", "prepare_network"]
+__all__ = ["TokenMasking"]
 
 
 class TokenMasking(nn.Module):
@@ -118,35 +116,3 @@ class TokenMasking(nn.Module):
         finally:
             handle.remove()
         return masked
-
-
-def plain_network(network: nn.Module) -> nn.Module:
-    """The segmentation network itself, without the wrappers of token masking, DDP and ``torch.compile``."""
-    if isinstance(network, TokenMasking):
-        return plain_network(network.network)
-    if isinstance(network, nn.parallel.DistributedDataParallel):
-        return plain_network(network.module)
-    original = getattr(network, "_orig_mod", None)
-    return network if original is None else plain_network(original)
-
-
-def make_teacher(network: nn.Module) -> nn.Module:
-    """A copy of the plain network in evaluation mode whose parameters ask for no gradient."""
-    return copy.deepcopy(plain_network(network)).requires_grad_(False).eval()
-
-
-def prepare_network(
-    network: nn.Module, device: torch.device | str, token_masking: Mapping[str, Any] | None, input_shape: Sequence[int]
-) -> nn.Module:
-    r"""The network on its device, wrapped in :class:`TokenMasking` if arguments for it are given.
-
-    Args:
-        network: the plain network.
-        device: where it shall run.
-        token_masking: arguments of :class:`TokenMasking`, or ``None``.
-        input_shape: (C, \*spatial) of the crops.
-    """
-    network = network.to(device)
-    return (
-        network if token_masking is None else TokenMasking(network, input_shape=input_shape, **token_masking).to(device)
-    )

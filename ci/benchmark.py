@@ -1,0 +1,202 @@
+"""Measure what training costs and what its choices are worth, side by side in one run.
+
+python ci/benchmark.py step          time and memory of a MedContext step against a plain one
+python ci/benchmark.py phantoms      generated volumes per second on one core
+python ci/benchmark.py modes         Dice of the modes and consistency forms on phantoms, over seeds
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fire
+import pandas as pd
+import torch
+from monai.bundle import run as run_bundle
+from monai.losses import DiceCELoss
+from monai.networks.nets import UNETR
+
+from medcontext.data.phantoms import write_phantoms
+from medcontext.engines import MedContextTrainer
+from medcontext.losses import MedContextLoss
+from medcontext.networks import make_teacher, prepare_network
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "bundles" / "medcontext_unetr" / "configs"
+
+# every variant trains the same number of steps on the same crops
+VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
+    "baseline": ("baseline", {}),
+    "masking_only": ("masking_only", {}),
+    "medcontext without consistency": (None, {"consistency_weight": 0.0}),
+    "medcontext official": (None, {"consistency#form": "official"}),
+    "medcontext relative": (None, {"consistency#form": "relative"}),
+    "medcontext probability_mse": (None, {"consistency#form": "probability_mse"}),
+    "medcontext probability_kl": (None, {"consistency#form": "probability_kl"}),
+}
+
+
+def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: int = 7) -> None:
+    """Median time of a step, and peak memory in a process of its own, as ratios to plain training."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kinds = {"plain": ("baseline", False), "separate passes": ("medcontext", False), "one batch": ("medcontext", True)}
+    trainers = {name: _trainer(size, batch_size, feature_size, device, *kind) for name, kind in kinds.items()}
+    times: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(repeats):
+        for name, trainer in trainers.items():
+            started = time.perf_counter()
+            trainer.state.max_epochs += 1
+            trainer.run()
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - started)
+    memory = {name: _peak_memory(name, size, batch_size, feature_size) for name in kinds}
+    table = pd.DataFrame(
+        {
+            "time / plain": {
+                name: statistics.median(t) / statistics.median(times["plain"]) for name, t in times.items()
+            },
+            "peak memory, MiB": memory,
+        }
+    )
+    print(
+        f"UNETR {size}^3, feature size {feature_size}, batch {batch_size}, {device}, {torch.get_num_threads()} threads"
+    )
+    print(table.round(2).to_string())
+
+
+def peak(name: str, size: int, batch_size: int, feature_size: int) -> None:
+    """Peak memory in MiB of this process above its level before the step; called by ``step``."""
+    import resource
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = ("baseline", False) if name == "plain" else ("medcontext", name == "one batch")
+    trainer = _trainer(size, batch_size, feature_size, device, *kind)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    trainer.run()
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else used / 2**10)
+
+
+def _peak_memory(name: str, size: int, batch_size: int, feature_size: int) -> float:
+    words = [sys.executable, __file__, "peak", name, str(size), str(batch_size), str(feature_size)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
+
+
+def _trainer(size: int, batch_size: int, feature_size: int, device: str, mode: str, batched: bool) -> MedContextTrainer:
+    torch.manual_seed(0)
+    shape = (size,) * 3
+    network = prepare_network(
+        UNETR(1, 14, shape, feature_size=feature_size, hidden_size=96, mlp_dim=384, num_heads=4),
+        device,
+        None,
+        (1, *shape),
+    )
+    image, mask = torch.randn(batch_size, 1, *shape), (torch.rand(batch_size, 1, *shape) > 0.5).float()
+    label = torch.randint(0, 14, (batch_size, 1, *shape)).float()
+    batch = {"image": image, "label": label, "masked_image": image * (1 - mask), "context_mask": mask}
+    return MedContextTrainer(
+        device=device,
+        max_epochs=1,
+        train_data_loader=[batch],
+        network=network,
+        teacher=make_teacher(network) if mode == "medcontext" else None,
+        mode=mode,
+        batched=batched,
+        optimizer=torch.optim.AdamW(network.parameters()),
+        loss_function=MedContextLoss(DiceCELoss(to_onehot_y=True, softmax=True)),
+    )
+
+
+def phantoms(num_cases: int = 30) -> None:
+    """Volumes of 96 × 96 × 96 that one core generates and writes in a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.process_time()
+        write_phantoms(folder, num_cases=num_cases, progress=False)
+        print(f"{num_cases / (time.process_time() - started):.1f} volumes per CPU second")
+
+
+def modes(
+    seeds: int = 3,
+    train_fraction: float = 0.2,
+    max_epochs: int = 150,
+    variants: str | tuple[str, ...] = tuple(VARIANTS),
+) -> None:
+    """Test Dice of each variant: same crops, same steps, a small UNETR on whole phantoms at 4.5 × 4.5 × 6 mm.
+
+    The last state is taken, so the test cases choose nothing.
+    """
+    names = [variants] if isinstance(variants, str) else list(variants)
+    rows = []
+    with tempfile.TemporaryDirectory() as home, _environment(MEDCONTEXT_HOME=home):
+        write_phantoms(Path(home) / "data" / "btcv", size=(64, 64, 64), spacing=(2.25, 2.25, 3.0), progress=False)
+        for seed in range(seeds):
+            for name in names:
+                rows.append(
+                    {"variant": name, "seed": seed, "dice": _dice(name, seed, train_fraction, max_epochs, home)}
+                )
+                print(rows[-1], file=sys.stderr, flush=True)
+    table = pd.DataFrame(rows).pivot(index="variant", columns="seed", values="dice").loc[names]
+    print(table.assign(mean=table.mean(axis=1), sd=table.std(axis=1)).round(4).to_string())
+
+
+def _dice(name: str, seed: int, train_fraction: float, max_epochs: int, home: str) -> float:
+    overlay, overrides = VARIANTS[name]
+    files = ["train", "phantom", *([overlay] if overlay else [])]
+    run_name = f"{name}-{seed}".replace(" ", "_")
+    settings = {
+        "spacing": [4.5, 4.5, 6.0],
+        "roi_size": [32, 32, 32],
+        "network_def#feature_size": 8,
+        "train_fraction": train_fraction,
+        "max_epochs": max_epochs,
+        "val_interval": max_epochs,
+        "select_checkpoint": "last",
+        "cases#validation": "$medcontext.data.load_cases(@datalist, 'test')",
+        "seed": seed,
+        "run_name": run_name,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_bundle(
+            "training",
+            config_file=[str(CONFIGS / f"{file}.json") for file in files],
+            logging_file=str(CONFIGS / "logging.conf"),
+            **settings,
+            **overrides,
+        )
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns.db")
+    run_file = Path(home) / "runs" / "medcontext_unetr" / run_name / "models" / "mlflow_run.json"
+    run = client.get_run(json.loads(run_file.read_text())["run_id"])
+    return float(run.data.metrics["val_mean_dice"])
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+if __name__ == "__main__":
+    fire.Fire({"step": step, "phantoms": phantoms, "modes": modes, "peak": peak})

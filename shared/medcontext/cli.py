@@ -1,0 +1,155 @@
+"""The commands of ``python -m medcontext``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import fire
+import torch
+from monai.bundle import create_workflow
+from monai.data.utils import set_rnd
+from monai.utils import CommonKeys, set_determinism
+
+from medcontext.data import check_cases, load_cases, load_datalist
+from medcontext.data.phantoms import write_phantoms
+from medcontext.data.prepare import prepare_dataset
+from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE
+from medcontext.keys import MedContextKeys
+from medcontext.networks import load_weights
+from medcontext.report import preview_figure
+from medcontext.report.phantoms import draw_phantoms
+
+__all__ = ["check", "gallery", "main", "phantoms", "prepare", "preview"]
+
+
+def phantoms(
+    output_dir: str,
+    dataset: str = "btcv",
+    num_cases: int | None = None,
+    size: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    seed: int = 0,
+) -> None:
+    """Write a generated cohort in the layout of a real dataset.
+
+    Args:
+        output_dir: folder of the cohort; a finished one with the same parameters is reused.
+        dataset: whose twin to write.
+        num_cases: cases in all; the default is the published number.
+        size: voxels along x, y, z.
+        spacing: voxel size in mm along x, y, z.
+        seed: of the cohort.
+    """
+    print(write_phantoms(output_dir, dataset=dataset, num_cases=num_cases, size=size, spacing=spacing, seed=seed))
+
+
+def gallery(output: str = "phantoms.png", dataset: str = "btcv", seed: int = 0) -> None:
+    """Draw eight generated cases.
+
+    Args:
+        output: the PNG to write.
+        dataset: whose twin to draw.
+        seed: of the cohort.
+    """
+    print(draw_phantoms(output, dataset=dataset, seed=seed))
+
+
+def prepare(dataset: str, source: str, output_dir: str, link: bool = False) -> None:
+    """Bring a provider's unpacked download into the form that the bundles train on.
+
+    Args:
+        dataset: ``btcv``.
+        source: the unpacked download.
+        output_dir: where the dataset shall lie.
+        link: make symbolic links instead of copies.
+    """
+    print(prepare_dataset(dataset, source, output_dir, link=link))
+
+
+def check(dataset_dir: str) -> None:
+    """List everything that is wrong with a dataset; exit code 1 if anything is.
+
+    Args:
+        dataset_dir: folder with the ``dataset.json``.
+    """
+    datalist = Path(dataset_dir) / "dataset.json"
+    content = load_datalist(datalist)
+    sections = {name: load_cases(datalist, name) for name in ("training", "validation", "test")}
+    labels = {str(name): int(index) for index, name in content["labels"].items() if int(index)}
+    problems = check_cases(sections, in_channels=len(content["modality"]), labels=labels)
+    if problems:
+        raise SystemExit("\n".join(problems))
+    print(", ".join(f"{len(cases)} {name}" for name, cases in sections.items()) + " cases, no problems found")
+
+
+def preview(
+    config_file: str | Sequence[str],
+    output: str = "preview.png",
+    num_cases: int = 4,
+    ckpt_dir: str | None = None,
+    plane: str = "axial",
+    **override: Any,
+) -> None:
+    """Draw what training sees: crops, their labels, what is dropped, and what the networks make of it.
+
+    Args:
+        config_file: ``train.json`` of a bundle, with overlays as for training.
+        output: the PNG to write.
+        num_cases: number of training cases to draw, one crop of each.
+        ckpt_dir: folder with ``model.pt`` and ``teacher.pt``, to draw their predictions too.
+        plane: ``axial``, ``coronal`` or ``sagittal``.
+        override: values of configuration keys, as for training.
+    """
+    workflow = create_workflow(config_file=config_file, logging_file=False, **override)
+    for name in ("cases", "labels", "spacing", "orientation", "seed", "device"):
+        if name not in workflow.properties:
+            workflow.add_property(name, "True", name)
+    transform = workflow.train_preprocessing
+    set_determinism(workflow.seed)
+    set_rnd(transform, workflow.seed)
+    crops = [_first(transform(case)) for case in workflow.cases["training"][:num_cases]]
+    if ckpt_dir is not None:
+        _predict(workflow, crops, Path(ckpt_dir))
+    figure = preview_figure(
+        crops,
+        workflow.labels,
+        spacing=workflow.spacing,
+        orientation=workflow.orientation,
+        plane=plane,
+        titles=[Path(case["image"]).name.split(".")[0] for case in workflow.cases["training"][:num_cases]],
+    )
+    figure.savefig(output)
+    print(output)
+
+
+def _first(crops: Any) -> dict[str, Any]:
+    crop: dict[str, Any] = crops[0] if isinstance(crops, list) else crops
+    if MedContextKeys.CONTEXT_MASK not in crop:
+        raise ValueError("This configuration drops nothing; preview it without baseline.json.")
+    return crop
+
+
+@torch.no_grad()
+def _predict(workflow: Any, crops: list[dict[str, Any]], ckpt_dir: Path) -> None:
+    network = workflow.network_def.to(workflow.device).eval()
+    for file, source, target in (
+        (MODEL_FILE, MedContextKeys.MASKED_IMAGE, MedContextKeys.MASKED_PRED),
+        (TEACHER_FILE, CommonKeys.IMAGE, MedContextKeys.TEACHER_PRED),
+    ):
+        if file == TEACHER_FILE and not (ckpt_dir / file).is_file():
+            continue  # the controls have no teacher
+        load_weights(network, ckpt_dir / file)
+        for crop in crops:
+            crop[target] = network(crop[source][None].to(workflow.device))[0].cpu()
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends it with one sentence."""
+    commands = {f.__name__: f for f in (phantoms, gallery, prepare, check, preview)}
+    try:
+        fire.Fire(commands, name="medcontext")
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+        sys.exit(f"medcontext: {error}")

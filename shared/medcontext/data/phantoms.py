@@ -1,0 +1,256 @@
+"""Cohorts of generated volumes in the layouts of real datasets, so that unmodified configs run on them.
+
+A cohort has the published case ids and split, and a decathlon-style ``dataset.json`` beside the volumes. The same
+parameters give the same bytes, whatever the number of cases and the order in which they are written, as long as NumPy,
+zlib and the processor's architecture are the same.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
+from tqdm import tqdm
+
+from medcontext.data.datasets import BTCV_LABELS, load_split
+from medcontext.data.phantom_btcv import Phantom, make_btcv_phantom
+
+__all__ = ["PHANTOM_DATASETS", "PhantomDataset", "store_phantom", "write_phantoms"]
+
+GENERATOR = 1
+"""Raised whenever the same parameters give other volumes than before."""
+
+MARKER = ".phantoms-unfinished.json"
+SMALLEST = 32
+ORIENTATIONS = ("RAS", "LPS", "RAS", "RAS", "LAS", "RAS", "RAS", "ASR", "RAS", "RAS", "LIA", "RAS")
+"""How the volumes are stored, by the case's place in the published split: a third are not RAS."""
+
+Size = tuple[int, int, int]
+Spacing = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class PhantomDataset:
+    """What it takes to generate the twin of one dataset.
+
+    Attributes:
+        make: generates one case in RAS from seed, case id, size and spacing.
+        description: what the volumes show.
+        modality: channel names, as in ``dataset.json``.
+        labels: label ids and their names, background included.
+        image: path of a case's image below the cohort's folder, with ``{}`` for the case id.
+        label: path of its label map.
+        size: default number of voxels along x, y, z.
+        spacing: default voxel size in mm along x, y, z.
+    """
+
+    make: Callable[[int, str, Size, Spacing], Phantom]
+    description: str
+    modality: dict[int, str]
+    labels: dict[int, str]
+    image: str
+    label: str
+    size: Size
+    spacing: Spacing
+
+
+PHANTOM_DATASETS: dict[str, PhantomDataset] = {
+    "btcv": PhantomDataset(
+        make=lambda seed, case, size, spacing: make_btcv_phantom(seed, int(case), size, spacing),
+        description="Generated abdominal CT with the 13 organs and the layout of BTCV",
+        modality={0: "CT"},
+        labels=BTCV_LABELS,
+        image="Training/img/img{}.nii.gz",
+        label="Training/label/label{}.nii.gz",
+        size=(96, 96, 96),
+        spacing=(1.5, 1.5, 2.0),
+    ),
+}
+"""Datasets of which twins can be generated, by name."""
+
+
+def write_phantoms(
+    output_dir: str | os.PathLike[str],
+    *,
+    dataset: str = "btcv",
+    num_cases: int | None = None,
+    size: Sequence[int] | None = None,
+    spacing: Sequence[float] | None = None,
+    seed: int = 0,
+    progress: bool = True,
+) -> Path:
+    """Write a cohort of generated volumes in the layout of a real dataset.
+
+    The folder must be new, empty, or hold a cohort with the same parameters: a finished one is left as it is, and an
+    interrupted one is completed. Files appear under their names only when they are whole, ``dataset.json`` last.
+
+    Args:
+        output_dir: the cohort's folder, made if need be.
+        dataset: whose twin to write: ``"btcv"`` (abdominal CT in HU, 13 organs).
+        num_cases: cases in all, from 2 to the number in the published split, which is the default (30 for BTCV: 18 to
+            train and 12 to test). Fewer keep the published proportion, with at least one case in each part, and are
+            the first of each part.
+        size: voxels along x, y, z, at least 32 each; by default 96 × 96 × 96 for BTCV. The body fills the field: halve
+            the size and double the spacing to see the same at half the resolution.
+        spacing: voxel size in mm along x, y, z; by default 1.5 × 1.5 × 2 for BTCV.
+        seed: of the cohort, 0 or more. Each case depends on the seed, its id, the size and the spacing alone.
+        progress: show a progress bar.
+
+    Returns:
+        Path of the cohort's ``dataset.json``.
+
+    Raises:
+        ValueError: when an argument is out of range, or the folder holds anything else than this cohort.
+    """
+    if dataset not in PHANTOM_DATASETS:
+        raise ValueError(f"dataset must be one of {sorted(PHANTOM_DATASETS)}, got {dataset!r}.")
+    kind = PHANTOM_DATASETS[dataset]
+    shape = _checked_size(kind.size if size is None else size)
+    voxel = _checked_spacing(kind.spacing if spacing is None else spacing)
+    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
+    published = load_split(dataset)
+    split = _take_cases(published, num_cases)
+    cases = [case for part in split.values() for case in part]
+    record = {"generator": GENERATOR, "dataset": dataset, "num_cases": len(cases), "seed": int(seed)}
+    record |= {"size": list(shape), "spacing": list(voxel)}
+
+    folder = Path(output_dir)
+    datalist = folder / "dataset.json"
+    _refuse_other_content(folder, record)
+    order = [case for part in published.values() for case in part]
+    missing = [c for c in cases if not all((folder / path.format(c)).is_file() for path in (kind.image, kind.label))]
+    if not missing and datalist.is_file():
+        return datalist
+    _write(folder / MARKER, _to_json({"phantom": record}))
+    for case in tqdm(missing, desc=f"{dataset} phantoms", unit="case", disable=not progress):
+        phantom = kind.make(int(seed), case, shape, voxel)
+        image, label = store_phantom(phantom, ORIENTATIONS[order.index(case) % len(ORIENTATIONS)])
+        _write(folder / kind.image.format(case), image)
+        _write(folder / kind.label.format(case), label)
+    _write(datalist, _to_json(_describe(kind, split, record)))
+    (folder / MARKER).unlink(missing_ok=True)
+    return datalist
+
+
+def store_phantom(phantom: Phantom, orientation: str = "RAS") -> tuple[bytes, bytes]:
+    """Pack a case as two ``.nii.gz`` files with the same geometry.
+
+    Args:
+        phantom: the case, in RAS.
+        orientation: what the stored axes run towards, such as ``"LPS"``; the affine keeps every voxel's place in space.
+
+    Returns:
+        The bytes of the image's and of the label map's file.
+    """
+    turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
+    affine = phantom.affine @ inv_ornt_aff(turn, phantom.image.shape)
+    return _pack(apply_orientation(phantom.image, turn), affine), _pack(apply_orientation(phantom.label, turn), affine)
+
+
+def _pack(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
+    nifti = nib.Nifti1Image(volume, affine)
+    nifti.set_qform(affine, code="scanner")
+    nifti.set_sform(affine, code="scanner")
+    nifti.header.set_xyzt_units("mm")
+    nifti.header["descrip"] = b"MedContext phantom, no patient"
+    # Without a time and a name in gzip's header the same volume gives the same bytes.
+    return gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0)
+
+
+def _checked_size(size: Sequence[int]) -> Size:
+    values = tuple(size) if isinstance(size, Sequence | np.ndarray) else ()
+    if len(values) != 3 or not all(isinstance(n, Integral) and n >= SMALLEST for n in values):
+        raise ValueError(f"size must be three whole numbers of voxels, at least {SMALLEST} each, got {size!r}.")
+    x, y, z = (int(n) for n in values)
+    return x, y, z
+
+
+def _checked_spacing(spacing: Sequence[float]) -> Spacing:
+    values = tuple(spacing) if isinstance(spacing, Sequence | np.ndarray) else ()
+    if len(values) != 3 or not all(isinstance(mm, Real) and 0 < mm < np.inf for mm in values):
+        raise ValueError(f"spacing must be three voxel sizes in mm, above 0, got {spacing!r}.")
+    x, y, z = (float(mm) for mm in values)
+    return x, y, z
+
+
+def _take_cases(published: dict[str, list[str]], num_cases: int | None) -> dict[str, list[str]]:
+    """The first cases of each part of the published split, in its proportion."""
+    total, parts = sum(map(len, published.values())), [part for part, cases in published.items() if cases]
+    count = total if num_cases is None else num_cases
+    if not isinstance(count, Integral) or not len(parts) <= count <= total:
+        raise ValueError(
+            f"num_cases must be a whole number from {len(parts)} (one for each of {', '.join(parts)}) to {total} "
+            f"(the published split), got {num_cases!r}."
+        )
+    share = {part: max(1, round(int(count) * len(published[part]) / total)) for part in parts}
+    share["training"] += int(count) - sum(share.values())
+    return {part: cases[: share.get(part, 0)] for part, cases in published.items()}
+
+
+def _refuse_other_content(folder: Path, record: dict[str, Any]) -> None:
+    """Raise unless the folder is new, empty, or holds this cohort, finished or not."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"output_dir must be a folder, but {folder} is a file.")
+    found = next((path for path in (folder / "dataset.json", folder / MARKER) if path.is_file()), None)
+    if found is None:
+        if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+            raise ValueError(f"{folder} holds files that are no generated cohort. Give a new or empty folder.")
+        return
+    try:
+        present = json.loads(found.read_text(encoding="utf-8"))["phantom"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{found} describes no generated cohort. Give a new or empty folder.") from error
+    if present != record:
+        raise ValueError(
+            f"{folder} holds a cohort with other parameters: {present} there, {record} asked for. "
+            "Delete the folder or give another one."
+        )
+
+
+def _describe(kind: PhantomDataset, split: dict[str, list[str]], record: dict[str, Any]) -> dict[str, Any]:
+    """The content of ``dataset.json``."""
+    files = {
+        part: [{"image": kind.image.format(case), "label": kind.label.format(case)} for case in cases]
+        for part, cases in split.items()
+    }
+    return {
+        "name": f"{record['dataset']} phantoms",
+        "description": f"{kind.description}. No patients; not for clinical use.",
+        "reference": "Generated by MedContext (python -m medcontext phantoms)",
+        "license": "Apache-2.0, as MedContext: a generated phantom, free of patients' data",
+        "release": f"generator {record['generator']}, seed {record['seed']}",
+        "tensorImageSize": "3D" if len(kind.modality) == 1 else "4D",
+        "modality": {str(channel): name for channel, name in kind.modality.items()},
+        "labels": {str(index): name for index, name in kind.labels.items()},
+        "numTraining": len(files["training"]),
+        "numValidation": len(files["validation"]),
+        "numTest": len(files["test"]),
+        "phantom": record,
+        **files,
+    }
+
+
+def _to_json(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=4) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file so that it is either whole or absent, also when several processes write it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

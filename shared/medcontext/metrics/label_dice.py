@@ -1,0 +1,124 @@
+"""Validation Dice by label name, for a MONAI evaluator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from monai.handlers import IgniteMetricHandler
+from monai.metrics import DiceMetric
+
+from medcontext.metrics.label_ids import LabelMapping, label_ids
+
+__all__ = ["LabelDice"]
+
+
+class LabelDice(IgniteMetricHandler):
+    """Mean Dice of every label, as ``engine.state.metrics["<prefix>_<label>"]``.
+
+    Counts as :func:`medcontext.metrics.case_metrics` does, so that validation and test agree: a label that is missed,
+    or predicted where there is none, scores 0; a label absent from both is not counted. (MONAI's ``DiceMetric`` leaves
+    out labels that are predicted where there is none.) A label that counts in no case is NaN and keeps its name: the
+    names are the same in every epoch, and MLflow stores NaN.
+
+    The average over the labels goes under the name that the metric is attached by, which makes it a key metric::
+
+        "key_metric": {
+            "val_mean_dice": {
+                "_target_": "medcontext.metrics.LabelDice",
+                "labels": "@labels",
+                "output_transform": "$monai.handlers.from_engine(['pred', 'label'])"
+            }
+        }
+
+    Over several processes the cases are gathered by MONAI's cumulative buffers before averaging.
+
+    Args:
+        labels: foreground names with their channel in the one-hot tensors, or with several channels for a region.
+        output_transform: gives ``(pred, label)`` from the engine's output, both one-hot (0 and 1): lists of
+            (C, *spatial) or tensors (B, C, *spatial). ``monai.handlers.from_engine(["pred", "label"])`` does.
+        prefix: beginning of the results' names.
+        save_details: keep the Dice of every case and label in ``engine.state.metric_details`` under the attached name.
+
+    Raises:
+        ValueError: when ``labels`` does not map names to ids above 0.
+    """
+
+    def __init__(
+        self,
+        labels: LabelMapping,
+        output_transform: Callable[[Any], Any] = lambda output: output,
+        prefix: str = "val_dice",
+        save_details: bool = True,
+    ) -> None:
+        self.labels = label_ids(labels)
+        self.prefix = prefix
+        metric_fn = _SpuriousCountsDice(include_background=True, reduction="none")
+        super().__init__(metric_fn=metric_fn, output_transform=output_transform, save_details=save_details)
+
+    def attach(self, engine: Engine, name: str) -> None:
+        """Compute the metric in every epoch of ``engine``.
+
+        Args:
+            engine: evaluator whose output ``output_transform`` understands.
+            name: key in ``engine.state.metric_details``.
+
+        Raises:
+            ValueError: when ``name`` is also the name of a result.
+        """
+        if name in self._names():
+            raise ValueError(
+                f"the metric's name must differ from its results' names, got {name!r}. Attach it as 'val_mean_dice'."
+            )
+        super().attach(engine, name)
+
+    def update(self, output: Sequence[Any]) -> None:
+        """Add the cases of one iteration.
+
+        Args:
+            output: one-hot ``(pred, label)``, see ``output_transform``.
+
+        Raises:
+            ValueError: when ``output`` is not such a pair or has too few channels for the labels.
+        """
+        if len(output) != 2:
+            raise ValueError(f"output must be a pair (pred, label), got {len(output)} items. Set output_transform.")
+        pred, label = ([self._select(item) for item in items] for items in output)
+        super().update((pred, label))
+
+    def compute(self) -> dict[str, float]:
+        """Return the mean Dice of every label over the cases in which it counts, NaN where there is none."""
+        dice = torch.as_tensor(super().compute()).reshape(-1, len(self.labels))  # MONAI squeezes, to a number if it can
+        return dict(zip(self._names(), dice.nanmean(dim=0).tolist(), strict=True))
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Write the labels' results to ``engine.state.metrics``, and under ``name`` their average."""
+        super().completed(engine, name)
+        values = torch.tensor([engine.state.metrics[label] for label in self._names()])
+        engine.state.metrics[name] = values.nanmean().item()
+
+    def _names(self) -> list[str]:
+        return [f"{self.prefix}_{label}" for label in self.labels]
+
+    def _select(self, one_hot: torch.Tensor) -> torch.Tensor:
+        """Boolean masks of the labels, (labels, *spatial), from one-hot (C, *spatial)."""
+        needed = max(max(ids) for ids in self.labels.values()) + 1
+        if one_hot.shape[0] < needed:
+            raise ValueError(
+                f"prediction and label must be one-hot with at least {needed} channels, got {one_hot.shape[0]} on axis "
+                "0. Put monai.transforms.AsDiscreted with to_onehot on both keys into the postprocessing."
+            )
+        if isinstance(one_hot, MetaTensor):
+            one_hot = one_hot.as_tensor()
+        return torch.stack([one_hot[list(ids)].bool().any(dim=0) for ids in self.labels.values()])
+
+
+class _SpuriousCountsDice(DiceMetric):
+    """Dice that is 0, not NaN, where something is predicted and nothing is there."""
+
+    def _compute_tensor(self, y_pred: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        dice = super()._compute_tensor(y_pred, y)
+        return dice.masked_fill(dice.isnan() & y_pred.flatten(2).any(dim=2), 0.0)

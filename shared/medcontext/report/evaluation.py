@@ -1,0 +1,196 @@
+"""Report of an evaluation: tables as files, and one page that opens anywhere without a network."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from medcontext.metrics import LabelMapping, MetricSummary, case_mean_dice, label_ids, summarise
+from medcontext.report.figures import curves_figure, draw_planes, metrics_boxplot
+from medcontext.report.planes import Plane
+
+__all__ = ["write_report"]
+
+
+@dataclass(frozen=True)
+class _Overlay:
+    """Picture of one case: its rank among the cases, the heading and the PNG."""
+
+    rank: str
+    heading: str
+    png: bytes
+
+
+def write_report(
+    output_dir: str | os.PathLike[str],
+    metrics: pd.DataFrame,
+    *,
+    cases: Mapping[str, Sequence[Plane]],
+    labels: LabelMapping,
+    info: Mapping[str, object] | None = None,
+    history: pd.DataFrame | None = None,
+) -> Path:
+    """Write the report of an evaluation.
+
+    In ``output_dir``: ``metrics.csv`` (one row per case and label), ``summary.json`` (averages, intervals, counts and
+    ``info``), ``overlay_best.png``, ``overlay_median.png`` and ``overlay_worst.png`` (by the cases' mean Dice; fewer
+    with less than three cases), and ``report.html``, which holds all pictures itself. Every file is replaced whole or
+    not at all, the numbers first and ``report.html`` last; overlays of an earlier report are removed.
+
+    Args:
+        output_dir: folder, created if needed.
+        metrics: one row per case and label: ``case`` and what :func:`medcontext.metrics.case_metrics` gives.
+        cases: slices by case from :func:`medcontext.report.label_planes`. Cases without slices get no picture.
+        labels: foreground names with their id or ids.
+        info: what was evaluated, in reading order: bundle, dataset, checkpoint, run name, command, versions, date.
+            Values are shown as text; a mapping as its items.
+        history: training history for :func:`medcontext.report.curves_figure`.
+
+    Returns:
+        Path of ``report.html``.
+
+    Raises:
+        ValueError: when ``metrics`` or ``labels`` are unusable, see :func:`medcontext.metrics.summarise`.
+    """
+    label_ids(labels)
+    summary, info = summarise(metrics), dict(info or {})
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+
+    _write(output / "metrics.csv", metrics.to_csv(index=False, float_format="%.6g").encode())
+    _write(output / "summary.json", _summary_json(summary, metrics, info).encode())
+    overlays = [
+        _Overlay(rank, f"{case}: mean Dice {_number(dice)}", _png(draw_planes(cases[case], labels)))
+        for rank, (case, dice) in _ranked_cases(metrics).items()
+        if case in cases
+    ]
+    page = _render(summary, metrics, overlays, info, history)
+    for rank in ("best", "median", "worst"):
+        (output / f"overlay_{rank}.png").unlink(missing_ok=True)
+    for overlay in overlays:
+        _write(output / f"overlay_{overlay.rank}.png", overlay.png)
+    return _write(output / "report.html", page.encode())
+
+
+def _ranked_cases(metrics: pd.DataFrame) -> dict[str, tuple[str, float]]:
+    """Best, median and worst case with their mean Dice, each case once."""
+    ranked = [(str(case), float(dice)) for case, dice in case_mean_dice(metrics).dropna().items()]
+    if not ranked:
+        return {}
+    places = {"best": 0, "worst": len(ranked) - 1, "median": len(ranked) // 2}
+    unique = {place: rank for rank, place in reversed(places.items())}  # best outranks worst, worst the median
+    return {rank: ranked[place] for place, rank in sorted(unique.items())}
+
+
+def _render(
+    summary: MetricSummary,
+    metrics: pd.DataFrame,
+    overlays: Sequence[_Overlay],
+    info: Mapping[str, object],
+    history: pd.DataFrame | None,
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("medcontext.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    template = environment.get_template("report.html.j2")
+    return template.render(
+        info={str(key): _text(value) for key, value in info.items()},
+        summary=summary,
+        labels=summary.labels.reset_index(names="label").to_dict("records"),
+        cases=_case_table(metrics),
+        boxplot=_data_uri(_png(metrics_boxplot(metrics))),
+        overlays=[{"rank": o.rank, "heading": o.heading, "uri": _data_uri(o.png)} for o in overlays],
+        curves=None if history is None else _data_uri(_png(curves_figure(history))),
+    )
+
+
+def _case_table(metrics: pd.DataFrame) -> list[dict[str, object]]:
+    """Every case with its mean Dice and the labels that it missed or made up, worst first."""
+    missed, spurious = _labels_where(metrics, "missed"), _labels_where(metrics, "spurious")
+    return [
+        {"case": case, "dice": dice, "missed": missed.get(str(case), ""), "spurious": spurious.get(str(case), "")}
+        for case, dice in case_mean_dice(metrics)[::-1].items()
+    ]
+
+
+def _labels_where(metrics: pd.DataFrame, column: str) -> dict[str, str]:
+    """By case, the names of the labels for which a boolean column is true, as shown."""
+    chosen = metrics[metrics[column].astype(bool)]
+    return {str(case): ", ".join(rows["label"]).replace("_", " ") for case, rows in chosen.groupby("case", sort=False)}
+
+
+def _summary_json(summary: MetricSummary, metrics: pd.DataFrame, info: Mapping[str, object]) -> str:
+    content = {
+        "info": info,
+        "cases": summary.cases,
+        "mean_dice": summary.mean_dice,
+        "mean_dice_interval_95": list(summary.mean_dice_interval),
+        "missed": summary.missed,
+        "spurious": summary.spurious,
+        "ranked_cases": {
+            rank: {"case": case, "mean_dice": dice} for rank, (case, dice) in _ranked_cases(metrics).items()
+        },
+        "labels": summary.labels.to_dict("index"),
+    }
+    return json.dumps(_plain_json(content), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain_json(value: Any) -> Any:
+    """Replace what JSON does not know: NaN and infinity by null, NumPy's numbers by Python's, other things by text."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return str(value)
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _write(path: Path, content: bytes) -> Path:
+    """Write a file so that whoever reads it sees the old content or the new, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path

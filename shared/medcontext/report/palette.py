@@ -1,0 +1,33 @@
+"""One colour per label, the same in every figure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = ["label_colours"]
+
+# Okabe and Ito (2008) without black and grey, then Paul Tol's "muted": they stay apart under colour blindness.
+# No palette does so for more than about ten colours: outlines and legends have to help.
+_COLOURS = (
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+    "#882255",
+    "#44AA99",
+    "#DDCC77",
+    "#6A5BC4",
+    "#999933",
+    "#CC6677",
+    "#117733",
+    "#AA4499",
+    "#88CCEE",
+)
+
+
+def label_colours(labels: Iterable[str]) -> dict[str, str]:
+    """Give every label a fixed colour as ``"#rrggbb"``, by its place among ``labels``, repeating after sixteen."""
+    return {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(labels)}

@@ -1,0 +1,175 @@
+"""Preview of what organ dropout does to training crops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from monai.utils import CommonKeys, convert_to_numpy
+
+from medcontext.keys import MedContextKeys
+from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.report.figures import add_legend, draw_labels, outline, plain, show_slice, size_mm
+from medcontext.report.planes import (
+    PLANE_AXES,
+    Array,
+    display_window,
+    plane_geometry,
+    ras_spacing,
+    take_plane,
+    to_grey,
+    to_ras,
+    volume_array,
+)
+
+__all__ = ["preview_figure"]
+
+_HEADINGS: dict[str, str] = {
+    CommonKeys.IMAGE: "image",
+    CommonKeys.LABEL: "label",
+    MedContextKeys.CONTEXT_MASK: "dropped",
+    MedContextKeys.MASKED_IMAGE: "masked image",
+    MedContextKeys.MASKED_PRED: "student\n(masked image)",
+    MedContextKeys.TEACHER_PRED: "teacher\n(whole image)",
+}
+_OPTIONAL = (MedContextKeys.MASKED_PRED, MedContextKeys.TEACHER_PRED)
+_DROPPED = "#FF3B7F"
+
+
+def preview_figure(
+    rows: Sequence[Mapping[str, Any]],
+    labels: LabelMapping,
+    *,
+    spacing: Sequence[float] = (1.0, 1.0, 1.0),
+    orientation: str = "RAS",
+    plane: str = "axial",
+    titles: Sequence[str] = (),
+    title: str = "",
+    window: tuple[float, float] | None = None,
+    channel: int = 0,
+) -> Figure:
+    """Show training crops before and after organ dropout, one crop per row.
+
+    Columns: image, label, what is dropped (tinted, on the image) and the masked image; then the student's prediction on
+    the masked image and the teacher's on the whole image, each only if a row has it. Every row shows the slice with
+    most dropped voxels, without any the one with most label, else the middle. Radiological convention: the patient's
+    right (R) is on the viewer's left.
+
+    Args:
+        rows: one crop each, with MONAI's and MedContext's keys ``image``, ``label``, ``context_mask`` and
+            ``masked_image``, and optionally ``masked_pred`` and ``teacher_pred``. All are (C, *spatial); predictions
+            are logits or probabilities by class, or with one channel label ids.
+        labels: foreground names with their id or ids.
+        spacing: size of a voxel in mm along the arrays' axes.
+        orientation: what the arrays' axes run towards, such as ``"RAS"`` or ``"SPL"``.
+        plane: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+        titles: a name for each row.
+        title: heading of the figure.
+        window: intensities shown as black and as white; by default chosen in each row from the labelled tissue.
+        channel: channel of the images.
+
+    Raises:
+        ValueError: when there are no rows, a row lacks a key, shapes differ, or an argument has no such value.
+    """
+    if not rows:
+        raise ValueError("rows must hold at least one crop, got none.")
+    if plane not in PLANE_AXES:
+        raise ValueError(f"plane must be one of {', '.join(PLANE_AXES)}, got {plane!r}.")
+    if titles and len(titles) != len(rows):
+        raise ValueError(f"titles must name each of the {len(rows)} rows, got {len(titles)}.")
+    keys = [key for key in _HEADINGS if key not in _OPTIONAL or any(key in row for row in rows)]
+    slices = [_row_slices(row, keys, labels, orientation, plane, channel, window) for row in rows]
+    pixel_mm, marks = plane_geometry(plane, ras_spacing(spacing, orientation))
+
+    width = 1.9
+    sizes = [size_mm(shown[CommonKeys.IMAGE], pixel_mm) for shown in slices]
+    heights = [width * tall / wide for tall, wide in sizes]
+    figure = Figure(figsize=(width * len(keys) + 0.3, sum(heights) + 1.1), layout="compressed", dpi=110)
+    axes = figure.subplots(len(rows), len(keys), squeeze=False, height_ratios=heights)
+    for i, shown in enumerate(slices):
+        for axis, key in zip(axes[i], keys, strict=True):
+            _panel(axis, key, shown, labels, pixel_mm, marks if key == CommonKeys.IMAGE else ())
+            if i == 0:
+                axis.set_title(_HEADINGS[key], fontsize=9)
+        if titles:
+            axes[i, 0].set_ylabel(plain(titles[i]), fontsize=8)
+    maps = [shown[key] for shown in slices for key in (CommonKeys.LABEL, *_OPTIONAL) if key in shown]
+    dropped = Patch(facecolor=_DROPPED, alpha=0.5, label="dropped")
+    add_legend(figure, labels, np.unique(np.concatenate([values.ravel() for values in maps])), [dropped])
+    if title:
+        figure.suptitle(plain(title), fontsize=11)
+    return figure
+
+
+def _panel(
+    axis: Axes,
+    key: str,
+    shown: Mapping[str, Array],
+    labels: LabelMapping,
+    pixel_mm: tuple[float, float],
+    marks: Sequence[str],
+) -> None:
+    """Draw one column of a row."""
+    if key not in shown:
+        axis.set_axis_off()
+        return
+    background = MedContextKeys.MASKED_IMAGE if key in ("masked_image", "masked_pred") else CommonKeys.IMAGE
+    show_slice(axis, shown[background], pixel_mm, marks)
+    if key == MedContextKeys.CONTEXT_MASK:
+        tint = np.zeros((*shown[key].shape, 4))
+        tint[shown[key]] = (*to_rgb(_DROPPED), 0.4)
+        axis.imshow(tint, aspect=axis.get_aspect(), interpolation="nearest")
+        outline(axis, shown[key], _DROPPED)
+    elif key in (CommonKeys.LABEL, *_OPTIONAL):
+        draw_labels(axis, shown[key], labels)
+
+
+def _row_slices(
+    row: Mapping[str, Any],
+    keys: Sequence[str],
+    labels: LabelMapping,
+    orientation: str,
+    plane: str,
+    channel: int,
+    window: tuple[float, float] | None,
+) -> dict[str, Array]:
+    """Cut one crop's slice out of everything it holds: grey values, label ids and a boolean mask (rows, columns)."""
+    missing = [str(key) for key in keys if key not in row and key not in _OPTIONAL]
+    if missing:
+        raise ValueError(f"a row must have {', '.join(missing)}, got {sorted(row)}. Apply RandOrganDropoutd first.")
+    images = (CommonKeys.IMAGE, MedContextKeys.MASKED_IMAGE)
+    volumes: dict[str, Array] = {}
+    for key in keys:
+        if key in row:
+            values = _classes(row[key]) if key in _OPTIONAL else row[key]
+            array = volume_array(values, str(key), channel if key in images else 0)
+            volumes[key] = to_ras(array, orientation)
+    if len({volume.shape for volume in volumes.values()}) > 1:
+        shapes = ", ".join(f"{key} {volume.shape}" for key, volume in volumes.items())
+        raise ValueError(f"everything in a row must have the same spatial shape, got {shapes}.")
+
+    dropped = volumes[MedContextKeys.CONTEXT_MASK] = volumes[MedContextKeys.CONTEXT_MASK] > 0
+    named = np.isin(volumes[CommonKeys.LABEL], [i for ids in label_ids(labels).values() for i in ids])
+    low, high = window or display_window(volumes[CommonKeys.IMAGE], named)
+    index = _most(dropped if dropped.any() else named, PLANE_AXES[plane])
+    shown = {key: take_plane(volume, plane, index) for key, volume in volumes.items()}
+    for key in images:
+        shown[key] = to_grey(shown[key], low, high)
+    return shown
+
+
+def _classes(prediction: Any) -> Array:
+    """Label ids (X, Y, Z) from logits by class (C, X, Y, Z) or from one channel of ids."""
+    array = np.asarray(convert_to_numpy(prediction))
+    return array.argmax(axis=0) if array.ndim == 4 and array.shape[0] > 1 else array
+
+
+def _most(mask: Array, axis: int) -> int:
+    """Index of the slice along ``axis`` with most of the mask, the middle one where there is none."""
+    count = mask.sum(axis=tuple(other for other in range(3) if other != axis))
+    return int(count.argmax()) if count.any() else mask.shape[axis] // 2

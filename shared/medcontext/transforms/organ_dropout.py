@@ -1,0 +1,409 @@
+"""Organ dropout: organs are dropped from the image for the network to reconstruct from their context."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.config.type_definitions import NdarrayOrTensor
+from monai.utils import convert_data_type
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from medcontext.keys import MedContextKeys
+from medcontext.transforms._dropout import (
+    BoolArray,
+    ContextDropout,
+    ContextDropoutd,
+    cell_edges,
+    check_choice,
+    check_fraction,
+    check_integers,
+    check_not_negative,
+    nearest,
+    per_axis,
+    pool,
+    spread,
+)
+from medcontext.transforms.patch_dropout import PATCH_MODES, RandPatchDropout
+
+__all__ = ["EXTENTS", "SHAPES", "RandOrganDropout", "RandOrganDropoutd"]
+
+EXTENTS = ("organ", "part", "both")
+SHAPES = ("cells", "box", "voxel")
+
+_DEFAULT_NUM_ORGANS = (1, 3)
+_PART_SHARE = (0.25, 0.75)  # of the organ, when a part of it is dropped
+_BODY_THRESHOLD = 0.05  # of a channel's intensity range, above its minimum
+_DECOY_TRIES = 12  # displaced copies per organ, before the rest is placed anywhere in the body
+
+
+class RandOrganDropout(ContextDropout):
+    """Drop random organs, and as much tissue beside them, from the image.
+
+    A hole with the shape of the organ would be the label itself: a network learns to fill holes and no anatomy. What
+    is dropped is therefore coarser than the organ, and does not betray it: all cells of a coarse grid that meet the
+    organ, on a grid whose offset changes from call to call, together with decoys, which hide on which side of the
+    hole the organ lies.
+
+    Decoys are copies of an organ's dropped cells displaced by up to half their extent; what finds no room beside the
+    organ goes anywhere in the body. They keep out of the cells of the dropped organs, may meet organs that were not
+    dropped, and lie in the body: cells of which at least half the voxels are not background. A voxel is background
+    where each channel is exactly 0 or within 5 % of the channel's range above its minimum in the crop, which covers
+    air, padding and images normalised over non-zero voxels only.
+
+    A crop without organs to drop gets patch dropout instead. Source: Gani et al., *MedContext: Learning Contextual
+    Cues for Efficient Volumetric Medical Segmentation*, MICCAI 2024 (arXiv 2402.17725); cells and decoys are added
+    here.
+
+    Args:
+        extent: ``"organ"`` drops all of an organ, ``"part"`` a random connected share of about a quarter to three
+            quarters of it, ``"both"`` decides for each organ.
+        part_prob: probability of a part, with ``extent="both"``.
+        shape: ``"cells"`` drops every grid cell that the organ meets, ``"box"`` a box around it with each face moved
+            outwards by 0 to ``cell_size`` voxels, ``"voxel"`` the organ's own voxels. The last **leaks the label**
+            and is meant for ablation only. Parts and decoys are made of cells or, for the other two, of voxels.
+        cell_size: voxels per cell, one number for all spatial axes or one per axis: 8 for isotropic images, less
+            along thick slices.
+        decoy_fraction: cells of decoys, as a multiple of the organs' cells; fewer where the body has no more. 0 for
+            none, which leaks more.
+        num_organs: organs to drop, a number or a range (min, max) to draw from, at most as many as the crop holds.
+            (1, 3) unless ``organ_fraction`` is given.
+        organ_fraction: instead of ``num_organs``, the share of the crop's organs to drop, in (0, 1]; at least one.
+        organs: label ids that may be dropped; all ids above 0 by default.
+        margin: voxels by which the organ grows in every direction before cells, box or voxels are found, one number
+            or one per axis.
+        fill: what dropped voxels become: ``"zero"`` the value 0, meant for images whose intensities are scaled
+            already; ``"mean"`` each channel's mean over the kept voxels; ``"noise"`` Gaussian noise with each
+            channel's mean and standard deviation over the kept voxels. With nothing kept, all are 0.
+        prob: probability that anything is dropped; otherwise the mask is empty.
+        patch_mode: for a crop without organs, the mode of :class:`RandPatchDropout`.
+        patch_ratio: for a crop without organs, the share of patches to drop.
+        patch_size: for a crop without organs, voxels per patch; ``cell_size`` by default.
+
+    Raises:
+        TypeError: When a number is of another type than its argument asks for.
+        ValueError: When an option is unknown, a number lies outside its range, or both ``num_organs`` and
+            ``organ_fraction`` are given.
+    """
+
+    def __init__(
+        self,
+        *,
+        extent: str = "both",
+        part_prob: float = 0.5,
+        shape: str = "cells",
+        cell_size: int | Sequence[int] = 8,
+        decoy_fraction: float = 1.0,
+        num_organs: int | Sequence[int] | None = None,
+        organ_fraction: float | None = None,
+        organs: Sequence[int] | None = None,
+        margin: int | Sequence[int] = 0,
+        fill: str = "zero",
+        prob: float = 1.0,
+        patch_mode: str = "block",
+        patch_ratio: float = 0.25,
+        patch_size: int | Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(fill, prob)
+        self.extent = check_choice("extent", extent, EXTENTS)
+        self.part_prob = check_fraction("part_prob", part_prob)
+        self.shape = check_choice("shape", shape, SHAPES)
+        self.cell_size = check_integers("cell_size", cell_size, minimum=1)
+        self.decoy_fraction = check_not_negative("decoy_fraction", decoy_fraction)
+        if num_organs is not None and organ_fraction is not None:
+            raise ValueError(
+                f"num_organs and organ_fraction exclude each other, got {num_organs} and {organ_fraction}: give one."
+            )
+        self.num_organs = _check_range("num_organs", _DEFAULT_NUM_ORGANS if num_organs is None else num_organs)
+        self.organ_fraction = (
+            None if organ_fraction is None else check_fraction("organ_fraction", organ_fraction, above_zero=True)
+        )
+        self.organs = None if organs is None else _check_ids("organs", organs)
+        self.margin = check_integers("margin", margin, minimum=0)
+        self.patch_dropout = RandPatchDropout(
+            mode=check_choice("patch_mode", patch_mode, PATCH_MODES),
+            ratio=check_fraction("patch_ratio", patch_ratio),
+            patch_size=self.cell_size if patch_size is None else patch_size,
+        )
+
+    def randomize(self, data: tuple[NdarrayOrTensor, NdarrayOrTensor]) -> None:
+        """Draw what to drop from ``data``, the image (C, *spatial) and its label (1, *spatial).
+
+        Raises:
+            ValueError: When image and label do not match.
+        """
+        super().randomize(None)
+        image, label = (convert_data_type(array, np.ndarray)[0] for array in data)
+        _check_match(image.shape, label.shape)
+        mask = np.zeros(image.shape[1:], bool)
+        if self._do_transform:
+            ids = _label_ids(label[0])
+            organs = self._droppable(ids)
+            mask = self._draw(image, ids, self._choose(organs)) if organs.size else self._draw_patches(image)
+        self._keep(mask, image.shape[0])
+
+    def _droppable(self, label: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Ids of the organs in ``label`` that may be dropped."""
+        organs = np.flatnonzero(np.bincount(label.ravel()))
+        return organs[organs > 0] if self.organs is None else np.intersect1d(organs, self.organs)
+
+    def _choose(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
+        if self.organ_fraction is None:
+            low, high = self.num_organs
+            number = int(self.R.randint(low, high + 1))
+        else:
+            number = max(1, round(self.organ_fraction * organs.size))
+        return self.R.permutation(organs)[:number]
+
+    def _draw_patches(self, image: NDArray[np.generic]) -> BoolArray:
+        self.patch_dropout.set_random_state(state=self.R)
+        self.patch_dropout.randomize(image)
+        return self.patch_dropout.mask
+
+    def _draw(self, image: NDArray[np.generic], label: NDArray[np.integer], organs: NDArray[np.intp]) -> BoolArray:
+        size = per_axis("cell_size", self.cell_size, label.shape) if self.shape == "cells" else (1,) * label.ndim
+        edges = cell_edges(label.shape, size, [int(self.R.randint(step)) for step in size])
+        regions = [self._region(label == organ, edges) for organ in organs]
+        dropped = np.logical_or.reduce(regions)
+        if self.decoy_fraction > 0:
+            free = pool(_body(image).astype(np.float32), edges, np.add) >= 0.5 * _cell_volumes(edges, label.shape)
+            dropped |= _decoys(regions, free & ~dropped, round(self.decoy_fraction * int(dropped.sum())), self.R)
+        return spread(dropped, edges, label.shape)
+
+    def _region(self, organ: BoolArray, edges: Sequence[NDArray[np.intp]]) -> BoolArray:
+        """Cells (voxels for box and voxel) that dropping ``organ`` takes."""
+        part = self.extent == "part" or (self.extent == "both" and self.R.rand() < self.part_prob)
+        margin = per_axis("margin", self.margin, organ.shape)
+        if self.shape == "cells":
+            cells = pool(_grown(organ, margin), edges, np.logical_or)
+            return _part(cells, self.R) if part else cells
+        voxels = _part(organ, self.R) if part else organ
+        return _grown(voxels, margin) if self.shape == "voxel" else self._box(voxels, margin)
+
+    def _box(self, organ: BoolArray, margin: Sequence[int]) -> BoolArray:
+        box = np.zeros_like(organ)
+        jitter = per_axis("cell_size", self.cell_size, organ.shape)
+        faces = ndimage.find_objects(organ.astype(np.uint8))[0]
+        box[
+            tuple(
+                slice(
+                    max(0, face.start - grow - int(self.R.randint(step + 1))),
+                    face.stop + grow + int(self.R.randint(step + 1)),
+                )
+                for face, grow, step in zip(faces, margin, jitter, strict=True)
+            )
+        ] = True
+        return box
+
+    def __call__(
+        self, img: NdarrayOrTensor, label: NdarrayOrTensor, randomize: bool = True
+    ) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
+        """Drop organs from a copy of the image.
+
+        Args:
+            img: image, (C, *spatial) with two or three spatial axes; it is not changed.
+            label: label ids, (1, *spatial), of any integer or floating type; 0 is background. It is not changed.
+            randomize: draw anew; otherwise the same voxels as in the last call are dropped.
+
+        Returns:
+            The masked image (C, *spatial), of the image's own type, and the context mask (1, *spatial), float32 with
+            1 for dropped and 0 for kept voxels.
+
+        Raises:
+            ValueError: When image and label do not match, ``cell_size``, ``margin`` or ``patch_size`` does not fit the
+                number of spatial axes, or ``randomize=False`` and the last draw was for another shape.
+        """
+        if randomize:
+            self.randomize((img, label))
+        return self._apply(img)
+
+
+class RandOrganDropoutd(ContextDropoutd):
+    """Dictionary version of :class:`RandOrganDropout`.
+
+    Adds the masked image (C, *spatial) and the context mask (1, *spatial), and leaves image and label as they are.
+
+    Args:
+        keys: key of the image; one only.
+        label_key: key of the label.
+        masked_key: new key of the image with the context dropped.
+        mask_key: new key of the mask, 1 for dropped and 0 for kept voxels.
+        extent: see :class:`RandOrganDropout`, as for all further arguments.
+        part_prob: probability of a part, with ``extent="both"``.
+        shape: form of what is dropped; ``"voxel"`` leaks the label.
+        cell_size: voxels per cell.
+        decoy_fraction: cells of decoys, as a multiple of the organs' cells.
+        num_organs: organs to drop, a number or a range.
+        organ_fraction: instead, the share of the crop's organs to drop.
+        organs: label ids that may be dropped.
+        margin: voxels by which the organ grows first.
+        fill: what dropped voxels become.
+        prob: probability that anything is dropped.
+        patch_mode: mode of the patch dropout that a crop without organs gets.
+        patch_ratio: share of patches to drop there.
+        patch_size: voxels per patch there.
+        allow_missing_keys: leave a dictionary without the image as it is instead of raising.
+
+    Raises:
+        TypeError: As :class:`RandOrganDropout`.
+        ValueError: As :class:`RandOrganDropout`, and when ``keys`` names several images.
+    """
+
+    dropout: RandOrganDropout
+
+    def __init__(
+        self,
+        keys: KeysCollection = "image",
+        label_key: str = "label",
+        *,
+        masked_key: str = MedContextKeys.MASKED_IMAGE,
+        mask_key: str = MedContextKeys.CONTEXT_MASK,
+        extent: str = "both",
+        part_prob: float = 0.5,
+        shape: str = "cells",
+        cell_size: int | Sequence[int] = 8,
+        decoy_fraction: float = 1.0,
+        num_organs: int | Sequence[int] | None = None,
+        organ_fraction: float | None = None,
+        organs: Sequence[int] | None = None,
+        margin: int | Sequence[int] = 0,
+        fill: str = "zero",
+        prob: float = 1.0,
+        patch_mode: str = "block",
+        patch_ratio: float = 0.25,
+        patch_size: int | Sequence[int] | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        dropout = RandOrganDropout(
+            extent=extent,
+            part_prob=part_prob,
+            shape=shape,
+            cell_size=cell_size,
+            decoy_fraction=decoy_fraction,
+            num_organs=num_organs,
+            organ_fraction=organ_fraction,
+            organs=organs,
+            margin=margin,
+            fill=fill,
+            prob=prob,
+            patch_mode=patch_mode,
+            patch_ratio=patch_ratio,
+            patch_size=patch_size,
+        )
+        super().__init__(keys, dropout, masked_key, mask_key, allow_missing_keys)
+        self.label_key = label_key
+
+    def randomize(self, data: tuple[NdarrayOrTensor, NdarrayOrTensor]) -> None:
+        """Draw what to drop from ``data``, the image (C, *spatial) and its label (1, *spatial)."""
+        self.dropout.randomize(data)
+
+    def _drop(self, data: Mapping[Hashable, NdarrayOrTensor], key: Hashable) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:
+        if self.label_key not in data:
+            raise KeyError(f"label_key {self.label_key!r} is not among {sorted(map(str, data))}: organs need a label.")
+        self.randomize((data[key], data[self.label_key]))
+        return self.dropout(data[key], data[self.label_key], randomize=False)
+
+
+def _check_range(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Return ``value`` as (min, max)."""
+    numbers = check_integers(name, value, minimum=1, remedy="give a number or a range, such as 2 or (1, 3)")
+    if isinstance(numbers, int):
+        return numbers, numbers
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(f"{name} must be a number or a range (min, max), got {value!r}: give such as 2 or (1, 3).")
+    return numbers[0], numbers[1]
+
+
+def _check_ids(name: str, value: Sequence[int]) -> tuple[int, ...]:
+    """Return ``value``, label ids of organs, as a tuple."""
+    ids = check_integers(name, value, minimum=1, remedy="give the label ids of organs, such as [1, 6]")
+    if isinstance(ids, int):
+        raise TypeError(f"{name} must be a sequence of label ids, got {value!r}: give such as [{value}].")
+    return ids
+
+
+def _check_match(image: Sequence[int], label: Sequence[int]) -> None:
+    """Refuse a ``label`` shape other than (1, *spatial) of the ``image`` shape (C, *spatial)."""
+    if label[0] != 1 or label[1:] != image[1:]:
+        raise ValueError(
+            f"label must be (1, *spatial) with the image's spatial shape, got image {tuple(image)} and label "
+            f"{tuple(label)}: put the channel first, turn one-hot labels into ids, and crop both together."
+        )
+
+
+def _label_ids(label: NDArray[np.generic]) -> NDArray[np.integer]:
+    """Label ids as integers, with ids below 0 as background."""
+    ids = label.astype(np.int32)
+    return np.maximum(ids, 0, out=ids)
+
+
+def _body(image: NDArray[np.generic]) -> BoolArray:
+    """Voxels (spatial) of ``image`` (C, *spatial) that are not background, by the rule in the class docstring."""
+    body = np.zeros(image.shape[1:], bool)
+    for channel in image:
+        low, high = float(channel.min()), float(channel.max())
+        body |= (channel > low + _BODY_THRESHOLD * (high - low)) & (channel != 0)
+    return body
+
+
+def _cell_volumes(edges: Sequence[NDArray[np.intp]], shape: Sequence[int]) -> NDArray[np.float32]:
+    """Voxels in every cell, fewer in those that the border cuts."""
+    volumes = np.ones((1,) * len(shape), np.float32)
+    for axis, (starts, length) in enumerate(zip(edges, shape, strict=True)):
+        lengths = np.diff(starts, append=length).astype(np.float32)
+        volumes = volumes * lengths.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    return volumes
+
+
+def _grown(organ: BoolArray, margin: Sequence[int]) -> BoolArray:
+    """Dilate ``organ`` by ``margin`` voxels per axis (a box as structuring element)."""
+    for axis, grow in enumerate(margin):
+        if grow > 0:
+            organ = ndimage.maximum_filter1d(organ.view(np.uint8), 2 * grow + 1, axis=axis, mode="constant").view(bool)
+    return organ
+
+
+def _part(organ: BoolArray, random: np.random.RandomState) -> BoolArray:
+    """Take a random share of ``organ``: of what is nearest to a random point of it, the largest connected piece."""
+    share = random.uniform(*_PART_SHARE)
+    near = nearest(organ, max(1, round(share * int(organ.sum()))), random)
+    pieces, number = ndimage.label(near)
+    if number == 1:
+        return near
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return pieces == sizes.argmax()
+
+
+def _decoys(regions: Sequence[BoolArray], free: BoolArray, count: int, random: np.random.RandomState) -> BoolArray:
+    """Place ``count`` decoy cells in ``free``: displaced copies of the ``regions``, then clumps for what is missing."""
+    decoys = np.zeros_like(free)
+    wanted = _shares([int(region.sum()) for region in regions], count)
+    for region, missing in zip(regions, wanted, strict=True):
+        extents = [face.stop - face.start for face in ndimage.find_objects(region.astype(np.uint8))[0]]
+        for _ in range(_DECOY_TRIES):
+            if missing == 0:
+                break
+            reach = [(extent + 1) // 2 for extent in extents]
+            shift = [int(random.randint(-most, most + 1)) for most in reach]
+            placed = nearest(_displaced(region, shift) & free & ~decoys, missing, random)
+            decoys |= placed
+            missing -= int(placed.sum())
+    return decoys | nearest(free & ~decoys, count - int(decoys.sum()), random)
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """Split ``count`` in proportion to ``sizes``."""
+    ends = [round(count * end / sum(sizes)) for end in np.cumsum(sizes)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _displaced(region: BoolArray, shift: Sequence[int]) -> BoolArray:
+    """Move ``region`` by ``shift``; what leaves the grid is lost."""
+    moved = np.zeros_like(region)
+    source = tuple(slice(max(0, -by), max(0, length - by)) for by, length in zip(shift, region.shape, strict=True))
+    target = tuple(slice(max(0, by), max(0, length + by)) for by, length in zip(shift, region.shape, strict=True))
+    moved[target] = region[source]
+    return moved

@@ -1,0 +1,38 @@
+"""A home for the runs of a bundle, with a small generated cohort in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from bundle_runs import BUNDLES, ROOT
+from medcontext.data.phantoms import write_phantoms
+
+
+@pytest.fixture(params=BUNDLES)
+def bundle(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six generated cases of 32 × 32 × 32 voxels, four of them for training."""
+    folder = tmp_path_factory.mktemp("cohort") / "btcv"
+    write_phantoms(folder, num_cases=6, size=(32, 32, 32), spacing=(4.5, 4.5, 6.0), progress=False)
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home that holds the cohort, with the working directory at the repository's root."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "btcv").symlink_to(cohort)
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(ROOT)
+    threads = torch.get_num_threads()
+    yield tmp_path
+    torch.set_num_threads(threads)

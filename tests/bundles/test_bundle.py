@@ -1,0 +1,448 @@
+"""What every bundle does, whatever its network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
+from monai.utils import path_to_sqlite_uri
+
+from bundle_runs import ROOT, config_files, overrides_for, read_json, run, snapshot, train, workflow_for
+
+SCHEMA = ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"
+ENTRIES = {"imports", "run", "training", "evaluating", "inferring", "initialize", "finalize"}
+
+
+def runs_of(home: Path) -> list[Any]:
+    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
+    return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
+
+
+def history(home: Path, name: str) -> list[float]:
+    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
+    return [point.value for point in client.get_metric_history(runs_of(home)[0].info.run_id, name)]
+
+
+def weights(folder: Path, name: str = "model.pt") -> dict[str, torch.Tensor]:
+    return torch.load(folder / "models" / name, weights_only=True)
+
+
+def test_train_evaluate_predict(bundle: str, home: Path) -> None:
+    before = snapshot(ROOT)
+    folder = train(bundle, home)
+    models = folder / "models"
+    assert {path.name for path in models.iterdir()} == {"model.pt", "teacher.pt", "last.pt", "mlflow_run.json"}
+    assert (folder / "tensorboard").is_dir()
+    assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
+
+    run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
+    table = pd.read_csv(folder / "evaluation" / "metrics.csv")
+    assert len(table) == 2 * 13
+    assert read_json(folder / "evaluation" / "summary.json")
+    assert (folder / "evaluation" / "report.html").is_file()
+    assert list((folder / "evaluation").rglob("*.png"))
+
+    (found,) = runs_of(home)
+    assert found.info.status == "FINISHED"
+    tags = {key: value for key, value in found.data.tags.items() if key.startswith("medcontext.")}
+    assert tags.pop("medcontext.data_hash")
+    assert tags.pop("medcontext.version")
+    assert tags == {
+        "medcontext.bundle": bundle,
+        "medcontext.dataset": "btcv",
+        "medcontext.mode": "medcontext",
+        "medcontext.train_fraction": "1.0",
+        "medcontext.fold": "None",
+        "medcontext.seed": "0",
+        "medcontext.steps": "4",
+    }
+    labels = workflow_for(bundle, "train").parser.get_parsed_content("labels")
+    expected = {"train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency"}
+    expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds"}
+    expected |= {"val_mean_dice", "test_mean_dice"} | {f"val_dice_{label}" for label in labels}
+    expected |= {f"test_dice_{label}" for label in labels}
+    assert expected <= found.data.metrics.keys()
+    assert found.data.params["max_epochs"] == "2"
+    assert found.data.params["context_weight"] == "1.0"
+    assert len(history(home, "train_loss")) == 4
+
+    run(bundle, "inferring", "inference", ckpt_dir=str(models), dataset_dir=str(home / "data" / "btcv"))
+    predictions = sorted((folder / "predictions").glob("*.nii.gz"))
+    images = [home / "data" / "btcv" / case["image"] for case in read_json(home / "data/btcv/dataset.json")["test"]]
+    assert len(predictions) == len(images) == 2
+    for prediction, image in zip(predictions, sorted(images), strict=True):
+        predicted, original = nib.load(prediction), nib.load(image)
+        assert predicted.shape == original.shape
+        assert predicted.get_data_dtype() == np.uint8
+        np.testing.assert_allclose(predicted.affine, original.affine, atol=1e-4)
+    assert snapshot(ROOT) == before
+
+
+def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: str, home: Path) -> None:
+    """A network that copies a threshold of the image must come back exactly, from flipped and permuted affines too."""
+    folder = train(bundle, home, max_epochs=1)
+    images = [home / "data" / "btcv" / case["image"] for case in read_json(home / "data/btcv/dataset.json")["test"]]
+    target = home / "scans"
+    target.mkdir()
+    rng = np.random.default_rng(0)
+    volume = (rng.random((20, 24, 28)) > 0.5).astype(np.int16) * 400 - 200
+    for name, axes in (("ras", "RAS"), ("lps", "LPS"), ("sla", "SLA")):
+        nifti = nib.Nifti1Image(volume, np.diag([4.5, 4.5, 6.0, 1]))
+        turn = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes)
+        )
+        nib.save(nifti.as_reoriented(turn), target / f"{name}.nii.gz")
+    assert images
+    run(
+        bundle,
+        "inferring",
+        "inference",
+        ckpt_dir=str(folder / "models"),
+        dataset_dir=str(target),
+        network={"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"},
+    )
+    for name in ("ras", "lps", "sla"):
+        predicted, original = (
+            nib.load(folder / "predictions" / f"{name}_seg.nii.gz"),
+            nib.load(target / f"{name}.nii.gz"),
+        )
+        np.testing.assert_array_equal(np.asarray(predicted.dataobj), np.asarray(original.dataobj) > 0)
+        np.testing.assert_allclose(predicted.affine, original.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("where", ["root", "bundle", "elsewhere"])
+def test_from_any_working_directory(
+    bundle: str, home: Path, where: str, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEDCONTEXT_HOME")
+    folders = {"root": ROOT, "bundle": ROOT / "bundles" / bundle, "elsewhere": tmp_path_factory.mktemp("cwd")}
+    config = ROOT / "bundles" / bundle / "configs" / "train.json"
+    monkeypatch.chdir(folders[where])
+    from monai.bundle import ConfigWorkflow
+
+    workflow = ConfigWorkflow(os.path.relpath(config), logging_file=False)
+    workflow.initialize()
+    assert workflow.bundle_root == str(ROOT / "bundles" / bundle)
+    get = workflow.parser.get_parsed_content
+    assert get("dataset_dir") == str(ROOT / "data" / "btcv")
+    assert Path(get("output_dir")).parent == ROOT / "runs" / bundle
+    assert get("ckpt_dir") == get("output_dir") + "/models"
+    assert get("output_dir") == get("output_dir")
+
+
+def test_a_bundle_away_from_its_repository_is_its_own_home(
+    bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MEDCONTEXT_HOME", raising=False)
+    shutil.copytree(ROOT / "bundles" / bundle, tmp_path / bundle)
+    from monai.bundle import ConfigWorkflow
+
+    workflow = ConfigWorkflow(str(tmp_path / bundle / "configs" / "train.json"), logging_file=False)
+    workflow.initialize()
+    assert workflow.bundle_root == str(tmp_path / bundle)
+    assert workflow.parser.get_parsed_content("home") == str(tmp_path / bundle)
+
+
+def test_the_bundle_root_can_be_given(bundle: str, home: Path) -> None:
+    workflow = workflow_for(bundle, "train", bundle_root=str(home / "elsewhere"))
+    assert workflow.parser.get_parsed_content("bundle") == "elsewhere"
+
+
+def test_controls_take_the_same_steps_without_a_teacher(bundle: str, home: Path) -> None:
+    for mode in ("baseline", "masking_only"):
+        folder = train(bundle, home, mode, run_name=mode)
+        assert not (folder / "models" / "teacher.pt").exists()
+    found = {r.info.run_name: r.data for r in runs_of(home)}
+    assert {name: data.tags["medcontext.mode"] for name, data in found.items()} == {n: n for n in found}
+    assert {data.tags["medcontext.steps"] for data in found.values()} == {"4"}
+    assert len({data.tags["medcontext.data_hash"] for data in found.values()}) == 1
+    assert "train_loss_context" not in found["baseline"].metrics
+    assert "masked_fraction" not in found["baseline"].metrics
+    assert 0 <= found["masking_only"].metrics["masked_fraction"] < 1
+
+
+def test_modes_start_from_the_same_weights_and_see_the_same_crops(bundle: str, home: Path) -> None:
+    crops = []
+    for overlays in ([], ["baseline"], ["masking_only"]):
+        workflow = workflow_for(bundle, "train", *overlays, run_name="x")
+        from medcontext.handlers import EpochSeed
+
+        torch.manual_seed(0)
+        engine = type("Engine", (), {"state": type("State", (), {"epoch": 1, "rank": 0})()})()
+        EpochSeed(0, workflow.train_dataset)(engine)
+        crops.append(next(iter(workflow.parser.get_parsed_content("train#dataloader")))["image"])
+    torch.testing.assert_close(crops[0], crops[1], rtol=0, atol=0)
+    torch.testing.assert_close(crops[0], crops[2], rtol=0, atol=0)
+
+
+def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Path) -> None:
+    folder = train(bundle, home, "paper", validation_cases=0)
+    state = torch.load(folder / "models" / "last.pt", weights_only=True)
+    assert state["token_masking"]["mask_token"].abs().sum() > 0
+    torch.testing.assert_close(weights(folder), dict(state["network"]))
+    (found,) = runs_of(home)
+    assert found.data.metrics["masked_fraction"] == pytest.approx(0.6, abs=0.15)
+    assert "val_mean_dice" not in found.data.metrics
+    assert found.data.metrics["train_loss_consistency"] < 0.05
+
+
+def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bundle: str, home: Path) -> None:
+    whole = train(bundle, home, run_name="whole", max_epochs=3)
+    from medcontext.engines import MedContextTrainer
+
+    stop = MedContextTrainer._optimizer_step
+
+    def cut(trainer: MedContextTrainer) -> None:
+        if trainer.state.iteration == 4:
+            raise KeyboardInterrupt
+        stop(trainer)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MedContextTrainer, "_optimizer_step", cut)
+        with pytest.raises(KeyboardInterrupt):
+            train(bundle, home, run_name="cut", max_epochs=3)
+    assert {r.info.run_name: r.info.status for r in runs_of(home)}["cut"] == "KILLED"
+    run(bundle, "training", "train", "resume", max_epochs=3)  # the latest run is the one that was cut
+    cut_folder = home / "runs" / bundle / "cut"
+    for name in ("model.pt", "teacher.pt"):
+        torch.testing.assert_close(weights(cut_folder, name), weights(whole, name), rtol=0, atol=0)
+    statuses = {r.info.run_name: r.info.status for r in runs_of(home)}
+    assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
+
+
+def test_monai_tracking_makes_no_second_run(bundle: str, home: Path) -> None:
+    train(bundle, home, tracking="mlflow", max_epochs=1)
+    (found,) = runs_of(home)
+    assert found.info.run_name == "one"
+    assert found.info.status == "FINISHED"
+
+
+def test_every_hyperparameter_is_read_by_something(bundle: str) -> None:
+    """An override of a key that nothing refers to would be accepted and ignored."""
+    for name in ("train", "inference"):
+        config = read_json(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
+        text = json.dumps(config)
+        read = set(re.findall(r"@(\w+)", text)) | ENTRIES | {"train", "validate", "evaluator", "dataset"}
+        assert config.keys() <= read
+
+
+def test_overrides_reach_what_they_name(bundle: str, home: Path) -> None:
+    workflow = workflow_for(
+        bundle,
+        "train",
+        learning_rate=0.5,
+        context_weight=0.3,
+        consistency_weight=0.2,
+        teacher_momentum=0.5,
+        accumulation_steps=3,
+        max_grad_norm=2.0,
+        train_fraction=0.5,
+        select_checkpoint="last",
+        organ_dropout={"shape": "box", "prob": 0.25},
+        batched_passes=True,
+        overlap=0.75,
+        run_name="overridden",
+    )
+    get = workflow.parser.get_parsed_content
+    trainer = workflow.trainer
+    assert get("optimizer").param_groups[0]["initial_lr"] == 0.5
+    assert (trainer.loss_function.context_weight, trainer.loss_function.consistency_weight) == (0.3, 0.2)
+    assert (trainer.accumulation_steps, trainer.max_grad_norm, trainer.batched) == (3, 2.0, True)
+    assert len(workflow.train_dataset_data) == 2  # half of the three that are left of four
+    assert (get("masking").dropout.shape, get("masking").dropout.prob) == ("box", 0.25)
+    assert get("best_model").select == "last"
+    assert get("validate#inferer").overlap == 0.75
+    assert get("output_dir").endswith("/overridden")
+
+
+def test_every_overlay_sets_top_level_keys_that_exist(bundle: str) -> None:
+    configs = ROOT / "bundles" / bundle / "configs"
+    train_keys = read_json(configs / "train.json").keys()
+    for name in ("btcv", "phantom", "small_gpu", "baseline", "masking_only", "paper", "resume"):
+        assert read_json(configs / f"{name}.json").keys() <= train_keys, name
+
+
+def test_overlays_in_their_order(bundle: str, home: Path) -> None:
+    workflow = workflow_for(bundle, "train", "btcv", "phantom", "baseline", "resume", run_name="x", max_epochs=7)
+    get = workflow.parser.get_parsed_content
+    assert (get("mode"), get("resume"), get("teacher_momentum"), get("max_epochs")) == ("baseline", True, 0.98, 7)
+    small = workflow_for(bundle, "train", "small_gpu", cache_rate=0.0)
+    assert small.parser.get_parsed_content("sw_batch_size") == 2  # the command line wins over the overlay
+
+
+@pytest.mark.parametrize(("name", "kind"), [("train", "train"), ("inference", "infer")])
+def test_properties(bundle: str, home: Path, name: str, kind: str) -> None:
+    folder = train(bundle, home, max_epochs=1)
+    extra = {"ckpt_dir": str(folder / "models")} if kind == "infer" else {}
+    assert workflow_for(bundle, name, **extra).check_properties() == []
+
+
+def test_metadata_follows_the_schema(bundle: str, tmp_path: Path) -> None:
+    if not SCHEMA.is_file():
+        pytest.skip("the schema file is not here, and downloading it needs a network")
+    verify_metadata(meta_file=str(ROOT / "bundles" / bundle / "configs" / "metadata.json"), filepath=str(SCHEMA))
+
+
+def test_metadata_speaks_of_this_version(bundle: str) -> None:
+    import medcontext
+
+    metadata = read_json(ROOT / "bundles" / bundle / "configs" / "metadata.json")
+    assert metadata["version"] == medcontext.__version__
+    assert metadata["version"] in metadata["changelog"]
+
+
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_declared_shapes(bundle: str, name: str) -> None:
+    configs = ROOT / "bundles" / bundle / "configs"
+    small = {"network_def#hidden_size": 48, "network_def#mlp_dim": 96, "network_def#feature_size": 4}
+    verify_net_in_out(
+        net_id="network_def",
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / f"{name}.json"),
+        **(small if bundle == "medcontext_unetr" else {}),
+    )
+
+
+def test_torchscript_export(bundle: str, home: Path) -> None:
+    folder = train(bundle, home, max_epochs=1)
+    configs = ROOT / "bundles" / bundle / "configs"
+    ckpt_export(
+        net_id="network_def",
+        filepath=str(home / "model.ts"),
+        ckpt_file=str(folder / "models" / "model.pt"),
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.json"),
+        **{
+            key: value
+            for key, value in overrides_for(bundle, "inference").items()
+            if "network" in key or key == "roi_size"
+        },
+    )
+    network = workflow_for(bundle, "train").network_def.eval()
+    network.load_state_dict(weights(folder))
+    image = torch.randn(1, 1, 32, 32, 32)
+    torch.testing.assert_close(torch.jit.load(home / "model.ts")(image), network(image), rtol=1e-4, atol=1e-5)
+
+
+def command(bundle: str, entry: list[str], names: tuple[str, ...], overrides: dict[str, Any]) -> list[str]:
+    words = [sys.executable, "-m", "monai.bundle", "run", *entry]
+    words += ["--config_file", "[" + ",".join(f"'{name}'" for name in config_files(bundle, *names)) + "]"]
+    for key, value in overrides_for(bundle, *names, **overrides).items():
+        words += [f"--{key}", str(value)]
+    return words
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "MEDCONTEXT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+
+
+def test_from_the_command_line_without_an_entry(bundle: str, home: Path) -> None:
+    result = subprocess.run(
+        command(bundle, [], ("train",), {"run_name": "cli", "max_epochs": 1}),
+        env=environment(home),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert (home / "runs" / bundle / "cli" / "models" / "model.pt").is_file()
+    assert f"outputs: {home / 'runs' / bundle / 'cli'}" in result.stderr
+    assert "loss_supervised=" in result.stderr
+
+
+def test_two_processes_train_as_one(bundle: str, home: Path) -> None:
+    words = command(bundle, ["training"], ("train", "multi_gpu_train"), {"run_name": "two", "batch_size": 1})
+    at = words.index("--device")
+    del words[at : at + 2]  # the overlay chooses each process's own
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    result = subprocess.run(
+        [*launcher, *words[1:]],
+        env=environment(home),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    (folder,) = (home / "runs" / bundle).iterdir()
+    assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
+    (found,) = runs_of(home)
+    assert found.data.tags["medcontext.steps"] == "4"  # three cases on two processes, padded to two steps each
+    assert "val_mean_dice" in found.data.metrics
+    assert result.stderr.count("outputs: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"max_epoch": 2}, "Nothing in the configuration uses 'max_epoch'; did you mean 'max_epochs'"),
+        ({"zzz": 2}, "Nothing in the configuration uses 'zzz'; remove it"),
+        ({"organ_dropout": {"shape": "blob"}}, "shape must be .*'blob'"),
+        ({"organ_dropout": {"prob": 1.5}}, "prob must .*1.5"),
+        ({"train_fraction": 0.0}, "train_fraction must be above 0"),
+        ({"context_weight": -1}, "context_weight must be 0 or more, got -1"),
+        ({"consistency_weight": -0.5}, "consistency_weight must be 0 or more, got -0.5"),
+        ({"teacher_momentum": 1.5}, r"teacher_momentum must be within \[0, 1\], got 1.5"),
+        ({"mode": "pretraining"}, "mode must be one of .*got 'pretraining'"),
+        ({"consistency#form": "cosine"}, "ConsistencyForm must be one of .*'cosine'"),
+        ({"roi_size": [30, 32, 32], "network_def#img_size": [30, 32, 32]}, "network_def: .*"),
+        ({"roi_size": [48, 32, 32]}, r"network_def: roi_size \[48, 32, 32\] with 1 channels does not suit UNETR"),
+        ({"network_def#out_channels": 5}, r"network_def: .*\(1, 5, 32, 32, 32\), expected \(1, 14, 32, 32, 32\)"),
+        ({"out_channels": 5}, "labels go up to 13 but out_channels is 5; it must be at least 14"),
+        ({"labels": {"liver": 6}}, "holds the values .* which `labels` does not declare"),
+        ({"dataset_dir": "nowhere"}, "There is no dataset at nowhere .*medcontext prepare .*medcontext phantoms"),
+        ({"resume": True}, "There is no checkpoint .*last.pt"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence_before_the_first_step(
+    home: Path, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SystemExit, match=f"medcontext: {message}") as refusal:
+        train("medcontext_unetr", home, **overrides)
+    assert "\n" not in str(refusal.value)
+    assert not runs_of(home) if (home / "mlruns.db").exists() else True
+    assert not (home / "runs").exists()
+
+
+def test_images_and_labels_of_different_shape(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    spoiled = tmp_path_factory.mktemp("spoiled") / "btcv"
+    shutil.copytree(home / "data" / "btcv", spoiled)
+    label = next((spoiled / "Training" / "label").iterdir())
+    nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4)), label)
+    with pytest.raises(SystemExit, match=r"label\d+.nii.gz has shape \(3, 4, 5\), its image \(32, 32, 32\)"):
+        train("medcontext_unetr", home, dataset_dir=str(spoiled))
+
+
+def test_a_run_is_never_written_over(home: Path) -> None:
+    folder = train("medcontext_unetr", home)
+    before = weights(folder)
+    with pytest.raises(SystemExit, match="already holds a training; add resume.json"):
+        train("medcontext_unetr", home)
+    torch.testing.assert_close(weights(folder), before, rtol=0, atol=0)
+
+
+def test_weights_of_another_network(home: Path) -> None:
+    folder = train("medcontext_unetr", home, max_epochs=1)
+    with pytest.raises(SystemExit, match="are not those of this UNETR: .*give the overlays that it was trained with"):
+        run(
+            "medcontext_unetr",
+            "evaluating",
+            "train",
+            "evaluate",
+            ckpt_dir=str(folder / "models"),
+            **{"network_def#feature_size": 8},
+        )

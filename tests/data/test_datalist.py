@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medcontext.data import data_hash, list_images, load_cases
+
+
+@pytest.fixture
+def datalist(tmp_path: Path) -> Path:
+    return write(tmp_path, training=20, test=4)
+
+
+def write(folder: Path, **counts: int) -> Path:
+    content: dict[str, Any] = {
+        section: [{"image": f"{section}/img{i}.nii.gz", "label": f"{section}/label{i}.nii.gz"} for i in range(count)]
+        for section, count in counts.items()
+    }
+    path = folder / "dataset.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def names(cases: list[dict[str, str]]) -> set[str]:
+    return {Path(case["image"]).name for case in cases}
+
+
+def test_paths_are_absolute_and_sections_as_listed(datalist: Path) -> None:
+    cases = load_cases(datalist, "training")
+    assert len(cases) == 20
+    assert cases[3] == {
+        "image": str(datalist.parent / "training/img3.nii.gz"),
+        "label": str(datalist.parent / "training/label3.nii.gz"),
+    }
+    assert len(load_cases(datalist, "test")) == 4
+    assert load_cases(datalist, "validation") == []
+
+
+def test_held_out_cases_leave_training_and_never_touch_the_test_cases(datalist: Path) -> None:
+    training = load_cases(datalist, "training", num_validation=3, seed=5)
+    validation = load_cases(datalist, "validation", num_validation=3, seed=5)
+    assert len(training) == 17
+    assert len(validation) == 3
+    assert not names(training) & names(validation)
+    assert all("training" in case["image"] for case in validation)
+    assert validation == load_cases(datalist, "validation", num_validation=3, seed=5)
+    assert validation != load_cases(datalist, "validation", num_validation=3, seed=6)
+
+
+def test_listed_validation_cases_take_precedence_over_holding_out(tmp_path: Path) -> None:
+    datalist = write(tmp_path, training=5, validation=2, test=1)
+    assert len(load_cases(datalist, "training", num_validation=3)) == 5
+    assert len(load_cases(datalist, "validation", num_validation=3)) == 2
+
+
+def test_folds_cover_every_case_once(tmp_path: Path) -> None:
+    datalist = write(tmp_path, training=10, validation=2, test=3)
+    folds = [load_cases(datalist, "validation", fold=fold, num_folds=4) for fold in range(4)]
+    images = [case["image"] for fold in folds for case in fold]
+    assert sorted(len(fold) for fold in folds) == [3, 3, 3, 3]
+    assert len(set(images)) == 12
+    for fold in range(4):
+        training = load_cases(datalist, "training", fold=fold, num_folds=4)
+        assert {case["image"] for case in training} == set(images) - {case["image"] for case in folds[fold]}
+
+
+def test_smaller_fractions_are_contained_in_larger_ones(datalist: Path) -> None:
+    subsets = [
+        names(load_cases(datalist, "training", train_fraction=fraction, num_validation=3, seed=2))
+        for fraction in (0.01, 0.1, 0.25, 0.5, 1.0)
+    ]
+    assert [len(subset) for subset in subsets] == [1, 2, 5, 9, 17]
+    for smaller, larger in pairwise(subsets):
+        assert smaller < larger
+    other = names(load_cases(datalist, "training", train_fraction=0.25, num_validation=3, seed=3))
+    assert other != subsets[2]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"section": "train"}, "section must be 'training', 'validation' or 'test', got 'train'"),
+        ({"train_fraction": 0}, "train_fraction must be above 0 and at most 1, got 0"),
+        ({"train_fraction": 1.5}, "train_fraction must be above 0 and at most 1, got 1.5"),
+        ({"fold": 5}, "fold must be within 0..4"),
+        ({"fold": 0, "num_folds": 1}, "num_folds within 2..20"),
+        ({"num_validation": 20}, "20 validation cases cannot be held out of 20 training cases"),
+    ],
+)
+def test_arguments(datalist: Path, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_cases(datalist, **{"section": "training", **arguments})
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"training": []}'])
+def test_files_that_are_no_datalist(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
+    with pytest.raises(ValueError, match="not valid JSON|must be an object with lists of cases"):
+        load_cases(tmp_path / "dataset.json", "training")
+
+
+def test_missing_datalist(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="There is no .*dataset.json"):
+        load_cases(tmp_path / "dataset.json", "training")
+
+
+def test_hash_changes_with_cases_sections_and_contents(tmp_path: Path) -> None:
+    cases = []
+    for i in range(3):
+        (tmp_path / f"{i}.nii").write_bytes(b"x" * i)
+        cases.append({"image": str(tmp_path / f"{i}.nii")})
+    hashes = {data_hash(cases), data_hash(cases[:2]), data_hash(cases[:2], cases[2:]), data_hash(cases[:1], cases[1:])}
+    assert len(hashes) == 4
+    assert data_hash(cases) == data_hash(list(cases))
+    before = data_hash(cases)
+    (tmp_path / "1.nii").write_bytes(b"longer")
+    assert data_hash(cases) != before
+
+
+def test_images_to_predict(datalist: Path, tmp_path: Path) -> None:
+    test_images = [{"image": case["image"]} for case in load_cases(datalist, "test")]
+    assert list_images(datalist) == list_images(datalist.parent) == test_images
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    for name in ("b.nii.gz", "a.nii", "notes.txt"):
+        (scans / name).touch()
+    assert [Path(case["image"]).name for case in list_images(scans)] == ["a.nii", "b.nii.gz"]
+    assert list_images(scans / "a.nii") == [{"image": str(scans / "a.nii")}]
+    (tmp_path / "empty").mkdir()
+    for nothing in (tmp_path / "empty", tmp_path / "absent.nii"):
+        with pytest.raises(FileNotFoundError, match="There is nothing to predict at"):
+            list_images(nothing)
