@@ -179,7 +179,7 @@ def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_s
     was_training = plain.training
     try:
         with torch.no_grad():
-            output = torch.func.functional_call(plain.eval(), state, (crop,))
+            output = torch.func.functional_call(plain.eval(), state, (crop,), tie_weights=False)
     except NotImplementedError:
         logger.debug("%s has operations without shape rules; its size was not checked.", kind)
         return

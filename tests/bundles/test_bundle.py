@@ -56,6 +56,12 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert list((folder / "evaluation").rglob("*.png"))
 
     (found,) = runs_of(home)
+    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
+    shared = Path(client.download_artifacts(found.info.run_id, "anonymous"))
+    assert len(pd.read_csv(shared / "metrics.csv")) == len(table)
+    assert not any("img0" in path.read_text() for path in [shared / "metrics.csv", shared / "report.html"])
+    assert "img0" in (folder / "evaluation" / "report.html").read_text()
+
     assert found.info.status == "FINISHED"
     tags = {key: value for key, value in found.data.tags.items() if key.startswith("medcontext.")}
     assert tags.pop("medcontext.data_hash")
@@ -349,16 +355,14 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "MEDCONTEXT_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
-def test_from_the_command_line_without_an_entry(bundle: str, home: Path) -> None:
-    result = subprocess.run(
-        command(bundle, [], ("train",), {"run_name": "cli", "max_epochs": 1}),
-        env=environment(home),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, home: Path) -> None:
+    words = command(bundle, [], ("train",), {"run_name": "cli", "max_epochs": 1})
+    words[words.index("--config_file") + 1] = "configs/train.json"
+    inside = ROOT / "bundles" / bundle
+    before = snapshot(inside)
+    result = subprocess.run(words, env=environment(home), cwd=inside, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
+    assert snapshot(inside) == before
     assert (home / "runs" / bundle / "cli" / "models" / "model.pt").is_file()
     assert f"outputs: {home / 'runs' / bundle / 'cli'}" in result.stderr
     assert "loss_supervised=" in result.stderr
@@ -403,7 +407,7 @@ def test_two_processes_train_as_one(bundle: str, home: Path) -> None:
         ({"roi_size": [48, 32, 32]}, r"network_def: roi_size \[48, 32, 32\] with 1 channels does not suit UNETR"),
         ({"network_def#out_channels": 5}, r"network_def: .*\(1, 5, 32, 32, 32\), expected \(1, 14, 32, 32, 32\)"),
         ({"out_channels": 5}, "labels go up to 13 but out_channels is 5; it must be at least 14"),
-        ({"labels": {"liver": 6}}, "holds the values .* which `labels` does not declare"),
+        ({"labels": {"liver": 6}}, ".*label0005.nii.gz holds the values .* which `labels` does not declare"),
         ({"dataset_dir": "nowhere"}, "There is no dataset at nowhere .*medcontext prepare .*medcontext phantoms"),
         ({"resume": True}, "There is no checkpoint .*last.pt"),
     ],
@@ -414,14 +418,14 @@ def test_mistakes_are_told_in_one_sentence_before_the_first_step(
     with pytest.raises(SystemExit, match=f"medcontext: {message}") as refusal:
         train("medcontext_unetr", home, **overrides)
     assert "\n" not in str(refusal.value)
-    assert not runs_of(home) if (home / "mlruns.db").exists() else True
-    assert not (home / "runs").exists()
+    assert not (home / "mlruns.db").exists() or not runs_of(home)
+    assert not list((home / "runs").glob("*/*"))
 
 
 def test_images_and_labels_of_different_shape(home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     spoiled = tmp_path_factory.mktemp("spoiled") / "btcv"
     shutil.copytree(home / "data" / "btcv", spoiled)
-    label = next((spoiled / "Training" / "label").iterdir())
+    label = spoiled / "Training" / "label" / "label0005.nii.gz"
     nib.save(nib.Nifti1Image(np.ones((3, 4, 5), np.uint8), np.eye(4)), label)
     with pytest.raises(SystemExit, match=r"label\d+.nii.gz has shape \(3, 4, 5\), its image \(32, 32, 32\)"):
         train("medcontext_unetr", home, dataset_dir=str(spoiled))

@@ -79,14 +79,14 @@ def test_batched_meta_tensors_and_prefix() -> None:
 
 def test_details_hold_every_case() -> None:
     engine = Engine(lambda _, items: items)
-    LabelDice(LABELS).attach(engine, "val_dice")
+    LabelDice(LABELS).attach(engine, "val_mean_dice")
     state = engine.run([([hot(1, 0, 0, 0, 0, 2)], [hot(1, 0, 0, 0, 0, 2)])] * 3)
-    assert state.metric_details["val_dice"].shape == (3, 2)
+    assert state.metric_details["val_mean_dice"].shape == (3, 2)
 
 
 def test_second_run_starts_afresh() -> None:
     engine = Engine(lambda _, items: items)
-    LabelDice(LABELS).attach(engine, "val_dice")
+    LabelDice(LABELS).attach(engine, "val_mean_dice")
     engine.run([([hot(0, 0, 0, 0, 0, 0)], [hot(1, 1, 0, 0, 2, 2)])])
     assert set(engine.run([([hot(1, 1, 0, 0, 2, 2)],) * 2]).metrics.values()) == {1.0}
 

@@ -115,6 +115,7 @@ class MedContextTrainer(SupervisedTrainer):
         )
         device = self.state.device.type
         half = self.amp and self.amp_kwargs.get("dtype", torch.float16) is torch.float16
+        self._masks_tokens = any(isinstance(module, TokenMasking) for module in network.modules())
         self.scaler = torch.amp.GradScaler(device, enabled=half and device == "cuda")
 
     def run(self) -> None:
@@ -211,11 +212,6 @@ class MedContextTrainer(SupervisedTrainer):
         output[CommonKeys.PRED] = _detached(pred)
         self._record(output, terms, masked_pred, teacher_pred)
         output[CommonKeys.LOSS] = loss.detach()
-
-    @property
-    def _masks_tokens(self) -> bool:
-        module = self.network.module if hasattr(self.network, "module") else self.network
-        return isinstance(module, TokenMasking)
 
     def _teach(self, image: Tensor) -> Tensor | None:
         if self.teacher is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import platform
@@ -67,6 +68,8 @@ class EvaluationReport:
         metric_prefix: beginning of the metrics' names.
         image_channel: channel of the image that is drawn.
         window: intensities drawn as black and as white; by default chosen in each case from the labelled tissue.
+        anonymous_dir: folder of a second copy of the report that names the cases by hashes, to be shown where file
+            names must not be, such as on a shared MLflow server. ``None`` writes none.
 
     Raises:
         ValueError: when ``labels`` does not map names to ids above 0.
@@ -81,6 +84,7 @@ class EvaluationReport:
         metric_prefix: str = "test",
         image_channel: int = 0,
         window: tuple[float, float] | None = None,
+        anonymous_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         label_ids(labels)
         self.output_dir = Path(output_dir)
@@ -89,6 +93,7 @@ class EvaluationReport:
         self.metric_prefix = metric_prefix
         self.image_channel = image_channel
         self.window = window
+        self.anonymous_dir = anonymous_dir
         self.metrics = pd.DataFrame()
         self._cases: list[_Case] = []
         self._planes: dict[str, tuple[Plane, ...]] = {}
@@ -140,6 +145,15 @@ class EvaluationReport:
             info.setdefault(name, value)
         path = write_report(self.output_dir, self.metrics, cases=self._planes, labels=self.labels, info=info)
         logger.info("report: %s", path)
+        if self.anonymous_dir is not None:
+            hashes = {name: hashlib.sha256(name.encode()).hexdigest()[:12] for name in self._planes}
+            write_report(
+                self.anonymous_dir,
+                self.metrics.assign(case=self.metrics["case"].map(hashes)),
+                cases={hashes[name]: planes for name, planes in self._planes.items()},
+                labels=self.labels,
+                info=info,
+            )
 
     def _measure(self, item: Mapping[str, Any]) -> _Case:
         prediction, label = _label_map(item[CommonKeys.PRED]), _label_map(item[CommonKeys.LABEL])

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Install everything and run the checks and tests. "--all" adds the slow ones; other arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source ci/install.sh
+install_medcontext dev
+
+selection=(-m "not slow")
+if [ "${1:-}" = --all ]; then
+    selection=()
+    shift
+fi
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+exec .venv/bin/python -m pytest "${selection[@]}" "$@"

@@ -1,0 +1,104 @@
+"""The helper behind the configurations; what it does inside real runs is tested in tests/bundles."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from monai.networks.nets import UNETR, DynUNet
+from torch import nn
+
+from medcontext import bundle
+
+
+def test_home_is_the_variable_the_repository_or_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MEDCONTEXT_HOME", raising=False)
+    root = tmp_path / "bundles" / "some_bundle"
+    root.mkdir(parents=True)
+    assert bundle.find_home(str(root)) == str(root)
+    (tmp_path / "pyproject.toml").touch()
+    assert bundle.find_home(str(root)) == str(tmp_path)
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path / "elsewhere"))
+    assert bundle.find_home(str(root)) == str(tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--config_file", "{b}/configs/train.json"], "{b}"),
+        (["--config_file=['{b}/configs/train.json','{b}/configs/phantom.json']"], "{b}"),
+        (["--config_file", "{b}/configs/inference.json", "--filepath", "x.ts"], "{b}"),
+    ],
+)
+def test_root_from_the_command_line_where_no_workflow_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["monai.bundle", *(word.format(b=tmp_path) for word in words)])
+    assert bundle.find_root() == expected.format(b=tmp_path)
+
+
+def test_run_names_are_unique_and_speak() -> None:
+    names = {bundle.new_run_name("btcv", "medcontext") for _ in range(20)}
+    assert len(names) == 20
+    assert all(name.startswith("btcv-medcontext-20") for name in names)
+
+
+def test_latest_run_is_the_one_saved_last(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old")):
+        state = tmp_path / name / "models" / "last.pt"
+        state.parent.mkdir(parents=True)
+        state.touch()
+        os.utime(state, (time.time() - 60 * age, time.time() - 60 * age))
+    (tmp_path / "never_saved" / "models").mkdir(parents=True)
+    assert bundle.latest_run(str(tmp_path)) == "new"
+    with pytest.raises(FileNotFoundError, match="No run under .* can be resumed"):
+        bundle.latest_run(str(tmp_path / "absent"))
+
+
+def test_folder_of_the_run_that_trained_a_checkpoint(tmp_path: Path) -> None:
+    models = tmp_path / "runs" / "one" / "models"
+    models.mkdir(parents=True)
+    assert bundle.checkpoint_run(str(models)) is None
+    assert bundle.run_folder(str(models), "default") == "default"
+    (models / "mlflow_run.json").write_text('{"run_id": "0", "run_name": "one"}')
+    assert bundle.checkpoint_run(str(models)) == "one"
+    assert bundle.run_folder(str(models), "default") == str(tmp_path / "runs" / "one")
+
+
+def unetr(size: int = 32) -> nn.Module:
+    return UNETR(1, 3, (size,) * 3, feature_size=4, hidden_size=24, mlp_dim=48, num_heads=2)
+
+
+@pytest.mark.parametrize(
+    ("network", "channels", "size", "message"),
+    [
+        (unetr(), (1, 3), [48, 32, 32], r"roi_size \[48, 32, 32\] with 1 channels does not suit UNETR"),
+        (unetr(), (4, 3), [32, 32, 32], r"roi_size \[32, 32, 32\] with 4 channels does not suit UNETR"),
+        (unetr(), (1, 5), [32, 32, 32], r"into \(1, 3, 32, 32, 32\), expected \(1, 5, 32, 32, 32\)"),
+        (nn.Conv3d(1, 3, 3), (1, 3), [8, 8, 8], r"into \(1, 3, 6, 6, 6\), expected \(1, 3, 8, 8, 8\)"),
+    ],
+)
+def test_networks_that_cannot_take_the_crop(
+    network: nn.Module, channels: tuple[int, int], size: list[int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        bundle.check_network(network, *channels, size)
+
+
+def test_networks_that_can_are_left_as_they_were() -> None:
+    network = unetr()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    bundle.check_network(network, 1, 3, [32, 32, 32])
+    assert network.training
+    torch.testing.assert_close(dict(network.state_dict()), before)
+    kernels = [3, 3, 3]
+    strides = [1, 2, 2]
+    bundle.check_network(DynUNet(3, 1, 3, kernels, strides, [2, 2]), 1, 3, [16, 16, 16])
+
+
+def test_outside_of_a_bundle() -> None:
+    with pytest.raises(RuntimeError, match="belongs into a bundle's configuration"):
+        bundle.prepare("train#trainer")
