@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import tempfile
@@ -81,7 +82,7 @@ class ModelCheckpoint:
     def __call__(self, engine: Engine) -> None:
         """Save if this validation is the best so far."""
         value = float(engine.state.metrics[engine.state.key_metric_name])
-        if self.select == "best" and (self.best is None or value > self.best):
+        if self.select == "best" and value > (-math.inf if self.best is None else self.best):  # NaN is never best
             self.best = value
             self.save(engine)
 

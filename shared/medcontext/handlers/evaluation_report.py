@@ -254,10 +254,15 @@ def _circumstances() -> dict[str, object]:
     """Command, versions and date, which make a report repeatable."""
     versions = {"medcontext": medcontext.__version__, "monai": monai.__version__, "torch": torch.__version__}
     return {
-        "command": shlex.join([Path(sys.executable).name, *sys.orig_argv[1:]]),
+        "command": " ".join(map(_quote, [Path(sys.executable).name, *sys.orig_argv[1:]])),
         "versions": {**versions, "python": platform.python_version()},
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
+
+
+def _quote(word: str) -> str:
+    """Quote a word for a shell; lists of files hold single quotes, which read better inside double ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _table(summary: MetricSummary) -> str:
