@@ -46,6 +46,15 @@ MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_confi
 MISTAKES = (ValueError, TypeError, FileNotFoundError, KeyError, AssertionError)
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
+# the least value of each whole number, and the numbers that are shares of something
+COUNTS = {
+    **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), 1),
+    **dict.fromkeys(("in_channels", "sw_batch_size"), 1),
+    "out_channels": 2,
+    **dict.fromkeys(("seed", "validation_cases", "num_workers"), 0),
+}
+SHARES = ("cache_rate", "warmup_fraction", "teacher_warmup", "teacher_momentum", "train_fraction")
+
 _run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
 
 
@@ -213,6 +222,7 @@ def prepare(engine: str) -> None:
     parser = workflow.parser
     with _one_sentence():
         _check_keys(parser.get(), workflow.config_root_path)
+        _check_numbers(parser)
         if "datalist" in parser.get():
             _check_data(parser)
         if engine.startswith("train"):
@@ -279,6 +289,25 @@ def _check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> N
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it, or refer to it somewhere by @."
             raise ValueError(f"Nothing in the configuration uses {key!r}; {hint}")
+
+
+def _check_numbers(parser: Any) -> None:
+    """Raise ValueError for a number that no part of a bundle could use, under the name that the user knows it by."""
+    present = parser.get().keys()
+    for key, least in COUNTS.items():
+        value = parser.get_parsed_content(key) if key in present else least
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"{key} must be a whole number, {least} or more, got {value!r}.")
+    for key in SHARES:
+        value = parser.get_parsed_content(key) if key in present else 0
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+            raise ValueError(f"{key} must be a number within [0, 1], got {value!r}.")
+    rate = parser.get_parsed_content("learning_rate") if "learning_rate" in present else 1
+    if not isinstance(rate, (int, float)) or not rate > 0:
+        raise ValueError(f"learning_rate must be a number above 0, got {rate!r}.")
+    size = parser.get_parsed_content("roi_size")
+    if not isinstance(size, (list, tuple)) or not all(isinstance(n, int) and n > 0 for n in size):
+        raise ValueError(f"roi_size must be a list of whole numbers of voxels, one for each axis, got {size!r}.")
 
 
 def _check_data(parser: Any) -> None:
