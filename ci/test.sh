@@ -13,4 +13,4 @@ fi
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "${selection[@]}" "$@"
+exec .venv/bin/python -m pytest ${selection[@]+"${selection[@]}"} "$@"

@@ -31,6 +31,7 @@ TINY: dict[str, dict[str, Any]] = {
         "num_workers": 0,
         "validation_cases": 1,
         "val_interval": 1,
+        "checkpoint_interval": 1,
         "max_epochs": 2,
         "amp": False,
         "device": "cpu",

@@ -23,11 +23,14 @@ from monai.utils import set_determinism
 from torch import nn
 
 from medcontext.data import check_cases
-from medcontext.handlers.checkpoints import LAST_FILE
+from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, ResumeError
+from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_tracker import RUN_FILE
+from medcontext.metrics import label_ids
 from medcontext.networks import plain_network
 
 __all__ = [
+    "check_configuration",
     "checkpoint_run",
     "check_network",
     "find_home",
@@ -36,14 +39,17 @@ __all__ = [
     "latest_run",
     "name",
     "new_run_name",
+    "one_sentence",
     "prepare",
+    "run",
     "run_folder",
 ]
 
 logger = logging.getLogger(__name__)
 
 MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
-MISTAKES = (ValueError, TypeError, FileNotFoundError, KeyError, AssertionError)
+MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFoundError, AssertionError)
+STOPS: tuple[type[BaseException], ...] = (NonFiniteLossError, CheckpointWriteError, ResumeError)
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
 # the least value of each whole number, and the numbers that are shares of something
@@ -62,9 +68,10 @@ def _workflow() -> ConfigWorkflow | None:
     """The MONAI workflow on whose behalf the calling expression is evaluated; MONAI passes expressions no handle."""
     frame = sys._getframe(1)
     while frame is not None:
-        owner = frame.f_locals.get("self")
-        if isinstance(owner, ConfigWorkflow):
-            return owner
+        for name in ("self", "workflow"):
+            owner = frame.f_locals.get(name)
+            if isinstance(owner, ConfigWorkflow):
+                return owner
         frame = frame.f_back  # type: ignore[assignment]
     return None
 
@@ -129,7 +136,7 @@ def latest_run(runs_dir: str) -> str:
     """
     states = sorted(Path(runs_dir).glob(f"*/models/{LAST_FILE}"), key=lambda path: path.stat().st_mtime)
     if not states:
-        raise FileNotFoundError(f"No run under {runs_dir} can be resumed; give the one to resume as --output_dir.")
+        raise FileNotFoundError(f"No run under {runs_dir} can be resumed; name the one to resume by --run_name.")
     return states[-1].parent.parent.name
 
 
@@ -151,7 +158,7 @@ def hyperparameters() -> dict[str, Any]:
     for key, value in parser.get().items():
         composed = isinstance(value, dict) and "_target_" in json.dumps(value, default=str)
         derived = isinstance(value, str) and value.startswith("$") and any(mark in value for mark in ("#", "::"))
-        if key in ENTRY_KEYS or key.startswith("_") or composed or derived:
+        if key in ENTRY_KEYS or key == "tracking_uri" or key.startswith("_") or composed or derived:
             continue
         _flatten(key, parser.get_parsed_content(key), found)
     return found
@@ -206,6 +213,23 @@ def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_s
         )
 
 
+def check_configuration(workflow: ConfigWorkflow) -> None:
+    """Refuse a configuration with misspelt keys, impossible numbers, or data that are missing or wrong.
+
+    Args:
+        workflow: an initialised workflow, of which nothing is built yet.
+
+    Raises:
+        SystemExit: With one sentence that says what to change.
+    """
+    parser = workflow.parser
+    with one_sentence():
+        _check_keys(parser.get(), workflow.config_root_path)
+        _check_numbers(parser)
+        if "datalist" in parser.get():
+            _check_data(parser)
+
+
 def prepare(engine: str) -> None:
     """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
 
@@ -220,20 +244,17 @@ def prepare(engine: str) -> None:
     """
     workflow = _required_workflow()
     parser = workflow.parser
-    with _one_sentence():
-        _check_keys(parser.get(), workflow.config_root_path)
-        _check_numbers(parser)
-        if "datalist" in parser.get():
-            _check_data(parser)
+    check_configuration(workflow)
+    with one_sentence():
         if engine.startswith("train"):
             _check_run_folder(parser)
         set_determinism(parser.get_parsed_content("seed") if "seed" in parser.get() else 0)
-    with _one_sentence("network_def"):
+    with one_sentence("network_def"):
         network = parser.get_parsed_content("network_def")
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
         check_network(network, *channels, parser.get_parsed_content("roi_size"))
     output_dir = Path(parser.get_parsed_content("output_dir"))
-    with _one_sentence(), _no_rubbish(output_dir):
+    with one_sentence(), _no_rubbish(output_dir):
         parser.get_parsed_content(engine)
     if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
         output_dir.mkdir(parents=True, exist_ok=True)
@@ -243,14 +264,27 @@ def prepare(engine: str) -> None:
         print(f"outputs: {output_dir}", file=sys.stderr)
 
 
+def run(engine: Any) -> None:
+    """Run an engine that :func:`prepare` built; what it stops for is told in one sentence.
+
+    Args:
+        engine: a MONAI trainer or evaluator.
+
+    Raises:
+        SystemExit: When a loss is not finite, a checkpoint cannot be written, or one does not fit that is resumed.
+    """
+    with one_sentence(kinds=STOPS):
+        engine.run()
+
+
 @contextlib.contextmanager
-def _one_sentence(subject: str | None = None) -> Iterator[None]:
+def one_sentence(subject: str | None = None, kinds: tuple[type[BaseException], ...] = MISTAKES) -> Iterator[None]:
     """End the program with the message of a user's mistake alone; anything else keeps its traceback."""
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, MISTAKES):  # MONAI wraps what its components raise
+        while cause is not None and not isinstance(cause, kinds):  # MONAI wraps what its components raise
             cause = cause.__cause__
         if cause is None:
             raise
@@ -272,20 +306,21 @@ def _no_rubbish(output_dir: Path) -> Iterator[None]:
 
 
 def _check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> None:
-    """A top-level key is known if a file of the bundle has it, something in the configuration reads it, or MONAI does.
+    """Refuse a top-level key that this kind of run does not know.
+
+    Known are the keys of ``train.json`` or ``inference.json``, what the configuration refers to, what MONAI adds, and
+    what an overlay of the bundle sets to the value found: an overlay may speak to several kinds of run.
 
     Raises:
         ValueError: Naming the key and its nearest neighbour.
     """
-    known = MONAI_KEYS | ENTRY_KEYS
-    for path in Path(configs).glob("*.json"):
-        if path.name != "metadata.json":
-            known |= json.loads(path.read_text(encoding="utf-8")).keys()
-    known = {re.split(r"#|::", key.lstrip("+"))[0] for key in known}
-    text = json.dumps(config, default=str)
-    read = set(re.findall(r"@([A-Za-z_]\w*)", text))
-    for key in config:
-        if key not in known | read and not key.startswith("_"):
+    paths = [path for path in Path(configs).glob("*.json") if path.name != "metadata.json"]
+    files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
+    known |= files.get("train" if "train" in config else "inference", {}).keys()
+    for key, value in config.items():
+        from_file = any(key in file and file[key] == value for file in files.values())
+        if key not in known and not from_file and not key.startswith("_"):
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it, or refer to it somewhere by @."
             raise ValueError(f"Nothing in the configuration uses {key!r}; {hint}")
@@ -305,9 +340,24 @@ def _check_numbers(parser: Any) -> None:
     rate = parser.get_parsed_content("learning_rate") if "learning_rate" in present else 1
     if not isinstance(rate, (int, float)) or not rate > 0:
         raise ValueError(f"learning_rate must be a number above 0, got {rate!r}.")
+    for key in ("context_weight", "consistency_weight"):
+        value = parser.get_parsed_content(key) if key in present else 0
+        if not isinstance(value, (int, float)) or not value >= 0:
+            raise ValueError(f"{key} must be 0 or more, got {value!r}; 0 switches the term off.")
+    overlap = parser.get_parsed_content("overlap")
+    if not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
+        raise ValueError(f"overlap must be a number from 0 to below 1, got {overlap!r}.")
+    norm = parser.get_parsed_content("max_grad_norm") if "max_grad_norm" in present else None
+    if norm is not None and (not isinstance(norm, (int, float)) or not norm > 0):
+        raise ValueError(f"max_grad_norm must be a number above 0, or null not to clip, got {norm!r}.")
+    spacing = parser.get_parsed_content("spacing")
+    if not isinstance(spacing, (list, tuple)) or not all(isinstance(n, (int, float)) and n > 0 for n in spacing):
+        raise ValueError(f"spacing must be a list of voxel sizes in mm, one for each axis, got {spacing!r}.")
     size = parser.get_parsed_content("roi_size")
     if not isinstance(size, (list, tuple)) or not all(isinstance(n, int) and n > 0 for n in size):
         raise ValueError(f"roi_size must be a list of whole numbers of voxels, one for each axis, got {size!r}.")
+    if len(size) != len(spacing):
+        raise ValueError(f"roi_size {size} and spacing {spacing} must have one number for each axis.")
 
 
 def _check_data(parser: Any) -> None:
@@ -321,12 +371,15 @@ def _check_data(parser: Any) -> None:
             f"For generated data: python -m medcontext phantoms --dataset {dataset} --output_dir {folder}"
         )
     sections = {name: cases for name, cases in parser.get_parsed_content("cases").items() if cases}
-    labels = parser.get_parsed_content("labels")
-    out_channels = parser.get_parsed_content("out_channels")
-    if max(labels.values()) >= out_channels:
+    first = next(iter(parser.get_parsed_content("cases")))
+    if first not in sections:
+        raise ValueError(f"{datalist} lists no cases to use under {first!r}; add some there.")
+    labels = {f"{name} {i}": i for name, ids in label_ids(parser.get_parsed_content("labels")).items() for i in ids}
+    out_channels, highest = parser.get_parsed_content("out_channels"), max(labels.values())
+    if highest >= out_channels:
         raise ValueError(
-            f"labels go up to {max(labels.values())} but out_channels is {out_channels}; "
-            f"it must be at least {max(labels.values()) + 1}, background included."
+            f"labels go up to {highest} but out_channels is {out_channels}; "
+            f"it must be at least {highest + 1}, background included."
         )
     problems = check_cases(sections, in_channels=parser.get_parsed_content("in_channels"), labels=labels)
     if problems:
@@ -336,8 +389,9 @@ def _check_data(parser: Any) -> None:
 
 def _check_run_folder(parser: Any) -> None:
     """Raise ValueError when a new training would write over an earlier one."""
-    state = Path(parser.get_parsed_content("ckpt_dir")) / LAST_FILE
-    if state.is_file() and not parser.get_parsed_content("resume"):
+    folder = Path(parser.get_parsed_content("ckpt_dir"))
+    present = [folder / name for name in (LAST_FILE, MODEL_FILE) if (folder / name).is_file()]
+    if present and not parser.get_parsed_content("resume"):
         raise ValueError(
-            f"{state} already holds a training; add resume.json to go on with it, or choose another run_name."
+            f"{present[0]} already holds a training; add resume.json to go on with it, or choose another run_name."
         )

@@ -11,8 +11,9 @@ import fire
 import torch
 from monai.bundle import create_workflow
 from monai.data.utils import set_rnd
-from monai.utils import CommonKeys, set_determinism
+from monai.utils import set_determinism
 
+from medcontext.bundle import check_configuration
 from medcontext.data import check_cases, load_cases, load_datalist
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
@@ -78,6 +79,8 @@ def check(dataset_dir: str) -> None:
     datalist = Path(dataset_dir) / "dataset.json"
     content = load_datalist(datalist)
     sections = {name: load_cases(datalist, name) for name in ("training", "validation", "test")}
+    if not isinstance(content.get("labels"), dict) or not isinstance(content.get("modality"), dict):
+        raise ValueError(f"{datalist} must have objects under 'labels' (id to name) and 'modality' (channel to name).")
     labels = {str(name): int(index) for index, name in content["labels"].items() if int(index)}
     problems = check_cases(sections, in_channels=len(content["modality"]), labels=labels)
     if problems:
@@ -104,6 +107,7 @@ def preview(
         override: values of configuration keys, as for training.
     """
     workflow = create_workflow(config_file=config_file, logging_file=False, **override)
+    check_configuration(workflow)
     for name in ("cases", "labels", "spacing", "orientation", "seed", "device"):
         if name not in workflow.properties:
             workflow.add_property(name, "True", name)
@@ -137,7 +141,7 @@ def _predict(workflow: Any, crops: list[dict[str, Any]], ckpt_dir: Path) -> None
     network = workflow.network_def.to(workflow.device).eval()
     for file, source, target in (
         (MODEL_FILE, MedContextKeys.MASKED_IMAGE, MedContextKeys.MASKED_PRED),
-        (TEACHER_FILE, CommonKeys.IMAGE, MedContextKeys.TEACHER_PRED),
+        (TEACHER_FILE, MedContextKeys.MASKED_IMAGE, MedContextKeys.TEACHER_PRED),
     ):
         if file == TEACHER_FILE and not (ckpt_dir / file).is_file():
             continue  # the controls have no teacher

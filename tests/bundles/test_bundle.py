@@ -21,6 +21,8 @@ from monai.bundle import ckpt_export, verify_metadata, verify_net_in_out
 from monai.utils import path_to_sqlite_uri
 
 from bundle_runs import ROOT, config_files, overrides_for, read_json, run, snapshot, train, workflow_for
+from medcontext import cli
+from medcontext.handlers import TeacherUpdate
 
 SCHEMA = ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"
 ENTRIES = {"imports", "run", "training", "evaluating", "inferring", "initialize", "finalize"}
@@ -181,7 +183,7 @@ def test_controls_take_the_same_steps_without_a_teacher(bundle: str, home: Path)
 
 
 def test_modes_start_from_the_same_weights_and_see_the_same_crops(bundle: str, home: Path) -> None:
-    crops = []
+    crops, networks = [], []
     for overlays in ([], ["baseline"], ["masking_only"]):
         workflow = workflow_for(bundle, "train", *overlays, run_name="x")
         from medcontext.handlers import EpochSeed
@@ -190,6 +192,11 @@ def test_modes_start_from_the_same_weights_and_see_the_same_crops(bundle: str, h
         engine = type("Engine", (), {"state": type("State", (), {"epoch": 1, "rank": 0})()})()
         EpochSeed(0, workflow.train_dataset)(engine)
         crops.append(next(iter(workflow.parser.get_parsed_content("train#dataloader")))["image"])
+        networks.append(
+            train(bundle, home, *overlays, run_name=f"first{len(networks)}", max_epochs=1, learning_rate=1e-30)
+        )
+    for folder in networks[1:]:  # with a rate of almost nothing the weights are still those of the start
+        torch.testing.assert_close(weights(folder), weights(networks[0]), rtol=0, atol=1e-12)
     torch.testing.assert_close(crops[0], crops[1], rtol=0, atol=0)
     torch.testing.assert_close(crops[0], crops[2], rtol=0, atol=0)
 
@@ -223,8 +230,10 @@ def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bu
     assert {r.info.run_name: r.info.status for r in runs_of(home)}["cut"] == "KILLED"
     run(bundle, "training", "train", "resume", max_epochs=3)  # the latest run is the one that was cut
     cut_folder = home / "runs" / bundle / "cut"
-    for name in ("model.pt", "teacher.pt"):
-        torch.testing.assert_close(weights(cut_folder, name), weights(whole, name), rtol=0, atol=0)
+    for name in ("network", "teacher", "optimizer"):
+        expected, got = (torch.load(f / "models" / "last.pt", weights_only=True)[name] for f in (whole, cut_folder))
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
+    torch.testing.assert_close(weights(cut_folder), weights(whole), rtol=0, atol=0)
     statuses = {r.info.run_name: r.info.status for r in runs_of(home)}
     assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
 
@@ -268,6 +277,8 @@ def test_overrides_reach_what_they_name(bundle: str, home: Path) -> None:
     assert (trainer.loss_function.context_weight, trainer.loss_function.consistency_weight) == (0.3, 0.2)
     assert (trainer.accumulation_steps, trainer.max_grad_norm, trainer.batched) == (3, 2.0, True)
     assert len(workflow.train_dataset_data) == 2  # half of the three that are left of four
+    teacher = next(h for h in get("train#handlers") if isinstance(h, TeacherUpdate))
+    assert teacher.momentum == 0.5
     assert (get("masking").dropout.shape, get("masking").dropout.prob) == ("box", 0.25)
     assert get("best_model").select == "last"
     assert get("validate#inferer").overlap == 0.75
@@ -409,10 +420,17 @@ def test_two_processes_train_as_one(bundle: str, home: Path) -> None:
         ({"teacher_momentum": 1.5}, r"teacher_momentum must be a number within \[0, 1\], got 1.5"),
         ({"mode": "pretraining"}, "mode must be one of .*got 'pretraining'"),
         ({"consistency#form": "cosine"}, "ConsistencyForm must be one of .*'cosine'"),
-        ({"roi_size": [30, 32, 32], "network_def#img_size": [30, 32, 32]}, "network_def: .*"),
+        (
+            {"roi_size": [30, 32, 32], "network_def#img_size": [30, 32, 32]},
+            r"network_def: roi_size \[30, 32, 32\].*UNETR",
+        ),
         ({"roi_size": [48, 32, 32]}, r"network_def: roi_size \[48, 32, 32\] with 1 channels does not suit UNETR"),
         ({"network_def#out_channels": 5}, r"network_def: .*\(1, 5, 32, 32, 32\), expected \(1, 14, 32, 32, 32\)"),
         ({"out_channels": 5}, "labels go up to 13 but out_channels is 5; it must be at least 14"),
+        ({"overlap": 1.0}, "overlap must be a number from 0 to below 1, got 1.0"),
+        ({"spacing": [1.0]}, "roi_size .* and spacing .* must have one number for each axis"),
+        ({"context_weight": "much"}, "context_weight must be 0 or more, got 'much'"),
+        ({"ckpt_path": "pretrained.pt"}, "Nothing in the configuration uses 'ckpt_path'"),
         ({"labels": {"liver": 6}}, ".*label0005.nii.gz holds the values .* which `labels` does not declare"),
         ({"dataset_dir": "nowhere"}, "There is no dataset at nowhere .*medcontext prepare .*medcontext phantoms"),
         ({"resume": True}, "There is no checkpoint .*last.pt"),
@@ -443,6 +461,26 @@ def test_a_run_is_never_written_over(home: Path) -> None:
     with pytest.raises(SystemExit, match="already holds a training; add resume.json"):
         train("medcontext_unetr", home)
     torch.testing.assert_close(weights(folder), before, rtol=0, atol=0)
+
+
+def test_a_longer_run_or_another_learning_rate_follows_the_new_curve(home: Path) -> None:
+    train("medcontext_unetr", home, run_name="longer", max_epochs=2, learning_rate=1e-3)
+    run("medcontext_unetr", "training", "train", "resume", max_epochs=4, learning_rate=1e-4, warmup_fraction=0.0)
+    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
+    rates = [point.value for point in client.get_metric_history(runs_of(home)[0].info.run_id, "learning_rate")]
+    # eight steps in all: after resuming at step 4, half-way down the cosine of the new curve
+    assert rates[4:] == pytest.approx([1e-4 * (1 + np.cos(np.pi * step / 8)) / 2 for step in (4, 5, 6, 7)])
+
+
+def test_a_loss_that_is_not_finite_is_told_in_one_sentence(home: Path) -> None:
+    with pytest.raises(SystemExit, match="medcontext: .*not finite at step 1; .*learning_rate"):
+        train("medcontext_unetr", home, context_weight=float("inf"))
+    assert runs_of(home)[0].info.status == "FAILED"
+
+
+def test_preview_without_data(home: Path) -> None:
+    with pytest.raises(SystemExit, match="medcontext: There is no dataset at nowhere"):
+        cli.preview(config_files("medcontext_unetr", "train"), dataset_dir="nowhere")
 
 
 def test_weights_of_another_network(home: Path) -> None:

@@ -130,6 +130,9 @@ def test_images_to_predict(datalist: Path, tmp_path: Path) -> None:
         (scans / name).touch()
     assert [Path(case["image"]).name for case in list_images(scans)] == ["a.nii", "b.nii.gz"]
     assert list_images(scans / "a.nii") == [{"image": str(scans / "a.nii")}]
+    (scans / "a.nii.gz").touch()
+    with pytest.raises(ValueError, match="holds several images called a, whose predictions would be one file"):
+        list_images(scans)
     (tmp_path / "empty").mkdir()
     for nothing in (tmp_path / "empty", tmp_path / "absent.nii"):
         with pytest.raises(FileNotFoundError, match="There is nothing to predict at"):

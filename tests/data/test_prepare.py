@@ -57,6 +57,12 @@ def test_missing_cases_are_named(download: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "btcv").exists()
 
 
+def test_phantoms_are_never_taken_for_patients(download: Path, tmp_path: Path) -> None:
+    write_phantoms(tmp_path, num_cases=2, size=(32, 32, 32), progress=False)
+    with pytest.raises(ValueError, match="holds generated phantoms; give another folder"):
+        prepare_dataset("btcv", download, tmp_path)
+
+
 def test_wrong_sources_and_datasets(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="No Training/img folder at or below"):
         prepare_dataset("btcv", tmp_path, tmp_path / "out")

@@ -7,6 +7,7 @@ from typing import Any
 import mlflow
 import pytest
 from ignite.engine import Events
+from mlflow.exceptions import MlflowException
 from monai.engines import Evaluator
 from monai.utils import path_to_sqlite_uri
 
@@ -89,9 +90,50 @@ def test_a_run_that_breaks_is_marked_and_keeps_its_values(
 
 
 def test_new_folders_make_new_runs_even_under_the_same_name(uri: str, tmp_path: Path) -> None:
-    for folder in ("a", "b"):
-        trainer(train_handlers=[tracker(uri, tmp_path / folder)]).run()
-    assert len(runs(uri)) == 2
+    for folder in ("a", "b", "b"):
+        trainer(train_handlers=[tracker(uri, tmp_path / folder, join=False)]).run()
+    assert len(runs(uri)) == 3
+
+
+def test_a_failed_evaluation_leaves_a_finished_training_finished(uri: str, tmp_path: Path) -> None:
+    trainer(train_handlers=[tracker(uri, tmp_path)]).run()
+    engine = evaluator()
+    tracker(uri, tmp_path).attach(engine)
+
+    def fail() -> None:
+        raise RuntimeError("cannot read the case")
+
+    engine.add_event_handler(Events.ITERATION_STARTED, fail)
+    with pytest.raises(RuntimeError, match="cannot read the case"):
+        engine.run()
+    assert [run.info.status for run in runs(uri)] == ["FINISHED"]
+
+
+def test_an_evaluation_of_foreign_weights_leaves_their_folder_alone(uri: str, tmp_path: Path) -> None:
+    engine = evaluator()
+    tracker(uri, tmp_path / "models").attach(engine)
+    engine.run()
+    assert not (tmp_path / "models").exists()
+    assert [run.info.status for run in runs(uri)] == ["FINISHED"]
+
+
+def test_values_that_mlflow_does_not_take_are_kept(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = tracker(uri, tmp_path)
+    engine = trainer(epochs=2, train_handlers=[handler])
+    send, refused = handler.client.log_batch, []
+
+    def refuse_once(run_id: str, **content: Any) -> None:
+        if "metrics" in content and not refused:
+            refused.append(len(content["metrics"]))
+            raise MlflowException("the server is away")
+        send(run_id, **content)
+
+    monkeypatch.setattr(handler.client, "log_batch", refuse_once)
+    engine.run()
+    assert "the server is away" in caplog.text
+    assert len(mlflow.MlflowClient(uri).get_metric_history(runs(uri)[0].info.run_id, "train_loss")) == 8
 
 
 def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> None:

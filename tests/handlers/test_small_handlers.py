@@ -21,6 +21,15 @@ def test_a_loss_that_is_not_finite_stops_before_the_step() -> None:
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
+def test_gradients_that_are_not_finite_stop_before_the_step() -> None:
+    network = TinyNet()
+    network.embed.weight.register_hook(lambda gradient: gradient * float("nan"))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    with pytest.raises(NonFiniteLossError, match="Gradients not finite at step 1"):
+        trainer(network, train_handlers=[StopOnNonFiniteLoss()]).run()
+    torch.testing.assert_close(dict(network.state_dict()), before)
+
+
 def test_the_bar_shows_all_steps_losses_and_epochs(capsys: pytest.CaptureFixture[str]) -> None:
     trainer(epochs=3, train_handlers=[ProgressBar(interval=0)]).run()
     shown = capsys.readouterr().err

@@ -34,7 +34,7 @@ def test_columns_without_predictions() -> None:
 
 def test_predictions_get_columns_even_if_one_row_lacks_them() -> None:
     figure = preview_figure([row(predictions=True), row(1)], LABELS, spacing=SPACING)
-    assert titles(figure)[4:] == ["student\n(masked image)", "teacher\n(whole image)"]
+    assert titles(figure)[4:] == ["student\n(masked image)", "teacher\n(masked image)"]
     assert [axis.axison for axis in figure.axes[6:]] == [True] * 4 + [False] * 2
 
 

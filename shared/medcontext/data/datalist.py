@@ -100,6 +100,7 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
 
     Raises:
         FileNotFoundError: When there is nothing to predict.
+        ValueError: When two images have the same name, so that one prediction would overwrite the other.
     """
     path = Path(source).absolute()
     datalist = path / "dataset.json" if path.is_dir() else path
@@ -113,6 +114,12 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
         raise FileNotFoundError(
             f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, or a dataset.json "
             "with test cases as --dataset_dir."
+        )
+    names = [Path(case["image"]).name.split(".nii")[0] for case in cases]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"{source} holds several images called {twice[0]}, whose predictions would be one file; rename."
         )
     return [{"image": case["image"]} for case in cases]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from tqdm.auto import tqdm
 
 from medcontext.data.datasets import load_split
-from medcontext.data.phantoms import PHANTOM_DATASETS
+from medcontext.data.phantoms import MARKER, PHANTOM_DATASETS
 
 __all__ = ["prepare_dataset"]
 
@@ -33,11 +33,12 @@ def prepare_dataset(
 
     Raises:
         FileNotFoundError: Naming the cases of the split that the source lacks.
-        ValueError: When the dataset is not known.
+        ValueError: When the dataset is not known, or ``output_dir`` holds a generated cohort.
     """
     if dataset != "btcv":
         raise ValueError(f"dataset must be 'btcv', got {dataset!r}; for other data write a dataset.json by hand.")
     layout, split, output_dir = PHANTOM_DATASETS[dataset], load_split(dataset), Path(output_dir)
+    _refuse_phantoms(output_dir)
     root = _find_training(Path(source))
     sections = {
         section: [{"image": layout.image.format(case), "label": layout.label.format(case)} for case in cases]
@@ -74,8 +75,17 @@ def _find_training(source: Path) -> Path:
     return found[0]
 
 
+def _refuse_phantoms(folder: Path) -> None:
+    datalist = folder / "dataset.json"
+    generated = datalist.is_file() and "phantom" in json.loads(datalist.read_text(encoding="utf-8"))
+    if generated or (folder / MARKER).exists():
+        raise ValueError(
+            f"{folder} holds generated phantoms; give another folder, so that nobody takes them for patients."
+        )
+
+
 def _place(source: Path, target: Path, link: bool) -> None:
-    if target.exists():
+    if target.exists() and target.stat().st_size == source.stat().st_size:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")

@@ -37,7 +37,7 @@ class TrainingMode(StrEnum):
 class MedContextEvents(EventEnum):
     """Events beside ignite's and MONAI's.
 
-    ``OPTIMIZER_STEPPED`` fires after the weights changed, so once per accumulation window. ``RUN_ABORTED`` fires when
+    ``OPTIMIZER_STEPPED`` fires after the optimizer, so once per accumulation window. ``RUN_ABORTED`` fires when
     an exception, ``KeyboardInterrupt`` included, ends a run; it stands in ``engine.state.exception``.
     """
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from medcontext.handlers.checkpoints import (
+    CheckpointWriteError,
     FinalModel,
     ModelCheckpoint,
+    ResumeError,
     ResumeTraining,
     TrainingCheckpoint,
     atomic_save,
@@ -14,15 +16,17 @@ from medcontext.handlers.mlflow_tracker import MLflowTracker
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
 from medcontext.handlers.progress import ProgressBar
 from medcontext.handlers.seeding import EpochSeed
-from medcontext.handlers.step_values import step_values
+from medcontext.handlers.step_values import step_values, write_step
 from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, update_teacher
 
 __all__ = [
+    "CheckpointWriteError",
     "EpochSeed",
     "EvaluationReport",
     "MLflowTracker",
     "FinalModel",
     "ModelCheckpoint",
+    "ResumeError",
     "NonFiniteLossError",
     "ProgressBar",
     "ResumeTraining",
@@ -33,4 +37,5 @@ __all__ = [
     "step_values",
     "teacher_momentum_at",
     "update_teacher",
+    "write_step",
 ]

@@ -14,20 +14,36 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from medcontext.engines.trainer import MedContextTrainer
 from medcontext.networks import TokenMasking, load_checkpoint, plain_network
 
-__all__ = ["FinalModel", "ModelCheckpoint", "ResumeTraining", "TrainingCheckpoint", "atomic_save"]
+__all__ = [
+    "CheckpointWriteError",
+    "FinalModel",
+    "ModelCheckpoint",
+    "ResumeTraining",
+    "TrainingCheckpoint",
+    "atomic_save",
+]
 
 MODEL_FILE, TEACHER_FILE, LAST_FILE = "model.pt", "teacher.pt", "last.pt"
+
+
+class CheckpointWriteError(RuntimeError):
+    """A checkpoint could not be written, such as on a full disk."""
+
+
+class ResumeError(ValueError):
+    """A checkpoint does not fit the run that shall go on from it."""
 
 
 def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
     """``torch.save`` to a temporary file beside ``path`` and rename it, so that ``path`` is whole at any moment.
 
     Raises:
-        RuntimeError: When the file cannot be written, such as on a full disk; an earlier file stays as it was.
+        CheckpointWriteError: When the file cannot be written; an earlier one stays as it was.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +58,9 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
         os.chmod(temporary, 0o666 & ~mask)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
-        raise RuntimeError(f"Could not write the checkpoint {path} ({error}); free disk space, then resume.") from error
+        raise CheckpointWriteError(
+            f"Could not write the checkpoint {path} ({error}); free disk space, then resume."
+        ) from error
     finally:
         Path(temporary).unlink(missing_ok=True)
 
@@ -162,6 +180,9 @@ class TrainingCheckpoint:
 class ResumeTraining:
     """Restore what :class:`TrainingCheckpoint` saved, when training starts.
 
+    The learning rate follows the configuration of the resumed run: with other ``max_epochs`` or another
+    ``learning_rate`` than before, the schedule goes on at the same step of the new curve.
+
     Args:
         path: the ``last.pt`` to go on from.
         objects: the same names as given to :class:`TrainingCheckpoint`.
@@ -194,17 +215,22 @@ class ResumeTraining:
     def __call__(self, engine: MedContextTrainer) -> None:
         """Restore everything."""
         max_epochs = engine.state.max_epochs
+        schedules = {id(item): _settings(item) for item in self.objects.values() if isinstance(item, LambdaLR)}
         for name, item in _training_objects(engine, self.objects).items():
             if name not in self.content:
-                raise ValueError(
+                raise ResumeError(
                     f"{self.path} holds no {name!r}; resume with the same overlays as it was trained with."
                 )
             try:
                 item.load_state_dict(self.content[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 reason = str(error).splitlines()[0]
-                raise ValueError(f"{name!r} of {self.path} does not fit this run: {reason}") from error
+                raise ResumeError(f"{name!r} of {self.path} does not fit this run: {reason}") from error
         engine.state.max_epochs = max_epochs
+        for item in self.objects.values():
+            if isinstance(item, LambdaLR):
+                item.__dict__.update(schedules[id(item)])
+                _set_learning_rates(item)
         _set_random_state(self.content["random"])
         self.content = {}
 
@@ -217,6 +243,22 @@ def _training_objects(engine: MedContextTrainer, objects: Mapping[str, Any]) -> 
     if engine.teacher is not None:
         found["teacher"] = engine.teacher
     return {**found, "optimizer": engine.optimizer, "scaler": engine.scaler, "trainer": engine}
+
+
+def _settings(schedule: LambdaLR) -> dict[str, Any]:
+    """What the configuration says of a schedule, apart from how far it has come."""
+    progress = ("last_epoch", "_step_count", "_last_lr", "lr_lambdas", "optimizer")
+    return {name: value for name, value in vars(schedule).items() if name not in progress}
+
+
+def _set_learning_rates(schedule: LambdaLR) -> None:
+    """Give the optimizer the rates that the schedule has at its present step."""
+    rates = [
+        base * curve(schedule.last_epoch) for base, curve in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+    ]
+    for group, base, rate in zip(schedule.optimizer.param_groups, schedule.base_lrs, rates, strict=True):
+        group["initial_lr"], group["lr"] = base, rate
+    schedule._last_lr = rates
 
 
 class _MaskToken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from mlflow.entities import Metric, Param, RunStatus, RunTag
+from mlflow.entities import LifecycleStage, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from monai.handlers import MLFlowHandler
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
@@ -22,6 +24,8 @@ __all__ = ["RUN_FILE", "MLflowTracker"]
 RUN_FILE = "mlflow_run.json"
 """Beside the checkpoint: names the MLflow run that it came from."""
 
+logger = logging.getLogger(__name__)
+
 BATCH = 1000  # MLflow's limit of metrics in one request
 
 
@@ -30,7 +34,8 @@ class MLflowTracker(MLFlowHandler):
 
     Training writes the run's identity to ``<ckpt_dir>/mlflow_run.json``; a resumed training or an evaluation that finds
     the file joins that run, where MONAI's handler would open a new one. Step values are collected and sent at the end
-    of each epoch. A run that ends by an exception is marked ``FAILED``, by Ctrl-C ``KILLED``.
+    of each epoch; what cannot be sent is kept and tried again. A training that ends by an exception is marked
+    ``FAILED``, by Ctrl-C ``KILLED``; an evaluation leaves the status of the training that it joins as it was.
 
     Attach it to the trainer (and name the ``validator``), or to the evaluator of a test set.
 
@@ -43,6 +48,7 @@ class MLflowTracker(MLFlowHandler):
         params: parameters of the run; those already logged are left alone.
         artifacts: a file or folder to upload when the engine is done.
         validator: engine whose metrics are logged along with the trainer's.
+        join: join the run named beside the checkpoints, if there is one; a new training must not.
     """
 
     def __init__(
@@ -56,6 +62,7 @@ class MLflowTracker(MLFlowHandler):
         params: Mapping[str, Any] | None = None,
         artifacts: str | None = None,
         validator: Engine | None = None,
+        join: bool = True,
     ) -> None:
         super().__init__(
             tracking_uri=tracking_uri,
@@ -67,6 +74,7 @@ class MLflowTracker(MLFlowHandler):
         self.tags = {name: str(value) for name, value in (tags or {}).items()}
         self.params = {name: str(value)[:500] for name, value in (params or {}).items()}
         self.validator = validator
+        self.join = join
         self.step = 0
         self._status_before: str | None = None
         self._pending: list[Metric] = []
@@ -89,7 +97,9 @@ class MLflowTracker(MLFlowHandler):
     def start(self, engine: Engine) -> None:
         """Open a run, or join the one named beside the checkpoint."""
         self._set_experiment()
-        self.cur_run = self._known_run() or self._new_run()
+        self.cur_run = (self._known_run() if self.join else None) or self._new_run(
+            isinstance(engine, MedContextTrainer)
+        )
         run_id = self.cur_run.info.run_id
         self._status_before = self.cur_run.info.status
         self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
@@ -103,13 +113,16 @@ class MLflowTracker(MLFlowHandler):
         if not self.run_file.is_file():
             return None
         try:
-            return self.client.get_run(json.loads(self.run_file.read_text())["run_id"])
-        except MlflowException:
-            return None  # the checkpoint came from another machine's database
+            run = self.client.get_run(json.loads(self.run_file.read_text())["run_id"])
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return None  # the checkpoint came from another machine's database
+            raise
+        return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
-    def _new_run(self) -> Any:
+    def _new_run(self, training: bool) -> Any:
         run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
-        if not self.run_file.is_file():
+        if training:
             self.run_file.parent.mkdir(parents=True, exist_ok=True)
             self.run_file.write_text(json.dumps({"run_id": run.info.run_id, "run_name": self.run_name}, indent=4))
         return run
@@ -131,18 +144,26 @@ class MLflowTracker(MLFlowHandler):
 
     def flush(self) -> None:
         """Send what was collected."""
-        while self._pending and self.cur_run is not None:
-            self.client.log_batch(self.cur_run.info.run_id, metrics=self._pending[:BATCH])
-            del self._pending[:BATCH]
+        try:
+            while self._pending and self.cur_run is not None:
+                self.client.log_batch(self.cur_run.info.run_id, metrics=self._pending[:BATCH])
+                del self._pending[:BATCH]
+        except MlflowException as error:
+            logger.warning(
+                "MLflow did not take %d values (%s); they are kept and sent later.", len(self._pending), error
+            )
 
     def _complete(self, engine: Engine) -> None:
         if isinstance(engine, MedContextTrainer):
             self._finish(RunStatus.FINISHED)
             return
         self._collect(_scalars(engine.state.metrics))
-        ended = (RunStatus.KILLED, RunStatus.FAILED)  # an evaluation does not turn a broken training into a whole one
-        before = [status for status in ended if RunStatus.to_string(status) == self._status_before]
-        self._finish(before[0] if before else RunStatus.FINISHED)
+        self._finish(self._joined_status(RunStatus.FINISHED))
+
+    def _joined_status(self, own: int) -> int:
+        """The status of the training that an evaluation joined, else the evaluation's own."""
+        before = RunStatus.from_string(self._status_before)
+        return int(before) if RunStatus.is_terminated(before) else own
 
     def _finish(self, status: int) -> None:
         self.flush()
@@ -162,7 +183,7 @@ class MLflowTracker(MLFlowHandler):
         self._finish(RunStatus.KILLED if killed else RunStatus.FAILED)
 
     def _exception(self, _engine: Engine, error: Exception) -> None:
-        self._finish(RunStatus.FAILED)
+        self._finish(self._joined_status(RunStatus.FAILED))
         raise error
 
 

@@ -10,7 +10,7 @@ from monai.utils import CommonKeys
 
 from medcontext.keys import MedContextKeys
 
-__all__ = ["STEP_METRICS", "step_values", "train_metrics"]
+__all__ = ["STEP_METRICS", "step_values", "train_metrics", "write_step"]
 
 STEP_METRICS = {
     CommonKeys.LOSS: "train_loss",
@@ -36,3 +36,9 @@ def train_metrics(engine: Engine) -> dict[str, float]:
     if momentum is not None:
         values["teacher_momentum"] = float(momentum)
     return values
+
+
+def write_step(engine: Engine, writer: Any) -> None:
+    """Write the scalars of the step just done to a TensorBoard ``SummaryWriter``."""
+    for name, value in train_metrics(engine).items():
+        writer.add_scalar(name, value, engine.state.iteration)

@@ -22,7 +22,7 @@ class LabelDice(IgniteMetricHandler):
     Counts as :func:`medcontext.metrics.case_metrics` does, so that validation and test agree: a label that is missed,
     or predicted where there is none, scores 0; a label absent from both is not counted. (MONAI's ``DiceMetric`` leaves
     out labels that are predicted where there is none.) A label that counts in no case is NaN and keeps its name: the
-    names are the same in every epoch, and MLflow stores NaN.
+    names are the same in every epoch.
 
     The average over the labels goes under the name that the metric is attached by, which makes it a key metric::
 

@@ -35,7 +35,7 @@ _HEADINGS: dict[str, str] = {
     MedContextKeys.CONTEXT_MASK: "dropped",
     MedContextKeys.MASKED_IMAGE: "masked image",
     MedContextKeys.MASKED_PRED: "student\n(masked image)",
-    MedContextKeys.TEACHER_PRED: "teacher\n(whole image)",
+    MedContextKeys.TEACHER_PRED: "teacher\n(masked image)",
 }
 _OPTIONAL = (MedContextKeys.MASKED_PRED, MedContextKeys.TEACHER_PRED)
 _DROPPED = "#FF3B7F"
@@ -56,7 +56,7 @@ def preview_figure(
     """Show training crops before and after organ dropout, one crop per row.
 
     Columns: image, label, what is dropped (tinted, on the image) and the masked image; then the student's prediction on
-    the masked image and the teacher's on the whole image, each only if a row has it. Every row shows the slice with
+    the masked image and the teacher's on the same, each only if a row has it. Every row shows the slice with
     most dropped voxels, without any the one with most label, else the middle. Radiological convention: the patient's
     right (R) is on the viewer's left.
 
