@@ -118,7 +118,7 @@ def _panel(
     if key not in shown:
         axis.set_axis_off()
         return
-    background = MedContextKeys.MASKED_IMAGE if key in ("masked_image", "masked_pred") else CommonKeys.IMAGE
+    background = MedContextKeys.MASKED_IMAGE if key in ("masked_image", *_OPTIONAL) else CommonKeys.IMAGE
     show_slice(axis, shown[background], pixel_mm, marks)
     if key == MedContextKeys.CONTEXT_MASK:
         tint = np.zeros((*shown[key].shape, 4))
