@@ -122,6 +122,10 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, epochs: int, content: dict[
 def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There is no checkpoint .*last.pt"):
         ResumeTraining(tmp_path / "last.pt")
+    for content in ({"weight": torch.ones(1)}, [1, 2]):
+        torch.save(content, tmp_path / "last.pt")
+        with pytest.raises(ValueError, match="holds weights but no state of training; resume from a last.pt"):
+            ResumeTraining(tmp_path / "last.pt")
     (tmp_path / "last.pt").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="is damaged or no checkpoint"):
         ResumeTraining(tmp_path / "last.pt")

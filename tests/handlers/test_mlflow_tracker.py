@@ -146,6 +146,13 @@ def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> No
     assert json.loads((tmp_path / "models" / "mlflow_run.json").read_text())["run_name"] == "elsewhere"
 
 
+def test_a_damaged_run_file_stops_nothing(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "mlflow_run.json").write_text("{")
+    trainer(train_handlers=[tracker(uri, tmp_path)]).run()
+    assert [run.info.status for run in runs(uri)] == ["FINISHED"]
+    assert json.loads((tmp_path / "mlflow_run.json").read_text())["run_name"] == "one"
+
+
 def test_files_are_uploaded(uri: str, tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "metrics.csv").write_text("case,dice\n")

@@ -196,6 +196,8 @@ class ResumeTraining:
         self.path = Path(path)
         self.objects = dict(objects or {})
         self.content = load_checkpoint(self.path)
+        if not isinstance(self.content, dict) or not {"trainer", "random"} <= self.content.keys():
+            raise ValueError(f"{self.path} holds weights but no state of training; resume from a {LAST_FILE}.")
 
     def attach(self, engine: MedContextTrainer) -> None:
         """Check that the checkpoint fits and restore it when the engine starts."""

@@ -113,7 +113,12 @@ class MLflowTracker(MLFlowHandler):
         if not self.run_file.is_file():
             return None
         try:
-            run = self.client.get_run(json.loads(self.run_file.read_text())["run_id"])
+            run_id = json.loads(self.run_file.read_text())["run_id"]
+        except (ValueError, KeyError, TypeError):
+            logger.warning("%s names no MLflow run; a new one is opened.", self.run_file)
+            return None
+        try:
+            run = self.client.get_run(run_id)
         except MlflowException as error:
             if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 return None  # the checkpoint came from another machine's database
