@@ -58,7 +58,7 @@ def dice_share(rank: int, folder: str) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     label = torch.eye(2)[:, :, None, None]
     engine = Engine(lambda _, batch: batch)
-    LabelDice({"organ": 1}).attach(engine, "val_dice")
+    LabelDice({"organ": 1}).attach(engine, "val_mean_dice")
     cases = [(label, label), (label, label)] if rank == 0 else [(torch.zeros_like(label), label)]
     metrics = engine.run([([pred], [truth]) for pred, truth in cases]).metrics
     (Path(folder) / f"metrics{rank}.json").write_text(json.dumps(metrics))
