@@ -212,6 +212,23 @@ def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Pat
     assert found.data.metrics["train_loss_consistency"] < 0.05
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["medcontext", "baseline", "masking_only", "paper"])
+@pytest.mark.parametrize("batched_passes", [False, True])
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("select_checkpoint", ["best", "last"])
+def test_all_combinations_train_and_evaluate(
+    bundle: str, home: Path, mode: str, batched_passes: bool, accumulation_steps: int, select_checkpoint: str
+) -> None:
+    settings = {"batched_passes": batched_passes, "accumulation_steps": accumulation_steps}
+    overlays = [] if mode == "medcontext" else [mode]
+    folder = train(bundle, home, *overlays, **settings, select_checkpoint=select_checkpoint)
+    run(bundle, "evaluating", "train", *overlays, "evaluate", ckpt_dir=str(folder / "models"))
+    (found,) = runs_of(home)
+    assert np.isfinite([found.data.metrics[name] for name in ("train_loss", "test_mean_dice")]).all()
+    assert ("train_loss_context" in found.data.metrics) == (mode in ("medcontext", "paper"))
+
+
 def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bundle: str, home: Path) -> None:
     whole = train(bundle, home, run_name="whole", max_epochs=3)
     from medcontext.engines import MedContextTrainer
@@ -379,8 +396,10 @@ def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, h
     assert "loss_supervised=" in result.stderr
 
 
-def test_two_processes_train_as_one(bundle: str, home: Path) -> None:
-    words = command(bundle, ["training"], ("train", "multi_gpu_train"), {"run_name": "two", "batch_size": 1})
+@pytest.mark.parametrize("overlays", [(), pytest.param(("paper",), marks=pytest.mark.slow)])
+def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str, ...]) -> None:
+    names = ("train", *overlays, "multi_gpu_train")
+    words = command(bundle, ["training"], names, {"run_name": "two", "batch_size": 1})
     at = words.index("--device")
     del words[at : at + 2]  # the overlay chooses each process's own
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
