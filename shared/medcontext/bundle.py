@@ -28,6 +28,7 @@ from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_tracker import RUN_FILE
 from medcontext.metrics import label_ids
 from medcontext.networks import plain_network
+from medcontext.networks.sizes import check_crop_size
 
 __all__ = [
     "check_configuration",
@@ -191,9 +192,11 @@ def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_s
     plain = plain_network(network)
     kind, size = type(plain).__name__, list(roi_size)
     crop = torch.zeros(1, in_channels, *size, device="meta")
-    state = {key: value.to("meta") for key, value in plain.state_dict().items()}
+    tensors = plain.state_dict() | dict(plain.named_buffers())  # a state dict lacks the buffers that are not saved
+    state = {key: value.to("meta") for key, value in tensors.items()}
     was_training = plain.training
     try:
+        check_crop_size(plain, size)
         with torch.no_grad():
             output = torch.func.functional_call(plain.eval(), state, (crop,), tie_weights=False)
     except NotImplementedError:

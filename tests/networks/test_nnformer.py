@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, read_golden, worst_deviation
-from medcontext.networks import NNFormer, TokenMasking, load_official_state_dict, prepare_network
+from medcontext.networks import NNFormer, load_official_state_dict, prepare_network
 from medcontext.networks.nnformer import official_entry
 
 DATASETS = {"synapse": "btcv", "acdc": "acdc", "tumor": "brats"}
@@ -29,12 +29,6 @@ VARIANTS = [
     "nnformer_tumor_tiny",
 ]
 SMALL: dict[str, Any] = {"img_size": (32, 64, 64), "embed_dim": 12, "num_heads": (1, 2, 3, 4)}
-TWO_STAGES: dict[str, Any] = {
-    "img_size": (14, 16, 16),
-    "depths": (2, 1),
-    "num_heads": (1, 2),
-    "window_size": (2, 3),
-}
 STYLES = [
     pytest.param({}, id="btcv"),
     pytest.param({"window_size": (6, 3, 3, 2)}, id="padded windows"),
@@ -179,83 +173,26 @@ def test_networks_without_published_names() -> None:
         load_official_state_dict(torch.nn.Linear(1, 1), {})
 
 
-# --- a good citizen ---
+# --- the network ---
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_outputs_while_training_and_evaluating(style: dict[str, Any]) -> None:
-    network = small(**style)
-    size, inputs = network.img_size, image(network, 1)
-    outputs = network(inputs)
-    assert [output.shape[:2] for output in outputs] == [(1, 3)] * (len(style.get("depths", range(4))) - 1)
-    assert outputs[0].shape[2:] == size
-    assert all(low.shape[-1] * 2 == high.shape[-1] for high, low in pairwise(outputs))
-    with torch.no_grad():
-        full = network.eval()(inputs)
-        network.always_return_list = True
-        every = network(inputs)
-    assert full.shape == (1, 3, *size)
-    assert len(every) == len(outputs)
-    torch.testing.assert_close(every[0], full, rtol=0, atol=0)
-
-
-def test_without_deep_supervision_there_is_one_output() -> None:
-    network = small(deep_supervision=False)
-    inputs = image(network, 1)
-    assert network(inputs).shape == (1, 3, *network.img_size)
-    network.always_return_list = True
-    assert [output.shape for output in network(inputs)] == [(1, 3, *network.img_size)]
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_backward_reaches_every_parameter(style: dict[str, Any]) -> None:
+def test_outputs_and_gradients_of_the_variants(style: dict[str, Any]) -> None:
     network = small(**style, drop_path_rate=0)
-    sum(output.square().mean() for output in network(image(network, 1))).backward()
+    outputs = network(image(network, 1))
+    assert [output.shape[:2] for output in outputs] == [(1, 3)] * (len(style.get("depths", range(4))) - 1)
+    assert outputs[0].shape[2:] == network.img_size
+    assert all(low.shape[-1] * 2 == high.shape[-1] for high, low in pairwise(outputs))
+    sum(output.square().mean() for output in outputs).backward()
     assert not [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
-def test_state_dict_round_trip_and_determinism() -> None:
-    first, second = small(), small()
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
-    torch.manual_seed(1)
-    other = NNFormer(2, 3, **SMALL)
-    other.load_state_dict(first.state_dict())
-    with torch.no_grad():
-        results = [network.eval()(image(first)) for network in (first, second, other)]
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
-
-
-@pytest.mark.filterwarnings("error::torch.jit.TracerWarning")
-def test_torchscript_trace_works_for_any_batch() -> None:
-    network = small(**TWO_STAGES).eval()
-    with torch.no_grad():
-        traced = torch.jit.trace(network, image(network, 1))
-        torch.testing.assert_close(traced(image(network, 2)), network(image(network, 2)))
-
-
-@pytest.mark.parametrize("training", [False, True])
-def test_compiles_as_one_graph(training: bool) -> None:
-    network = small(**TWO_STAGES, drop_path_rate=0).train(training)
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    with torch.no_grad():
-        torch.testing.assert_close(compiled(image(network, 1)), network(image(network, 1)))
-
-
-def test_channels_last_and_lower_precision_change_little() -> None:
+def test_channels_last_changes_little() -> None:
     network = small().eval()
     with torch.no_grad():
         plain = network(image(network))
-        with torch.autocast("cpu", torch.bfloat16):
-            low = network(image(network))
         last = prepare_network(network, "cpu", None, (2, *network.img_size))(image(network))
     torch.testing.assert_close(last, plain, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(low.float(), plain, rtol=0.1, atol=0.1)
-
-
-def test_tokens_can_be_masked() -> None:
-    network = small()
-    assert TokenMasking(network, "patch_embedding", (2, *network.img_size)).grid == (16, 16, 16)
 
 
 def test_stochastic_depth_is_largest_at_the_end_of_each_path() -> None:
@@ -268,22 +205,20 @@ def test_stochastic_depth_is_largest_at_the_end_of_each_path() -> None:
     assert decoder == [[0.56, 0.7], [0.28, 0.42], [0, 0.14]]
 
 
-# --- sizes and arguments ---
+# --- arguments ---
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"img_size": (33, 64, 64)}, r"axis 0 \(depth\) must be divisible by its patch size 2, got 33; .* 32 and 34"),
-        ({"img_size": (32, 64, 62)}, r"axis 2 \(width\) must be divisible by its patch size 4, got 62; .* 60 and 64"),
-        ({"img_size": (32, 28, 64)}, r"axis 1 \(height\) must be at least 32, by which patches and stages .* got 28"),
-        ({"patch_size": (2, 8, 4)}, r"patch_size along axis 1 \(height\) must be one of \[1, 2, 3, 4, 6, 9\], got 8"),
+        ({"patch_size": (2, 8, 4)}, r"patch_size along axis 1 must be one of \[1, 2, 3, 4, 6, 9\], got 8"),
         ({"window_size": ((2, 4, 2), 4, 4, 4)}, r"window \(2, 4, 2\) .* row 66 of a table of 63; .*'standard'"),
         ({"window_size": ((2, 4), 4, 4, 4)}, r"positive integer or three of them per stage, got \(2, 4\)"),
         ({"window_size": (4, 4, 4)}, "window_size needs 4 entries for 4 stages, got 3"),
         ({"num_heads": (1, 2, 3)}, "^num_heads needs 4 entries for 4 stages, got 3"),
         ({"decoder_num_heads": (1, 2)}, "decoder_num_heads needs 3 entries for 4 stages, got 2"),
         ({"num_heads": (5, 2, 3, 4)}, "5 heads do not divide 12 channels"),
+        ({"num_heads": (0, 2, 3, 4)}, "0 heads do not divide 12 channels"),
         ({"depths": (2,)}, r"at least two stages of one block or more, got \(2,\)"),
         ({"embed_dim": 11}, "embed_dim must be positive and even, got 11"),
         ({"merging_strides": (2, 2)}, "merging_strides needs 3 entries, one between every two stages, got 2"),
@@ -295,8 +230,3 @@ def test_stochastic_depth_is_largest_at_the_end_of_each_path() -> None:
 def test_illegal_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         small(**arguments)
-
-
-def test_images_of_another_size_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"32 voxels along axis 2 \(width\), .*img_size \(32, 64, 64\); .* pad to 64"):
-        small()(torch.zeros(1, 2, 32, 64, 32))

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.networks.nets import UNETR, SwinUNETR
+from monai.networks.nets import UNETR
 from torch import nn
 
-from medcontext.networks import TokenMasking, make_teacher, plain_network, prepare_network
+from medcontext.networks import TokenMasking, plain_network
 
 SIZE = (32, 32, 32)
 
@@ -39,13 +39,6 @@ def test_masked_tokens_are_the_learned_one_and_the_others_stay() -> None:
     torch.testing.assert_close(masked[0][changed][0], torch.arange(24.0))
 
 
-def test_spatial_token_grids() -> None:
-    network = SwinUNETR(in_channels=1, out_channels=2, feature_size=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1))
-    masking = TokenMasking(network, "swinViT.patch_embed", (1, 64, 64, 64))
-    assert masking.grid == (32, 32, 32)
-    assert masking.mask_token.shape == (12,)
-
-
 def test_without_a_mask_the_network_is_itself() -> None:
     network = unetr().eval()
     masking = TokenMasking(network, "vit.patch_embedding", (1, *SIZE)).eval()
@@ -68,18 +61,6 @@ def test_hooks_do_not_stay() -> None:
     masking = TokenMasking(unetr(), "vit.patch_embedding", (1, *SIZE))
     masking(torch.randn(1, 1, *SIZE), torch.ones(1, 1, *SIZE))
     assert not masking.network.vit.patch_embedding._forward_hooks
-
-
-def test_teacher_is_a_frozen_copy_of_the_plain_network() -> None:
-    student = prepare_network(unetr(), "cpu", {"embedding": "vit.patch_embedding"}, (1, *SIZE))
-    teacher = make_teacher(student)
-    assert isinstance(teacher, UNETR)
-    assert not teacher.training
-    assert not any(parameter.requires_grad for parameter in teacher.parameters())
-    with torch.no_grad():
-        next(student.parameters()).zero_()
-        next(iter(plain_network(student).parameters())).zero_()
-    assert next(teacher.parameters()).abs().sum() > 0
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,20 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import accumulate, pairwise
 from math import prod
+from operator import floordiv
 from typing import Any, TypeAlias
 
-import torch
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from medcontext.networks.official import register_official
+from medcontext.networks.sizes import check_image_size, check_multiples
 from medcontext.networks.window_attention import RelativePosition, WindowStage
 
 __all__ = ["NNFormer", "official_entry"]
 
 Triple: TypeAlias = tuple[int, int, int]
 
-_AXES = ("axis 0 (depth)", "axis 1 (height)", "axis 2 (width)")
 _PATCH_STRIDES = {1: (1, 1), 2: (2, 1), 3: (3, 1), 4: (2, 2), 6: (3, 2), 9: (3, 3)}
 _PUBLISHED: dict[str, dict[str, Any]] = {
     "btcv": {
@@ -152,26 +152,12 @@ def _token_grids(img_size: Triple, patch_size: Triple, strides: Sequence[Triple]
     Raises:
         ValueError: When an axis is no multiple of its patch size or too short for the stages.
     """
-    for axis, size, patch in zip(_AXES, img_size, patch_size, strict=True):
+    for axis, patch in enumerate(patch_size):
         if patch not in _PATCH_STRIDES:
-            raise ValueError(f"patch_size along {axis} must be one of {sorted(_PATCH_STRIDES)}, got {patch}.")
-        if size < 1 or size % patch:
-            raise ValueError(
-                f"img_size along {axis} must be divisible by its patch size {patch}, got {size}; "
-                f"the nearest are {size // patch * patch} and {(size // patch + 1) * patch}."
-            )
-    grids = [img_size]
-    for step in (patch_size, *strides):
-        grids.append(_triple(size // divisor for size, divisor in zip(grids[-1], step, strict=True)))
-    for axis, size, length, divisors in zip(
-        _AXES, img_size, grids[-1], zip(patch_size, *strides, strict=True), strict=True
-    ):
-        if length < 1:
-            raise ValueError(
-                f"img_size along {axis} must be at least {prod(divisors)}, by which patches and stages divide it, "
-                f"got {size}; enlarge the crop, or lower merging_strides there."
-            )
-    return grids[1:]
+            raise ValueError(f"patch_size along axis {axis} must be one of {sorted(_PATCH_STRIDES)}, got {patch}.")
+    steps = (patch_size, *strides)
+    check_multiples("img_size", img_size, patch_size, [prod(divisors) for divisors in zip(*steps, strict=True)])
+    return list(accumulate(steps, lambda grid, step: _triple(map(floordiv, grid, step)), initial=img_size))[1:]
 
 
 def _strides(values: Sequence[int | Sequence[int]], mergings: int) -> list[Triple]:
@@ -291,14 +277,6 @@ class NNFormer(nn.Module):
             arguments.setdefault("decoder_num_heads", arguments["num_heads"][1:])
         return cls(**arguments)
 
-    def _check_size(self, image: Tensor) -> None:
-        for axis, size, expected in zip(_AXES, image.shape[2:], self.img_size, strict=True):
-            if size != expected:
-                raise ValueError(
-                    f"The image has {size} voxels along {axis}, this network was built for img_size "
-                    f"{tuple(self.img_size)}; crop or pad to {expected}, or use sliding-window inference."
-                )
-
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         """Segment an image.
 
@@ -312,8 +290,7 @@ class NNFormer(nn.Module):
         Raises:
             ValueError: When the image has another size than the network.
         """
-        if not torch.jit.is_tracing():  # type: ignore[attr-defined]
-            self._check_size(image)
+        check_image_size(image.shape[2:], self.img_size)
         tokens = _channels_last(self.patch_embedding(image))
         skips: list[Tensor] = []
         for index, (stage, norm) in enumerate(zip(self.encoder, self.norms, strict=True)):

@@ -10,7 +10,6 @@ from itertools import pairwise
 from math import gcd, prod
 from typing import Any, Literal, Self
 
-import torch
 from monai.networks.blocks import UnetOutBlock, UnetResBlock
 from monai.networks.blocks.dynunet_block import get_conv_layer
 from monai.utils import ensure_tuple_rep
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from medcontext.networks.official import register_official
 from medcontext.networks.paired_attention import Fusion, PairedAttention, PairedAttentionBlock, SpatialLayout
+from medcontext.networks.sizes import check_image_size, check_multiples
 
 __all__ = ["UNETRPlusPlus", "official_entry"]
 
@@ -66,7 +66,9 @@ class UNETRPlusPlus(nn.Module):
     Args:
         in_channels: channels of the image.
         out_channels: classes, background included.
-        img_size: size of the crops, \*spatial; a multiple of ``patch_size`` · 2^(stages - 1) on each axis.
+        img_size: size of the crops, \*spatial; a multiple of ``patch_size`` · 2^(stages - 1) on each axis. Where it is
+            just that on all of them, one voxel is left at the deepest stage, and batch norm trains on two images or
+            more.
         feature_size: channels at full resolution.
         hidden_size: channels of the deepest stage; equals ``dims[-1]``, which is its default.
         num_heads: attention heads, the same in all stages or one number per stage; divides the stage's ``dims``.
@@ -88,7 +90,7 @@ class UNETRPlusPlus(nn.Module):
 
     Raises:
         ValueError: When ``img_size`` has an axis that its divisor does not divide, ``hidden_size``, ``num_heads`` or
-            the per-stage lists do not fit ``dims``, or an option is not one of its choices.
+            the per-stage lists do not fit ``dims``, a number is too small, or an option is not one of its choices.
 
     Source: Shaker et al., UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation, IEEE TMI 2024
     (arXiv 2212.04497).
@@ -124,6 +126,9 @@ class UNETRPlusPlus(nn.Module):
         dims = tuple(dims) if dims is not None else tuple(feature_size * 2**i for i in range(1, len(depths) + 1))
         _check_stages(dims, hidden_size, depths=depths, proj_sizes=proj_sizes)
         patch = ensure_tuple_rep(patch_size, spatial_dims)
+        up_depths = ensure_tuple_rep(decoder_depths, len(dims) - 1)
+        _check_least(1, dims=dims, feature_size=[feature_size], patch_size=patch, proj_sizes=proj_sizes)
+        _check_least(0, depths=depths, decoder_depths=up_depths, num_convolutions=[num_convolutions])
         self.img_size: tuple[int, ...] = ensure_tuple_rep(img_size, spatial_dims)
         self.share_projection = share_projection
         self.deep_supervision = deep_supervision
@@ -139,7 +144,6 @@ class UNETRPlusPlus(nn.Module):
         )
         grids, heads = _grids(self.img_size, patch, len(dims)), ensure_tuple_rep(num_heads, len(dims))
         stages = list(zip(dims, grids, proj_sizes, heads, strict=True))
-        up_depths = ensure_tuple_rep(decoder_depths, len(dims) - 1)
         dropouts = ensure_tuple_rep(attention_dropout, 2)
         self.patch_embedding = _reduce(spatial_dims, in_channels, dims[0], patch)
         self.downsamples = nn.ModuleList(_reduce(spatial_dims, *pair, 2) for pair in pairwise(dims))
@@ -180,12 +184,7 @@ class UNETRPlusPlus(nn.Module):
         Raises:
             ValueError: When the image has another size than ``img_size``; token counts alone would let some pass.
         """
-        traced = torch.jit.is_tracing()  # type: ignore[attr-defined]  # missing from PyTorch's own list of exports
-        if not traced and image.shape[2:] != self.img_size:
-            raise ValueError(
-                f"This network takes images of size {self.img_size}, got {tuple(image.shape[2:])}; "
-                "use sliding windows of that size or build it with another img_size."
-            )
+        check_image_size(image.shape[2:], self.img_size)
         maps = self._decode(image, self._encode(image))
         if self.always_return_list or (self.training and self.deep_supervision):
             return [head(features) for head, features in zip(self.heads, maps, strict=False)]
@@ -275,15 +274,16 @@ def _check_stages(dims: Sequence[int], hidden_size: int | None, **per_stage: Seq
             raise ValueError(f"{name} needs one number per stage: got {len(values)} for {len(dims)} stages {dims}.")
 
 
+def _check_least(least: int, **values: Sequence[int]) -> None:
+    for name, numbers in values.items():
+        if min(numbers, default=least) < least:
+            raise ValueError(f"{name} must be {least} or more, got {min(numbers)}.")
+
+
 def _grids(img_size: Sequence[int], patch_size: Sequence[int], num_stages: int) -> list[tuple[int, ...]]:
     """The size of each stage's feature maps."""
-    for axis, (size, patch) in enumerate(zip(img_size, patch_size, strict=True)):
-        divisor = patch * 2 ** (num_stages - 1)
-        if size < 1 or size % divisor:
-            raise ValueError(
-                f"img_size on spatial axis {axis} must be a multiple of {divisor} (patch_size {patch} and "
-                f"{num_stages - 1} halvings), got {size}; use {max(round(size / divisor), 1) * divisor}."
-            )
+    divisors = [patch * 2 ** (num_stages - 1) for patch in patch_size]
+    check_multiples("img_size", img_size, divisors, divisors)
     strides = ([patch * 2**stage for patch in patch_size] for stage in range(num_stages))
     return [tuple(size // stride for size, stride in zip(img_size, by, strict=True)) for by in strides]
 

@@ -119,7 +119,7 @@ class WindowAttention(nn.Module):
         self, channels: int, num_heads: int, window: Triple, external_queries: bool, relative_position: RelativePosition
     ) -> None:
         super().__init__()
-        if channels % num_heads:
+        if num_heads < 1 or channels % num_heads:
             raise ValueError(f"{num_heads} heads do not divide {channels} channels; change num_heads or embed_dim.")
         self.num_heads = num_heads
         self.qkv = nn.Linear(channels, (2 if external_queries else 3) * channels)

@@ -1,0 +1,84 @@
+"""Which sizes of image a network takes; every refusal names the axis, the rule and the nearest size that is legal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import zip_longest
+from math import prod
+
+import torch
+from monai.networks.nets import UNETR, SwinUNETR
+from monai.utils import ensure_tuple_rep
+from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+__all__ = ["check_crop_size", "check_image_size", "check_multiples"]
+
+
+def check_multiples(name: str, sizes: Sequence[int], divisors: Sequence[int], least: Sequence[int]) -> None:
+    """Refuse sizes that are no multiples of their divisors, or too short.
+
+    Args:
+        name: what the user calls these sizes.
+        sizes: voxels along each spatial axis.
+        divisors: one for each axis.
+        least: the shortest legal size of each axis, itself a multiple.
+
+    Raises:
+        ValueError: Naming the axis, the divisor and the nearest legal size (of two as near, the shorter).
+    """
+    if len(sizes) != len(divisors):
+        raise ValueError(f"{name} needs {len(divisors)} numbers, one for each spatial axis, got {tuple(sizes)}.")
+    for axis, (size, divisor, shortest) in enumerate(zip(sizes, divisors, least, strict=True)):
+        if size < shortest or size % divisor:
+            nearest = max((size + (divisor - 1) // 2) // divisor * divisor, shortest)
+            raise ValueError(
+                f"{name} along axis {axis} must be a multiple of {divisor} and at least {shortest}, got {size}; "
+                f"the nearest legal size is {nearest}."
+            )
+
+
+def check_image_size(size: Sequence[int], img_size: Sequence[int]) -> None:
+    """Refuse an image of another size than the network was built for; while TorchScript traces, sizes are unknown.
+
+    Args:
+        size: voxels along each spatial axis of the image.
+        img_size: those that the network takes.
+
+    Raises:
+        ValueError: Naming the axes along which they differ.
+    """
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # missing from PyTorch's own list of exports
+    if not tracing and tuple(size) != tuple(img_size):
+        axes = [str(axis) for axis, (got, legal) in enumerate(zip_longest(size, img_size)) if got != legal]
+        raise ValueError(
+            f"The image has {tuple(size)} voxels, this network takes {tuple(img_size)} only; they differ along axis "
+            f"{', '.join(axes)}. Crop or pad it, use sliding windows, or build the network with another img_size."
+        )
+
+
+def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
+    """Refuse a crop that MONAI's UNETR or SwinUNETR accepts at construction and fails on later.
+
+    Other networks are not looked at: ours check their sizes themselves.
+
+    Args:
+        network: the plain network.
+        roi_size: voxels along each spatial axis of the crops.
+
+    Raises:
+        ValueError: Naming the axis, the divisor and the nearest legal size.
+    """
+    if isinstance(network, UNETR):
+        check_multiples("roi_size", roi_size, network.patch_size, network.patch_size)
+        built_for = [tokens * patch for tokens, patch in zip(network.feat_size, network.patch_size, strict=True)]
+        check_image_size(roi_size, built_for)
+    elif isinstance(network, SwinUNETR):
+        divisors = [patch**5 for patch in ensure_tuple_rep(network.patch_size, len(roi_size))]
+        check_multiples("roi_size", roi_size, divisors, divisors)
+        instance_norm = any(isinstance(part, _InstanceNorm) for part in network.encoder10.modules())
+        if instance_norm and prod(roi_size) == prod(divisors):
+            raise ValueError(
+                f"roi_size must be longer than {divisors[0]} along at least one axis, got {list(roi_size)}: instance "
+                f"norm cannot work on the one voxel that is left of it; take {2 * divisors[0]} along axis 0."
+            )
