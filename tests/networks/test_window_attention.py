@@ -97,3 +97,30 @@ def test_attention_is_that_of_the_formula() -> None:
         logits = queries[..., part] @ key[..., part].transpose(-1, -2) / 3**0.5 + bias
         expected[..., part] = logits.softmax(-1) @ value[..., part]
     torch.testing.assert_close(attention(tokens, queries), attention.projection(expected))
+
+
+def test_padded_and_shifted_windows_token_by_token() -> None:
+    """The block written out: who shares a window of the padded and shifted grid, and which part of it."""
+    grid, padded, window, shift = (3, 5, 4), (4, 6, 6), (2, 3, 3), (1, 1, 1)
+    torch.manual_seed(0)
+    block = WindowBlock(4, 2, window, shift, grid, relative_position="standard").double()
+    table = torch.nn.init.normal_(block.attention.relative_position_bias_table)
+    tokens = torch.randn(1, *grid, 4, dtype=torch.float64)
+
+    places = list(product(*map(range, padded)))
+    shifted = np.mod(np.subtract(places, shift), padded)
+    # per axis the window, and whether the shift took the token from the grid's beginning to its end
+    groups = np.hstack([shifted // window, shifted >= np.subtract(padded, shift)])
+    normed = torch.zeros(1, *padded, 4, dtype=torch.float64)  # padding is zero behind the norm
+    normed[:, :3, :5, :4] = block.norm1(tokens)
+    query, key, value = block.attention.qkv(normed).reshape(-1, 3, 2, 2).unbind(1)
+    attended = torch.empty_like(tokens)
+    for place in product(*map(range, grid)):
+        i = places.index(place)
+        others = np.flatnonzero((groups == groups[i]).all(1))
+        offsets = shifted[i] - shifted[others] + np.subtract(window, 1)
+        bias = table[np.ravel_multi_index(tuple(offsets.T), (3, 5, 5))]
+        weights = (torch.einsum("hd,jhd->jh", query[i], key[others]) / 2**0.5 + bias).softmax(0)
+        attended[0][place] = block.attention.projection(torch.einsum("jh,jhd->hd", weights, value[others]).flatten())
+    expected = tokens + attended
+    torch.testing.assert_close(block(tokens), expected + block.mlp(block.norm2(expected)))
