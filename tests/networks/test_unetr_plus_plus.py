@@ -246,8 +246,8 @@ def test_illegal_arguments(changes: dict[str, Any], message: str) -> None:
 
 
 def test_unknown_dataset() -> None:
-    with pytest.raises(ValueError, match=r"published for 'btcv', 'acdc', 'brats', not for 'synapse'"):
-        UNETRPlusPlus.for_dataset("synapse")
+    with pytest.raises(ValueError, match=r"no published UNETR\+\+ for 'synapse'; take one of btcv, acdc, brats"):
+        UNETRPlusPlus.for_dataset(dataset="synapse")
 
 
 def test_overrides_of_a_published_variant() -> None:

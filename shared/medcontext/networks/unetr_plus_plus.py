@@ -164,19 +164,19 @@ class UNETRPlusPlus(nn.Module):
         self.heads = nn.ModuleList(UnetOutBlock(spatial_dims, width, out_channels) for width in widths)
 
     @classmethod
-    def for_dataset(cls, name: str, **overrides: Any) -> Self:
-        """The variant published for a dataset.
+    def for_dataset(cls, dataset: str, **overrides: Any) -> Self:
+        """The published variant for a dataset.
 
         Args:
-            name: ``"btcv"`` (Synapse), ``"acdc"`` or ``"brats"``.
-            overrides: constructor arguments to use instead of the published ones.
+            dataset: ``"btcv"`` (Synapse), ``"acdc"`` or ``"brats"``.
+            overrides: arguments of the constructor to use instead.
 
         Raises:
-            ValueError: When there is no variant of that name, or the arguments do not fit together.
+            ValueError: When there is no variant for the dataset, or the arguments do not fit together.
         """
-        if name not in _DATASETS:
-            raise ValueError(f"UNETR++ is published for {', '.join(map(repr, _DATASETS))}, not for {name!r}.")
-        return cls(**{**_DATASETS[name], **overrides})
+        if dataset not in _DATASETS:
+            raise ValueError(f"There is no published UNETR++ for {dataset!r}; take one of {', '.join(_DATASETS)}.")
+        return cls(**(_DATASETS[dataset] | overrides))
 
     def forward(self, image: Tensor) -> Tensor | list[Tensor]:
         r"""Segment an image (B, in_channels, \*img_size) into logits.
