@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from medcontext.engines.trainer import MedContextTrainer
-from medcontext.networks import TokenMasking, load_checkpoint, plain_network
+from medcontext.networks import TokenMasking, find_token_masking, load_checkpoint, plain_network
 
 __all__ = [
     "CheckpointWriteError",
@@ -239,7 +239,7 @@ class ResumeTraining:
 
 def _training_objects(engine: MedContextTrainer, objects: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"network": plain_network(engine.network), **objects}
-    masking = next((m for m in engine.network.modules() if isinstance(m, TokenMasking)), None)
+    masking = find_token_masking(engine.network)
     if masking is not None:
         found["token_masking"] = _MaskToken(masking)
     if engine.teacher is not None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from medcontext.networks import monai_checkpoints  # noqa: F401  it registers its networks
 from medcontext.networks.nnformer import NNFormer
 from medcontext.networks.official import OfficialReport, load_official_state_dict
+from medcontext.networks.official_files import load_official_checkpoint
 from medcontext.networks.token_masking import TokenMasking
 from medcontext.networks.unetr_plus_plus import UNETRPlusPlus
 from medcontext.networks.wrapping import (
+    find_token_masking,
     load_checkpoint,
     load_weights,
     make_teacher,
@@ -18,8 +21,10 @@ __all__ = [
     "NNFormer",
     "UNETRPlusPlus",
     "OfficialReport",
+    "load_official_checkpoint",
     "load_official_state_dict",
     "TokenMasking",
+    "find_token_masking",
     "load_checkpoint",
     "load_weights",
     "make_teacher",

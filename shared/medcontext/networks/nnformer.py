@@ -366,7 +366,16 @@ _OFFICIAL_NAMES = (
 )
 
 
-@register_official(NNFormer)
+@register_official(
+    NNFormer,
+    arguments=[
+        ("in_channels", "patch_embedding.convolutions.0.weight", 1),
+        ("out_channels", "heads.0.bias", 0),
+        ("embed_dim", "patch_embedding.norms.3.weight", 0),
+        ("num_heads of the first stage", "encoder.0.blocks.0.attention.relative_position_bias_table", 1),
+        ("offsets in window_size of the first stage", "encoder.0.blocks.0.attention.relative_position_bias_table", 0),
+    ],
+)
 def official_entry(network: NNFormer, key: str, value: Tensor) -> tuple[str, Tensor]:
     """Where a tensor of the authors' checkpoints belongs in our network; layouts are the same.
 

@@ -321,7 +321,18 @@ _OFFICIAL_BLOCK_NAMES = {
 _OFFICIAL_BLOCK = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, _OFFICIAL_BLOCK_NAMES))})(?=\.|$)")
 
 
-@register_official(UNETRPlusPlus)
+@register_official(
+    UNETRPlusPlus,
+    arguments=[
+        ("in_channels", "image_block.conv1.conv.weight", 1),
+        ("out_channels", "heads.0.conv.conv.bias", 0),
+        ("feature_size", "output_block.conv1.conv.weight", 0),
+        ("dims of the first stage", "patch_embedding.norm.weight", 0),
+        ("num_heads of the first stage", "encoder_stages.0.0.attention.spatial_temperature", 0),
+        ("proj_sizes of the first stage", "encoder_stages.0.0.attention.key_projection.weight", 0),
+        ("patches in img_size", "encoder_stages.0.0.position_embedding", 1),
+    ],
+)
 def official_entry(network: UNETRPlusPlus, key: str, value: Tensor) -> tuple[str, Tensor] | None:
     """Where an entry of the authors' checkpoints belongs in our network.
 

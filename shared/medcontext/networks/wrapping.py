@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,14 @@ from torch import nn
 
 from medcontext.networks.token_masking import TokenMasking
 
-__all__ = ["load_checkpoint", "load_weights", "make_teacher", "plain_network", "prepare_network"]
+__all__ = [
+    "find_token_masking",
+    "load_checkpoint",
+    "load_weights",
+    "make_teacher",
+    "plain_network",
+    "prepare_network",
+]
 
 
 def plain_network(network: nn.Module) -> nn.Module:
@@ -24,6 +32,11 @@ def plain_network(network: nn.Module) -> nn.Module:
         return plain_network(network.module)
     original = getattr(network, "_orig_mod", None)
     return network if original is None else plain_network(original)
+
+
+def find_token_masking(network: nn.Module) -> TokenMasking | None:
+    """The token masking around a network, inside or outside of other wrappers, if there is one."""
+    return next((module for module in network.modules() if isinstance(module, TokenMasking)), None)
 
 
 def make_teacher(network: nn.Module) -> nn.Module:
@@ -55,15 +68,27 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
 
     Raises:
         FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint.
+        ValueError: When the file is no readable checkpoint, or holds code.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is damaged or no checkpoint ({type(error).__name__}); use another one.") from error
+        raise ValueError(f"{path} {_unreadable(error)}") from error
     return content
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a file that PyTorch's restricted reader refused."""
+    name = re.search(r"GLOBAL (\S+)", str(error))
+    if name is not None or "TorchScript" in str(error):
+        code = f"refers to {name[1]}" if name is not None else "is a TorchScript archive"
+        return (
+            f"{code}: it holds code, which is not run. If you trust its source, load it there and save the weights "
+            "alone: torch.save(network.state_dict(), 'weights.pt')."
+        )
+    return f"is damaged or no checkpoint ({type(error).__name__}); use another one."
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
