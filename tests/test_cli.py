@@ -6,9 +6,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from matplotlib import image as mpl_image
+from monai.networks.nets import UNETR
 
+from bundle_runs import TINY, workflow_for
+from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, worst_deviation
 from medcontext import cli
+from medcontext.networks import NNFormer, load_weights
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "bundles" / "medcontext_unetr" / "configs" / "train.json")
@@ -74,6 +79,88 @@ def test_preview_of_plain_training(cohort: Path, tmp_path: Path, monkeypatch: py
 def test_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call(monkeypatch, "gallery", "--output", str(tmp_path / "phantoms.png"))
     assert mpl_image.imread(tmp_path / "phantoms.png").shape[1] > 500
+
+
+# --- published weights ---
+
+NETWORK = {key: value for key, value in TINY["medcontext_unetr"].items() if key.startswith("network_def#")}
+NETWORK_WORDS = [word for key, value in NETWORK.items() for word in (f"--{key}", str(value).replace(" ", ""))]
+
+
+@pytest.fixture
+def without_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def published(without_data: Path) -> Path:
+    torch.manual_seed(7)
+    arguments = {key.removeprefix("network_def#"): value for key, value in NETWORK.items()}
+    state = UNETR(1, 14, **arguments).state_dict()
+    renamed = {key.removeprefix("vit."): value for key, value in state.items() if ".norm_cross_attn." not in key}
+    torch.save({"epoch": 5000, "best_acc": 70.0, "state_dict": renamed}, without_data / "student_5000.pt")
+    return without_data / "student_5000.pt"
+
+
+def test_converted_weights_of_unetr_are_what_evaluation_loads(
+    published: Path, without_data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = without_data / "models" / "model.pt"
+    words = ["--source", str(published), "--config_file", CONFIG, "--output", str(output), *NETWORK_WORDS]
+    call(monkeypatch, "convert_weights", *words)
+    printed = capsys.readouterr().out
+    assert "tensors loaded" in printed
+    assert printed.endswith(f"{output}\n")
+    monkeypatch.chdir(ROOT)
+    workflow = workflow_for("medcontext_unetr", "train", "evaluate", ckpt_dir=str(output.parent))
+    state, own = torch.load(published)["state_dict"], workflow.parser.get_parsed_content("network").state_dict()
+    assert torch.equal(own["vit.norm.weight"], state["norm.weight"])
+    assert torch.equal(own["out.conv.conv.weight"], state["out.conv.conv.weight"])
+    with pytest.raises(SystemExit, match=f"medcontext: {output} exists; choose another output"):
+        call(monkeypatch, "convert_weights", *words)
+
+
+def test_converted_weights_of_nnformer(without_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, output = str(without_data / "model_final.model"), str(without_data / "model.pt")
+    weights = filled_state("nnformer_synapse_tiny")
+    best = np.float64(0.8)
+    torch.save({"student_state_dict": weights, "teacher_state_dict": dict(weights), "best": best}, source)
+    size = {"img_size": [32, 64, 64], "embed_dim": 24, "num_heads": [3, 6, 12, 24]}
+    arguments = {"in_channels": 1, "out_channels": 5, **size}
+    definition = repr({"_target_": "medcontext.networks.NNFormer", **arguments})
+    words = ["--source", source, "--config_file", CONFIG, "--output", output, "--network_def", definition]
+    with pytest.raises(SystemExit, match="2 networks; choose one by entry: student_state_dict or teacher_state_dict"):
+        call(monkeypatch, "convert_weights", *words)
+    call(monkeypatch, "convert_weights", *words, "--entry", "student_state_dict")
+    network = load_weights(NNFormer(**arguments), output).eval()
+    network.always_return_list = True
+    with torch.no_grad():
+        outputs = network(golden_input("nnformer_synapse_tiny"))
+    assert worst_deviation(outputs, "nnformer_synapse_tiny") < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--network_deff", "1"], "Nothing in the configuration uses 'network_deff'; did you mean 'network_def'"),
+        (["--network_def#hidden_size", "25"], "network_def: hidden.size should be divisible by num_heads"),
+        (["--network_def#hidden_size", "36"], r"this UNETR differ in .* trained with hidden_size 24 \(here 36\)"),
+        (["--out_channels", "4"], r"this UNETR differ in .* trained with out_channels 14 \(here 4\)"),
+        (["--strict", "no"], "strict must be True or False, got 'no'"),
+        (["--entry", "teacher"], "no weights under entry 'teacher'; it has some under state_dict"),
+        (["--source", "absent.pt"], "There is no checkpoint absent.pt"),
+        (["--output", "student_5000.pt/model.pt"], "Not a directory|File exists"),
+    ],
+)
+def test_mistakes_in_converting_write_nothing(
+    words: list[str], message: str, published: Path, without_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(without_data)
+    given = ["--source", str(published), "--config_file", CONFIG, *NETWORK_WORDS]
+    with pytest.raises(SystemExit, match=f"^medcontext: .*({message})"):
+        call(monkeypatch, "convert_weights", *given, *words)
+    assert list(without_data.iterdir()) == [published]
 
 
 @pytest.mark.parametrize(

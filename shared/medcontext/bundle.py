@@ -31,6 +31,7 @@ from medcontext.networks import plain_network
 from medcontext.networks.sizes import check_crop_size
 
 __all__ = [
+    "build_network",
     "check_configuration",
     "checkpoint_run",
     "check_network",
@@ -233,6 +234,24 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
             _check_data(parser)
 
 
+def build_network(workflow: ConfigWorkflow) -> nn.Module:
+    """The network of a configuration whose keys are spelt right; its data need not exist.
+
+    Args:
+        workflow: an initialised workflow.
+
+    Raises:
+        SystemExit: With one sentence, when a key is misspelt or the network rejects its arguments.
+    """
+    parser = workflow.parser
+    with one_sentence():
+        _check_keys(parser.get(), workflow.config_root_path)
+        set_determinism(_seed(parser))
+    with one_sentence("network_def"):
+        network: nn.Module = parser.get_parsed_content("network_def")
+    return network
+
+
 def prepare(engine: str) -> None:
     """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
 
@@ -251,7 +270,7 @@ def prepare(engine: str) -> None:
     with one_sentence():
         if engine.startswith("train"):
             _check_run_folder(parser)
-        set_determinism(parser.get_parsed_content("seed") if "seed" in parser.get() else 0)
+        set_determinism(_seed(parser))
     with one_sentence("network_def"):
         network = parser.get_parsed_content("network_def")
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
@@ -278,6 +297,10 @@ def run(engine: Any) -> None:
     """
     with one_sentence(kinds=STOPS):
         engine.run()
+
+
+def _seed(parser: Any) -> int:
+    return int(parser.get_parsed_content("seed")) if "seed" in parser.get() else 0
 
 
 @contextlib.contextmanager

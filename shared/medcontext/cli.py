@@ -13,17 +13,18 @@ from monai.bundle import create_workflow
 from monai.data.utils import set_rnd
 from monai.utils import set_determinism
 
-from medcontext.bundle import check_configuration
+from medcontext.bundle import build_network, check_configuration
+from medcontext.convert import convert_checkpoint, describe_conversion
 from medcontext.data import check_cases, load_cases, load_datalist
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
-from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE
+from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
 from medcontext.keys import MedContextKeys
 from medcontext.networks import load_weights
 from medcontext.report import preview_figure
 from medcontext.report.phantoms import draw_phantoms
 
-__all__ = ["check", "gallery", "main", "phantoms", "prepare", "preview"]
+__all__ = ["check", "convert_weights", "gallery", "main", "phantoms", "prepare", "preview"]
 
 
 def phantoms(
@@ -150,10 +151,33 @@ def _predict(workflow: Any, crops: list[dict[str, Any]], ckpt_dir: Path) -> None
             crop[target] = network(crop[source][None].to(workflow.device))[0].cpu()
 
 
+def convert_weights(
+    source: str,
+    config_file: str | Sequence[str],
+    output: str = MODEL_FILE,
+    strict: bool = True,
+    entry: str | None = None,
+    **override: Any,
+) -> None:
+    """Make a bundle's ``model.pt`` of a published checkpoint; put it into a folder to give as ``--ckpt_dir``.
+
+    Args:
+        source: the published file; code in it is never run.
+        config_file: ``train.json`` of the bundle, with overlays as for training.
+        output: the file to write; an existing one is never overwritten.
+        strict: with ``False`` take a checkpoint that holds a part of the network, such as its encoder alone.
+        entry: which network to take from a file that holds several, such as ``student_state_dict``.
+        override: values of configuration keys, as for training.
+    """
+    workflow = create_workflow(config_file=config_file, logging_file=False, **override)
+    report = convert_checkpoint(source, build_network(workflow), output, strict=strict, entry=entry)
+    print(f"{describe_conversion(report, source)}\n{output}")
+
+
 def main() -> None:
     """Run a command; a user's mistake ends it with one sentence."""
-    commands = {f.__name__: f for f in (phantoms, gallery, prepare, check, preview)}
+    commands = {f.__name__: f for f in (phantoms, gallery, prepare, check, preview, convert_weights)}
     try:
         fire.Fire(commands, name="medcontext")
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
+    except (ValueError, OSError, CheckpointWriteError) as error:
         sys.exit(f"medcontext: {error}")
