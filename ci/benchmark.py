@@ -1,6 +1,7 @@
 """Measure what training costs and what its choices are worth, side by side in one run.
 
 python ci/benchmark.py step          time and memory of a MedContext step against a plain one
+python ci/benchmark.py networks      time, memory and operations of the four networks as published
 python ci/benchmark.py phantoms      generated volumes per second on one core
 python ci/benchmark.py modes         Dice of the modes and consistency forms on phantoms, over seeds
 """
@@ -16,7 +17,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +27,14 @@ import pandas as pd
 import torch
 from monai.bundle import run as run_bundle
 from monai.losses import DiceCELoss
-from monai.networks.nets import UNETR
+from monai.networks.nets import UNETR, SwinUNETR
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from medcontext.data.phantoms import write_phantoms
 from medcontext.engines import MedContextTrainer
 from medcontext.losses import MedContextLoss
-from medcontext.networks import make_teacher, prepare_network
+from medcontext.networks import NNFormer, UNETRPlusPlus, make_teacher, prepare_network
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "medcontext_unetr" / "configs"
@@ -47,30 +51,28 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "medcontext probability_kl": (None, {"consistency#form": "probability_kl"}),
 }
 
+# for Synapse: network, crop, and what its authors print: millions of parameters, and "GFLOPs" that count MACs
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], float, float]] = {
+    "UNETR": (lambda: UNETR(1, 14, 96, feature_size=32), (96, 96, 96), 92.49, 75.76),  # theirs has feature size 16
+    "SwinUNETR": (lambda: SwinUNETR(1, 14, feature_size=48), (96, 96, 96), 62.83, 384.2),
+    "nnFormer": (lambda: NNFormer.for_dataset("btcv"), (64, 128, 128), 150.5, 213.4),
+    "UNETR++": (lambda: UNETRPlusPlus.for_dataset("btcv"), (64, 128, 128), 42.96, 47.98),
+}
+
 
 def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: int = 7) -> None:
     """Median time of a step, and peak memory in a process of its own, as ratios to plain training."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device()
     kinds = {"plain": ("baseline", False), "separate passes": ("medcontext", False), "one batch": ("medcontext", True)}
     trainers = {name: _trainer(size, batch_size, feature_size, device, *kind) for name, kind in kinds.items()}
-    times: dict[str, list[float]] = {name: [] for name in kinds}
-    for _ in range(repeats):
-        for name, trainer in trainers.items():
-            started = time.perf_counter()
-            trainer.state.max_epochs += 1
-            trainer.run()
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times[name].append(time.perf_counter() - started)
-    memory = {name: _peak_memory(name, size, batch_size, feature_size) for name in kinds}
-    table = pd.DataFrame(
-        {
-            "time / plain": {
-                name: statistics.median(t) / statistics.median(times["plain"]) for name, t in times.items()
-            },
-            "peak memory, MiB": memory,
-        }
-    )
+
+    def go_on(trainer: MedContextTrainer) -> None:
+        trainer.state.max_epochs += 1
+        trainer.run()
+
+    times = _median_times({name: partial(go_on, trainer) for name, trainer in trainers.items()}, repeats)
+    memory = {name: _peak_memory("peak", name, size, batch_size, feature_size) for name in kinds}
+    table = pd.DataFrame({"time / plain": times / times["plain"], "peak memory, MiB": memory})
     print(
         f"UNETR {size}^3, feature size {feature_size}, batch {batch_size}, {device}, {torch.get_num_threads()} threads"
     )
@@ -78,14 +80,88 @@ def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: i
 
 
 def peak(name: str, size: int, batch_size: int, feature_size: int) -> None:
-    """Peak memory in MiB of a step above the level before it, on Linux or CUDA; called by ``step``."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    """Peak memory of a step; called by ``step``."""
     kind = ("baseline", False) if name == "plain" else ("medcontext", name == "one batch")
-    trainer = _trainer(size, batch_size, feature_size, device, *kind)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
-    before = _memory("VmRSS")
-    trainer.run()
-    print(torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else _memory("VmHWM") - before)
+    _print_peak(_trainer(size, batch_size, feature_size, _device(), *kind).run)
+
+
+def networks(repeats: int = 5) -> None:
+    """Median time of an evaluating forward pass, side by side, and its peak memory, in float32 and batches of one.
+
+    GFLOPs are those of convolutions and matrix products, those within attention included, two for a multiplication
+    and addition; norms, activations, softmax and resizing are left out. They are counted without computing, so that
+    no fused kernel hides any. The full resolution alone is predicted: nnFormer's coarser heads would add 1.7.
+    nnFormer and UNETR++ use PyTorch's ``scaled_dot_product_attention``. UNETR and SwinUNETR are MONAI's own, with
+    plain products; it switches fused attention on in SwinUNETR alone, by an argument, and without gradients only.
+    """
+    times = _median_times({name: _forward(name) for name in NETWORKS}, repeats)
+    sizes = {name: _operations_and_parameters(name) for name in NETWORKS}
+    rows = {
+        name: {
+            "time / UNETR": times[name] / times["UNETR"],
+            "peak memory, MiB": _peak_memory("forward_peak", name),
+            "GFLOPs": sizes[name][0],
+            "published, MACs": macs,
+            "parameters, M": sizes[name][1],
+            "published, M": parameters,
+        }
+        for name, (_, _, parameters, macs) in NETWORKS.items()
+    }
+    print(f"UNETR takes {times['UNETR']:.2f} s, {_device()}, {torch.get_num_threads()} threads")
+    print(pd.DataFrame.from_dict(rows, orient="index").round(2).to_string())
+
+
+def forward_peak(name: str) -> None:
+    """Peak memory of a forward pass, the weights not counted; called by ``networks``."""
+    _print_peak(_forward(name))
+
+
+def _forward(name: str) -> Callable[[], object]:
+    build, size, *_ = NETWORKS[name]
+    torch.manual_seed(0)
+    network = prepare_network(build().eval(), _device(), None, (1, *size))
+    image = torch.randn(1, 1, *size, device=_device())
+    return torch.no_grad()(partial(network, image))
+
+
+def _operations_and_parameters(name: str) -> tuple[float, float]:
+    """Operations of a forward pass in thousand millions, and parameters in millions."""
+    build, size, *_ = NETWORKS[name]
+    network = build().eval().to("meta")
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros(1, 1, *size, device="meta"))
+    return counter.get_total_flops() / 1e9, sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _median_times(actions: dict[str, Callable[[], object]], repeats: int) -> pd.Series[float]:
+    """Seconds that each action takes, all of them in turn, after one round to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for _ in range(repeats + 1):
+        for name, action in actions.items():
+            started = time.perf_counter()
+            action()
+            if _device() == "cuda":
+                torch.cuda.synchronize()
+            times[name].append(time.perf_counter() - started)
+    return pd.Series({name: statistics.median(seconds[1:]) for name, seconds in times.items()})
+
+
+def _print_peak(action: Callable[[], object]) -> None:
+    """Print the peak memory in MiB above the level before an action, on Linux or CUDA."""
+    if _device() == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated() / 2**20
+        action()
+        print(torch.cuda.max_memory_allocated() / 2**20 - before)
+    else:
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the imports
+        before = _memory("VmRSS")
+        action()
+        print(_memory("VmHWM") - before)
 
 
 def _memory(field: str) -> float:
@@ -94,8 +170,9 @@ def _memory(field: str) -> float:
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
 
 
-def _peak_memory(name: str, size: int, batch_size: int, feature_size: int) -> float:
-    words = [sys.executable, __file__, "peak", name, str(size), str(batch_size), str(feature_size)]
+def _peak_memory(*command: object) -> float:
+    """What a command of this file that measures memory prints, in a process of its own."""
+    words = [sys.executable, __file__, *map(str, command)]
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
@@ -206,4 +283,4 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    fire.Fire({"step": step, "phantoms": phantoms, "modes": modes, "peak": peak})
+    fire.Fire({f.__name__: f for f in (step, networks, phantoms, modes, peak, forward_peak)})
