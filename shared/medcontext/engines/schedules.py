@@ -1,0 +1,41 @@
+"""Learning-rate schedules that MONAI and PyTorch lack."""
+
+from __future__ import annotations
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+__all__ = ["WarmupPolynomialSchedule"]
+
+
+class WarmupPolynomialSchedule(LambdaLR):
+    """Linear warm-up, then the polynomial decay (1 - step / t_total)^power, stepped once per iteration.
+
+    The counterpart of MONAI's ``WarmupCosineSchedule``. Being a ``LambdaLR``, it follows a new curve when a resumed
+    run asks for more steps, which PyTorch's ``PolynomialLR`` cannot.
+
+    Args:
+        optimizer: whose rates to set.
+        warmup_steps: steps over which the rate rises to its curve; 0 for none.
+        t_total: step at which the rate reaches 0.
+        power: exponent of the decay.
+
+    Raises:
+        ValueError: When there is no step to take, or ``warmup_steps`` or ``power`` is negative.
+
+    Source: the "poly" schedule of Chen et al., DeepLab, TPAMI 2018, with nnU-Net's exponent 0.9.
+    """
+
+    def __init__(self, optimizer: Optimizer, warmup_steps: int, t_total: int, power: float = 0.9) -> None:
+        if t_total < 1 or warmup_steps < 0 or power < 0:
+            raise ValueError(
+                "t_total must be 1 or more, warmup_steps and power 0 or more, "
+                f"got {t_total}, {warmup_steps} and {power}."
+            )
+        self.warmup_steps, self.t_total, self.power = warmup_steps, t_total, power
+        super().__init__(optimizer, self.factor)
+
+    def factor(self, step: int) -> float:
+        """What the learning rate is multiplied with at a step, from 0."""
+        rise = min((step + 1) / (self.warmup_steps + 1), 1.0)
+        return float(rise * max(1 - step / self.t_total, 0.0) ** self.power)
