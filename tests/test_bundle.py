@@ -94,9 +94,12 @@ def test_networks_that_can_are_left_as_they_were() -> None:
     bundle.check_network(network, 1, 3, [32, 32, 32])
     assert network.training
     torch.testing.assert_close(dict(network.state_dict()), before)
-    kernels = [3, 3, 3]
-    strides = [1, 2, 2]
-    bundle.check_network(DynUNet(3, 1, 3, kernels, strides, [2, 2]), 1, 3, [16, 16, 16])
+
+
+def test_networks_that_hold_a_module_twice_keep_their_weights() -> None:
+    network = DynUNet(3, 1, 3, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2])
+    bundle.check_network(network, 1, 3, [16, 16, 16])
+    assert network(torch.zeros(1, 1, 16, 16, 16)).isfinite().all()
 
 
 def test_outside_of_a_bundle() -> None:

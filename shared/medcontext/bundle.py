@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import difflib
 import json
 import logging
@@ -192,22 +193,17 @@ def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_s
     """
     plain = plain_network(network)
     kind, size = type(plain).__name__, list(roi_size)
-    crop = torch.zeros(1, in_channels, *size, device="meta")
-    tensors = plain.state_dict() | dict(plain.named_buffers())  # a state dict lacks the buffers that are not saved
-    state = {key: value.to("meta") for key, value in tensors.items()}
-    was_training = plain.training
+    shadow = copy.deepcopy(plain).to("meta").eval()
     try:
         check_crop_size(plain, size)
         with torch.no_grad():
-            output = torch.func.functional_call(plain.eval(), state, (crop,), tie_weights=False)
+            output = shadow(torch.zeros(1, in_channels, *size, device="meta"))
     except NotImplementedError:
         logger.debug("%s has operations without shape rules; its size was not checked.", kind)
         return
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"roi_size {size} with {in_channels} channels does not suit {kind}: {reason}") from error
-    finally:
-        plain.train(was_training)
     output = output if isinstance(output, torch.Tensor) else output[0]
     expected = (1, out_channels, *size)
     if tuple(output.shape) != expected:
