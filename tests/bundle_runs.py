@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
@@ -16,27 +17,61 @@ ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
 
 # every value is an override as a user would type it
-TINY: dict[str, dict[str, Any]] = {
-    "medcontext_unetr": {
-        "spacing": [4.5, 4.5, 6.0],
-        "roi_size": [32, 32, 32],
-        "network_def#img_size": [32, 32, 32],
-        "network_def#feature_size": 4,
-        "network_def#hidden_size": 24,
-        "network_def#mlp_dim": 48,
-        "network_def#num_heads": 2,
-        "batch_size": 2,
-        "num_samples": 1,
-        "sw_batch_size": 2,
-        "num_workers": 0,
-        "validation_cases": 1,
-        "val_interval": 1,
-        "checkpoint_interval": 1,
-        "max_epochs": 2,
-        "amp": False,
-        "device": "cpu",
-    }
+COMMON: dict[str, Any] = {
+    "spacing": [4.5, 4.5, 6.0],
+    "roi_size": [32, 32, 32],
+    "batch_size": 2,
+    "num_samples": 1,
+    "sw_batch_size": 2,
+    "num_workers": 0,
+    "validation_cases": 1,
+    "val_interval": 1,
+    "checkpoint_interval": 1,
+    "max_epochs": 2,
+    "amp": False,
+    "device": "cpu",
 }
+NETWORKS: dict[str, dict[str, Any]] = {
+    "medcontext_unetr": {"feature_size": 4, "hidden_size": 24, "mlp_dim": 48, "num_heads": 2},
+    "medcontext_swin_unetr": {
+        "feature_size": 12,
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 1, 1, 1],
+        "window_size": 4,
+    },
+    "medcontext_nnformer": {"embed_dim": 12, "depths": [1, 2], "num_heads": [1, 2], "window_size": [4, 2]},
+    "medcontext_unetr_plus_plus": {
+        "feature_size": 4,
+        "hidden_size": 16,
+        "num_heads": 2,
+        "depths": [1, 1],
+        "dims": [8, 16],
+        "decoder_depths": 1,
+        "proj_sizes": [8, 8],
+    },
+}
+GEOMETRIES: dict[str, dict[str, Any]] = {
+    "medcontext_swin_unetr": {"roi_size": [32, 32, 64]},  # 32 along every axis is one voxel at the deepest stage
+    "medcontext_nnformer": {"spacing": [6.0, 4.5, 4.5]},
+    "medcontext_unetr_plus_plus": {"spacing": [6.0, 4.5, 4.5]},
+}
+TINY: dict[str, dict[str, Any]] = {
+    name: {
+        **COMMON,
+        **GEOMETRIES.get(name, {}),
+        **{f"network_def#{argument}": value for argument, value in arguments.items()},
+    }
+    for name, arguments in NETWORKS.items()
+}
+UNETR, SWIN_UNETR, NNFORMER, UNETR_PLUS_PLUS = TINY
+
+
+def for_bundles(*quick: str) -> pytest.MarkDecorator:
+    """Run a test for every bundle: for these always, for the others with the slow tests; if none are named, for all."""
+    params = [pytest.param(name, marks=[pytest.mark.slow] * bool(quick and name not in quick)) for name in BUNDLES]
+    return pytest.mark.parametrize("bundle", params)
+
+
 EVALUATION_KEYS = {"dataset_dir", "spacing", "roi_size", "sw_batch_size", "num_workers", "amp", "device"}
 
 
@@ -45,23 +80,24 @@ def config_files(bundle: str, *names: str) -> list[str]:
 
 
 def overrides_for(bundle: str, *names: str, **overrides: Any) -> dict[str, Any]:
-    """The tiny settings, less those that an overlay sets or that the entry does not have."""
+    """The tiny settings, less those that the entry does not have or that a network given whole replaces."""
+    tiny = dict(TINY[bundle])
     if names[0] == "inference":
-        tiny = {k: v for k, v in TINY[bundle].items() if k in EVALUATION_KEYS or k.startswith("network_def")}
-    else:
-        tiny = dict(TINY[bundle])
+        tiny = {key: value for key, value in tiny.items() if key in EVALUATION_KEYS or key.startswith("network_def")}
+    if "network_def" in overrides:
+        tiny = {key: value for key, value in tiny.items() if not key.startswith("network_def")}
     return {**tiny, **overrides}
 
 
-def workflow_for(bundle: str, *names: str, **overrides: Any) -> ConfigWorkflow:
-    """The parsed configuration, not yet run."""
+def workflow_for(bundle: str, *names: str, tiny: bool = True, **overrides: Any) -> ConfigWorkflow:
+    """The parsed configuration, with the tiny settings or as it is, not yet run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         workflow = ConfigWorkflow(
             config_file=config_files(bundle, *names),
             logging_file=False,
             workflow_type="infer" if names[0] == "inference" else "train",
-            **overrides_for(bundle, *names, **overrides),
+            **(overrides_for(bundle, *names, **overrides) if tiny else overrides),
         )
     workflow.initialize()
     return workflow

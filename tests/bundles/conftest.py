@@ -8,13 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bundle_runs import BUNDLES, ROOT
+from bundle_runs import ROOT
 from medcontext.data.phantoms import write_phantoms
-
-
-@pytest.fixture(params=BUNDLES)
-def bundle(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @pytest.fixture(scope="session")

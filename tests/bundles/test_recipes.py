@@ -1,0 +1,107 @@
+"""What each bundle trains with, against the published constants written out here once more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.losses import DeepSupervisionLoss, DiceCELoss
+from monai.optimizers import WarmupCosineSchedule
+
+from bundle_runs import (
+    NNFORMER,
+    ROOT,
+    SWIN_UNETR,
+    UNETR,
+    UNETR_PLUS_PLUS,
+    config_files,
+    for_bundles,
+    read_json,
+    workflow_for,
+)
+from medcontext.engines import WarmupPolynomialSchedule
+from medcontext.networks import NNFormer, UNETRPlusPlus
+
+DEPTH_FIRST = (NNFORMER, UNETR_PLUS_PLUS)
+PARAMETERS = {UNETR: 101_805_646, SWIN_UNETR: 62_187_296, NNFORMER: 150_054_210, UNETR_PLUS_PLUS: 42_952_850}
+
+
+@for_bundles()
+@pytest.mark.parametrize("name", ["train", "inference"])
+def test_the_network_is_the_published_one(bundle: str, name: str) -> None:
+    parser = ConfigParser(read_json(ROOT / config_files(bundle, name)[0]))
+    with torch.device("cpu" if bundle == SWIN_UNETR else "meta"):  # MONAI's reads a number while it is built
+        network = parser.get_parsed_content("network_def")
+        variants = {NNFORMER: NNFormer, UNETR_PLUS_PLUS: UNETRPlusPlus}
+        published = variants[bundle].for_dataset("btcv") if bundle in variants else network
+    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[bundle]
+    shapes, expected = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, published))
+    assert shapes == expected
+    assert str(network) == str(published)  # dropout rates and the like
+
+
+@for_bundles()
+def test_optimizer_schedule_and_loss(bundle: str, home: Path) -> None:
+    get = workflow_for(bundle, "train", max_epochs=10, run_name="x").parser.get_parsed_content
+    schedule = get("lr_scheduler")
+    (group,) = get("optimizer").param_groups
+    assert len(get("train#dataloader")) == 2
+    if bundle in DEPTH_FIRST:
+        assert type(get("optimizer")) is torch.optim.SGD
+        assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.99, True, 3e-5)
+        assert group["initial_lr"] == 1e-2
+        assert type(schedule) is WarmupPolynomialSchedule
+        assert [schedule.factor(step) for step in (0, 10, 20)] == pytest.approx([1, 0.5**0.9, 0])
+        assert get("max_grad_norm") == 12
+        assert type(get("segmentation_loss")) is DeepSupervisionLoss
+        assert get("segmentation_loss").weights == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+    else:
+        assert type(get("optimizer")) is torch.optim.AdamW
+        assert (group["initial_lr"], group["weight_decay"]) == (1e-4, 1e-5)
+        assert type(schedule) is WarmupCosineSchedule
+        assert get("max_grad_norm") is None
+        assert type(get("segmentation_loss")) is DiceCELoss
+
+
+@for_bundles()
+@pytest.mark.parametrize(
+    ("dataset", "amp", "weight", "ratio"),
+    [("btcv", True, 0.4, 0.4), ("acdc", True, 0.5, 0.4), ("brats", True, 0.5, 0.6), ("brats", False, 1.0, 0.6)],
+)
+def test_paper_follows_the_dataset(
+    bundle: str, home: Path, dataset: str, amp: bool, weight: float, ratio: float
+) -> None:
+    overrides = {"dataset": dataset, "dataset_dir": str(home / "data" / "btcv"), "amp": amp}
+    get = workflow_for(bundle, "train", "phantom", "paper", tiny=False, **overrides).parser.get_parsed_content
+    masking = get("masking").dropout
+    if bundle in DEPTH_FIRST:
+        assert (get("consistency_weight"), masking.ratio) == (weight, ratio)
+        assert (get("learning_rate"), get("warmup_fraction"), get("max_grad_norm")) == (1e-2, 0, 12)
+        assert (masking.patch_size, masking.tube_axis) == ((2, 4, 4), 0)  # S is the first axis of SPL
+    else:
+        assert (get("consistency_weight"), masking.ratio) == (0.5, 0.6)
+        assert (get("learning_rate"), get("warmup_fraction"), get("max_grad_norm")) == (1e-4, 0.01, None)
+        assert (masking.patch_size, masking.tube_axis) == (16 if bundle == UNETR else 2, 2)
+    assert masking.mode == "tube"
+    assert get("consistency").form == "official"
+    assert (get("teacher_momentum"), get("teacher_warmup")) == (0.996, 0.01)
+    assert (get("select_checkpoint"), get("cases#validation")) == ("last", [])
+
+
+@pytest.mark.parametrize("bundle", DEPTH_FIRST)
+def test_coarser_outputs_meet_labels_of_their_own_size(bundle: str, home: Path) -> None:
+    get = workflow_for(bundle, "train", run_name="x").parser.get_parsed_content
+    label = torch.zeros(1, 1, 32, 32, 32)
+    label[..., 8:24, 8:24, 8:24] = 3
+    sizes = {"medcontext_nnformer": [32], "medcontext_unetr_plus_plus": [32, 16]}[bundle]
+    assert [output.shape[2] for output in get("network_def")(torch.zeros(2, 1, 32, 32, 32))] == sizes
+    logits = torch.nn.functional.one_hot(label[:, 0].long(), 14).movedim(-1, 1).float() * 100
+    perfect = [torch.nn.functional.interpolate(logits, size=size, mode="nearest-exact") for size in (32, 16, 8)]
+    loss = get("segmentation_loss")
+    assert loss(perfect, label).item() == pytest.approx(0, abs=1e-3)
+    wrong = loss.loss(-logits, label).item()
+    for index, weight in enumerate((4 / 7, 2 / 7, 1 / 7)):
+        outputs = [-output if place == index else output for place, output in enumerate(perfect)]
+        assert loss(outputs, label).item() == pytest.approx(weight * wrong, rel=0.05)
