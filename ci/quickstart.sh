@@ -1,20 +1,26 @@
 #!/usr/bin/env bash
 # From a fresh clone to a trained network: install, generate a cohort, train, evaluate, predict, and say where all lies.
 # What is there already is reused: call it again after an interruption.
+# Usage: ci/quickstart.sh [BUNDLE], medcontext_unetr unless given
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+bundle=${1:-medcontext_unetr}
+if [ ! -d "bundles/$bundle/configs" ]; then
+    echo "There is no bundle $bundle; take one of $(ls bundles | xargs)." >&2
+    exit 1
+fi
 source ci/install.sh
 install_medcontext
 
 python=$PWD/.venv/bin/python
-configs=bundles/medcontext_unetr/configs
+configs=bundles/$bundle/configs
 home=${MEDCONTEXT_HOME:-$PWD}
 data=$home/data/btcv_phantoms
-run=$home/runs/medcontext_unetr/quickstart
+run=$home/runs/$bundle/quickstart
 # MONAI warns that a configuration is code; these are ours
 export PYTHONWARNINGS="ignore:parsing config_file:UserWarning"
 
-bundle() { # entry, file names, further arguments
+run_bundle() { # entry, file names, further arguments
     local entry=$1 files="" name
     for name in $2; do files+="'$configs/$name.json',"; done
     shift 2
@@ -24,22 +30,22 @@ bundle() { # entry, file names, further arguments
 echo "== 1/4 generated cohort"
 "$python" -m medcontext phantoms --output_dir "$data"
 
-echo "== 2/4 training (about 7 minutes on two cores)"
+echo "== 2/4 training (five to ten minutes on two cores)"
 if [ -f "$run/trained" ]; then
     echo "already trained: $run"
 else
     mode=$([ -f "$run/models/last.pt" ] && echo resume || true)
-    bundle training "train btcv phantom $mode" --dataset_dir "$data" --run_name quickstart
+    run_bundle training "train btcv phantom $mode" --dataset_dir "$data" --run_name quickstart
     touch "$run/trained"
 fi
 
 echo "== 3/4 evaluation"
 [ -f "$run/evaluation/report.html" ] ||
-    bundle evaluating "train btcv phantom evaluate" --dataset_dir "$data" --ckpt_dir "$run/models"
+    run_bundle evaluating "train btcv phantom evaluate" --dataset_dir "$data" --ckpt_dir "$run/models"
 
 echo "== 4/4 prediction and preview"
 [ -n "$(ls "$run/predictions" 2>/dev/null)" ] ||
-    bundle inferring "inference btcv phantom" --dataset_dir "$data" --ckpt_dir "$run/models"
+    run_bundle inferring "inference btcv phantom" --dataset_dir "$data" --ckpt_dir "$run/models"
 "$python" -m medcontext preview --config_file "['$configs/train.json','$configs/phantom.json']" \
     --dataset_dir "$data" --ckpt_dir "$run/models" --output "$run/preview.png"
 

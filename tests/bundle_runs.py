@@ -76,15 +76,16 @@ EVALUATION_KEYS = {"dataset_dir", "spacing", "roi_size", "sw_batch_size", "num_w
 
 
 def config_files(bundle: str, *names: str) -> list[str]:
-    return [f"bundles/{bundle}/configs/{name}.json" for name in names]
+    """Paths of a bundle's configuration files by name; paths are left as they are."""
+    return [name if name.endswith(".json") else f"bundles/{bundle}/configs/{name}.json" for name in names]
 
 
 def overrides_for(bundle: str, *names: str, **overrides: Any) -> dict[str, Any]:
-    """The tiny settings, less those that the entry does not have or that a network given whole replaces."""
+    """The tiny settings, less those that the entry lacks and, beside a user's own file, those of the network."""
     tiny = dict(TINY[bundle])
     if names[0] == "inference":
         tiny = {key: value for key, value in tiny.items() if key in EVALUATION_KEYS or key.startswith("network_def")}
-    if "network_def" in overrides:
+    if any(name.endswith(".json") for name in names):
         tiny = {key: value for key, value in tiny.items() if not key.startswith("network_def")}
     return {**tiny, **overrides}
 

@@ -1,7 +1,8 @@
-"""MedContext with networks that it does not know, by overriding ``network_def`` alone."""
+"""MedContext with networks that it does not know, by a file that sets ``network_def`` alone."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,15 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_any_network_trains_evaluates_and_predicts(name: str, home: Path) -> None:
-    folder = train(UNETR, home, network_def=OTHERS[name])
+    own = home / "my_network.json"
+    own.write_text(json.dumps({"network_def": OTHERS[name]}))
+    folder = train(UNETR, home, str(own))
     models = folder / "models"
     weights, teacher = (torch.load(models / file, weights_only=True) for file in ("model.pt", "teacher.pt"))
     assert weights.keys() == teacher.keys()
     assert any(not torch.equal(weights[key], teacher[key]) for key in weights)
-    run(UNETR, "evaluating", "train", "evaluate", network_def=OTHERS[name], ckpt_dir=str(models))
+    run(UNETR, "evaluating", "train", str(own), "evaluate", ckpt_dir=str(models))
     assert (folder / "evaluation" / "report.html").is_file()
     cohort = str(home / "data" / "btcv")
-    run(UNETR, "inferring", "inference", network_def=OTHERS[name], ckpt_dir=str(models), dataset_dir=cohort)
+    run(UNETR, "inferring", "inference", str(own), ckpt_dir=str(models), dataset_dir=cohort)
     assert len(list((folder / "predictions").glob("*.nii.gz"))) == 2
