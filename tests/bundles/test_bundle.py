@@ -440,7 +440,7 @@ def environment(home: Path) -> dict[str, str]:
 
 @for_bundles(NNFORMER)
 def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, home: Path) -> None:
-    words = command(bundle, [], ("train",), {"run_name": "cli", "max_epochs": 1})
+    words = command(bundle, [], ("train",), {"run_name": "cli"})
     words[words.index("--config_file") + 1] = "configs/train.json"
     inside = ROOT / "bundles" / bundle
     before = snapshot(inside)
