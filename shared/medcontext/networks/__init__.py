@@ -6,6 +6,7 @@ from medcontext.networks import monai_checkpoints  # noqa: F401  it registers it
 from medcontext.networks.nnformer import NNFormer
 from medcontext.networks.official import OfficialReport, load_official_state_dict
 from medcontext.networks.official_files import load_official_checkpoint
+from medcontext.networks.pretrained import load_pretrained
 from medcontext.networks.token_masking import TokenMasking
 from medcontext.networks.unetr_plus_plus import UNETRPlusPlus
 from medcontext.networks.wrapping import (
@@ -23,6 +24,7 @@ __all__ = [
     "OfficialReport",
     "load_official_checkpoint",
     "load_official_state_dict",
+    "load_pretrained",
     "TokenMasking",
     "find_token_masking",
     "load_checkpoint",

@@ -1,0 +1,56 @@
+"""Starting from the weights of another training, whose classes or channels may be others."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from monai.networks import copy_model_state
+from torch import nn
+
+from medcontext.networks.wrapping import load_checkpoint
+
+__all__ = ["load_pretrained"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> nn.Module:
+    """Fill a network with what fits of a ``model.pt`` or ``teacher.pt``, and log what did and what did not.
+
+    Tensors of another shape, such as the head when the number of classes differs, keep their random values.
+
+    Args:
+        network: the plain network.
+        path: the weights to start from, or ``None`` to leave the network as it is.
+
+    Returns:
+        The network.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is no readable checkpoint, or nothing in it fits the network.
+    """
+    if path is None:
+        return network
+    weights = load_checkpoint(path)
+    if "network" in weights and isinstance(weights["network"], dict):  # the state of a training
+        weights = weights["network"]
+    own = network.state_dict()
+    _, loaded, kept = copy_model_state(network, weights)
+    if not loaded:
+        raise ValueError(
+            f"Nothing in {path} fits this {type(network).__name__}; published checkpoints go through "
+            "`python -m medcontext convert_weights` first."
+        )
+    reshaped = [f"{key} {tuple(weights[key].shape)} → {tuple(own[key].shape)}" for key in kept if key in weights]
+    groups = {
+        "of another shape, left random": reshaped,
+        "not in it, left random": [key for key in kept if key not in weights],
+        "without a place in the network": sorted(weights.keys() - own.keys()),
+    }
+    logger.info("%d of %d tensors taken from %s", len(loaded), len(own), path)
+    for title, names in groups.items():
+        if names:
+            logger.info("%d %s: %s", len(names), title, ", ".join(names))
+    return network
