@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medcontext.data.caching import cached_dataset
 from medcontext.data.check import check_cases
 from medcontext.data.datalist import data_hash, list_images, load_cases, load_datalist
 from medcontext.data.datasets import BTCV_LABELS, load_split
@@ -11,6 +12,7 @@ from medcontext.data.phantoms import write_phantoms
 __all__ = [
     "BTCV_LABELS",
     "Phantom",
+    "cached_dataset",
     "check_cases",
     "data_hash",
     "list_images",

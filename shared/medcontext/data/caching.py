@@ -1,0 +1,69 @@
+"""Keeping what the deterministic transforms make of each case, in memory or on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai.data import CacheDataset, Dataset, PersistentDataset
+
+__all__ = ["cached_dataset", "case_key", "transforms_key"]
+
+
+def cached_dataset(
+    data: Sequence[Mapping[str, Any]],
+    transform: Callable[..., Any],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    cache_rate: float = 1.0,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Dataset:
+    """A dataset that runs the transforms up to the first random one only once for each case.
+
+    In memory the cases are prepared when the dataset is made. On disk each is prepared when it is first asked for, and
+    found again by later runs, of other bundles too, as long as neither its files nor the transforms have changed; what
+    is no longer used is left there, and the folder may be emptied at any time.
+
+    Args:
+        data: cases, with paths (one, or a list of them) under ``image`` and ``label``.
+        transform: a ``Compose`` of MONAI's transforms.
+        cache_dir: folder on disk; ``None`` keeps the cases in memory.
+        cache_rate: share of the cases to keep in memory.
+        num_workers: threads that prepare them for memory.
+        progress: show a progress bar meanwhile.
+    """
+    if cache_dir is None:
+        return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=num_workers or None, progress=progress)
+    return PersistentDataset(data, transform, Path(cache_dir), hash_func=case_key, hash_transform=transforms_key)
+
+
+def case_key(case: Mapping[str, Any]) -> bytes:
+    """Hex digits that change with a case's entries, and with name, size or time of change of its files."""
+    digest = hashlib.sha256()
+    for key, value in sorted(case.items()):
+        digest.update(repr((key, value)).encode())
+        for path in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(path, (str, os.PathLike)) and os.path.isfile(path):
+                status = os.stat(path)
+                digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+    return digest.hexdigest().encode()
+
+
+def transforms_key(transforms: Sequence[Any]) -> bytes:
+    """Hex digits that change with any argument of the transforms.
+
+    Raises:
+        TypeError: When one cannot be pickled, so that nothing would tell when it changes.
+    """
+    try:
+        content = pickle.dumps(transforms)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise TypeError(
+            f"A cache on disk needs transforms that can be pickled ({error}); use memory instead."
+        ) from error
+    return hashlib.sha256(content).hexdigest()[:32].encode()

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import CacheDataset
+from monai.transforms import Compose, Lambdad, LoadImaged, RandShiftIntensityd, ScaleIntensityRanged, Transform
+
+from medcontext.data import cached_dataset
+from medcontext.data.caching import case_key, transforms_key
+
+
+class Counted(Transform):
+    """Counts its calls in a file, so that caches of other processes are counted too."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __call__(self, data: dict[str, Any]) -> dict[str, Any]:
+        with self.log.open("a") as file:
+            file.write(".")
+        return data
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> dict[str, str]:
+    volume = np.arange(64, dtype=np.int16).reshape(4, 4, 4)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "image.nii.gz")
+    return {"image": str(tmp_path / "image.nii.gz")}
+
+
+def dataset(case: dict[str, str], tmp_path: Path, top: float = 1.0, **arguments: Any) -> Any:
+    scale = ScaleIntensityRanged("image", 0, 63, 0, top)
+    transform = Compose([LoadImaged("image"), scale, Counted(tmp_path / "log"), RandShiftIntensityd("image", 0.5, prob=1.0)])
+    return cached_dataset([case], transform, progress=False, **arguments)
+
+
+def prepared(tmp_path: Path) -> int:
+    return len((tmp_path / "log").read_text())
+
+
+@pytest.mark.parametrize("where", [{}, {"cache_dir": "cache"}])
+def test_deterministic_transforms_run_once_and_random_ones_each_time(
+    case: dict[str, str], tmp_path: Path, where: dict[str, str]
+) -> None:
+    found = dataset(case, tmp_path, **{key: tmp_path / value for key, value in where.items()})
+    first, second = found[0]["image"], found[0]["image"]
+    assert prepared(tmp_path) == 1
+    assert not torch.equal(torch.as_tensor(first), torch.as_tensor(second))
+    shift = first.as_tensor() - second.as_tensor() if hasattr(first, "as_tensor") else first - second
+    assert float(shift.max() - shift.min()) == pytest.approx(0, abs=1e-6)  # the same volume, shifted otherwise
+
+
+def test_memory_by_share(case: dict[str, str], tmp_path: Path) -> None:
+    found = dataset(case, tmp_path, cache_rate=0.0)
+    assert isinstance(found, CacheDataset)
+    assert [found[0] is not None, found[0] is not None, prepared(tmp_path)] == [True, True, 2]
+
+
+def test_the_disk_is_found_again_until_the_file_or_a_transform_changes(case: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "cache"
+    for _ in range(2):
+        dataset(case, tmp_path, cache_dir=folder)[0]
+    assert prepared(tmp_path) == 1
+    dataset(case, tmp_path, top=2.0, cache_dir=folder)[0]
+    assert prepared(tmp_path) == 2
+    volume = np.zeros((4, 4, 4), dtype=np.int16)
+    nib.save(nib.Nifti1Image(volume, np.eye(4)), case["image"])
+    item = dataset(case, tmp_path, cache_dir=folder)[0]["image"]
+    assert prepared(tmp_path) == 3
+    assert float(item.max() - item.min()) == 0
+
+
+def test_keys_follow_time_size_and_entries(case: dict[str, str]) -> None:
+    path = Path(case["image"])
+    keys = [case_key(case), case_key({**case, "patient": "1"}), case_key({"image": [case["image"]]})]
+    os.utime(path, ns=(0, 1))
+    keys.append(case_key(case))
+    path.write_bytes(path.read_bytes() + b"\0")
+    os.utime(path, ns=(0, 1))
+    keys.append(case_key(case))
+    assert len(set(keys)) == 5
+
+
+def test_keys_of_lists_follow_every_file(case: dict[str, str]) -> None:
+    both = {"image": [case["image"], case["image"] + ".second"]}
+    Path(both["image"][1]).write_bytes(b"1")
+    before = case_key(both)
+    Path(both["image"][1]).write_bytes(b"12")
+    assert case_key(both) != before
+
+
+def test_keys_are_the_same_in_every_process() -> None:
+    code = (
+        "from monai.transforms import *; from medcontext.data.caching import transforms_key as key;"
+        "print(key([LoadImaged('image'), Spacingd('image', (1, 1, 2)), NormalizeIntensityd('image', nonzero=True)]))"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in "12"
+    }
+    assert len(outputs) == 1
+
+
+def test_transforms_that_nothing_identifies() -> None:
+    with pytest.raises(TypeError, match="A cache on disk needs transforms that can be pickled .* use memory instead"):
+        transforms_key([Lambdad("image", lambda x: x)])
