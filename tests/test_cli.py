@@ -167,7 +167,7 @@ def test_mistakes_in_converting_write_nothing(
     ("words", "message"),
     [
         (["phantoms", "--output_dir", "x", "--dataset", "lits"], "dataset must be one of"),
-        (["prepare", "--dataset", "btcv", "--source", "absent", "--output_dir", "x"], "No Training/img folder"),
+        (["prepare", "--dataset", "btcv", "--source", "absent", "--output_dir", "x"], "There is no absent; give"),
         (["check", "--dataset_dir", "absent"], "There is no absent/dataset.json"),
     ],
 )

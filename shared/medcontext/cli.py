@@ -59,16 +59,26 @@ def gallery(output: str = "phantoms.png", dataset: str = "btcv", seed: int = 0) 
     print(draw_phantoms(output, dataset=dataset, seed=seed))
 
 
-def prepare(dataset: str, source: str, output_dir: str, link: bool = False) -> None:
-    """Bring a provider's unpacked download into the form that the bundles train on.
+def prepare(
+    dataset: str,
+    source: str,
+    output_dir: str,
+    link: bool = False,
+    allow_missing: bool = False,
+    download: bool = False,
+) -> None:
+    """Bring a provider's download into the form that the bundles train on.
 
     Args:
-        dataset: ``btcv``.
-        source: the unpacked download.
-        output_dir: where the dataset shall lie.
+        dataset: ``btcv``, ``acdc`` or ``brats``.
+        source: the downloaded zip or tar, or a folder that holds what was in it.
+        output_dir: where the dataset shall lie; a call that was cut off can be repeated.
         link: make symbolic links instead of copies.
+        allow_missing: leave incomplete cases out instead of refusing.
+        download: get the Decathlon's BraTS archive first, into the folder ``source``.
     """
-    print(prepare_dataset(dataset, source, output_dir, link=link))
+    datalist = prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download)
+    print(datalist)
 
 
 def check(dataset_dir: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib import resources
 
-__all__ = ["BTCV_LABELS", "load_split"]
+__all__ = ["ACDC_LABELS", "BRATS_LABELS", "BTCV_LABELS", "load_split"]
 
 BTCV_LABELS: dict[int, str] = {
     0: "background",
@@ -24,6 +24,12 @@ BTCV_LABELS: dict[int, str] = {
     13: "left_adrenal_gland",
 }
 """BTCV's label ids and their names (Synapse ``syn3193805``, 13 organs in the challenge's order)."""
+
+ACDC_LABELS: dict[int, str] = {0: "background", 1: "right_ventricle", 2: "myocardium", 3: "left_ventricle"}
+"""ACDC's label ids and their names."""
+
+BRATS_LABELS: dict[int, str] = {0: "background", 1: "edema", 2: "non_enhancing_tumor", 3: "enhancing_tumor"}
+"""Label ids of the Medical Segmentation Decathlon's Task01 and their names; the BraTS challenges have others."""
 
 _SPLIT_NAMES = {"btcv": "synapse", "acdc": "acdc", "brats": "brats"}
 

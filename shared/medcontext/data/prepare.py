@@ -2,96 +2,284 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
-import shutil
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 from tqdm.auto import tqdm
 
+import medcontext
+from medcontext.data import acdc, brats, btcv
 from medcontext.data.datasets import load_split
-from medcontext.data.phantoms import MARKER, PHANTOM_DATASETS
+from medcontext.data.file_memory import FileMemory
+from medcontext.data.layouts import Edition, FoundCases, expected_files, find_cases
+from medcontext.data.phantoms import MARKER
+from medcontext.data.placing import place_files
+from medcontext.data.sources import Source, open_source
 
-__all__ = ["prepare_dataset"]
+__all__ = ["EDITIONS", "prepare_dataset"]
+
+EDITIONS: dict[str, tuple[Edition, ...]] = {"btcv": btcv.EDITIONS, "acdc": acdc.EDITIONS, "brats": brats.EDITIONS}
+"""The forms in which each dataset is accepted, by its name."""
+
+SECTIONS = ("training", "validation", "test")
+SHARES = {"test": 0.05, "validation": 0.15}
+SPLIT_SEED = 0
+SPLIT_NOTE = "80:15:5 by patient"
+
+Split = dict[str, list[str]]
+
+logger = logging.getLogger(__name__)
 
 
 def prepare_dataset(
-    dataset: str, source: str | os.PathLike[str], output_dir: str | os.PathLike[str], *, link: bool = False
+    dataset: str,
+    source: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    link: bool = False,
+    allow_missing: bool = False,
+    download: bool = False,
 ) -> Path:
-    """Bring a dataset's unpacked download into ``output_dir`` and write its ``dataset.json`` with the published split.
+    """Bring a dataset's download into ``output_dir`` and write its ``dataset.json``.
 
-    The source is never changed. A call that was cut off can be repeated: files that are there already are kept.
+    Cases and split are the published ones; BraTS 2021 and 2023, whose splits are not published, are split 80:15:5 by
+    patient with a fixed seed. Label ids stay as the provider has them, and ``dataset.json`` names them. The source is
+    never changed. A call that was cut off can be repeated: finished files are kept while they and the source are
+    unchanged.
 
     Args:
-        dataset: ``btcv``, whose download holds ``Training/img/img0001.nii.gz`` and ``Training/label/label0001.nii.gz``.
-        source: the unpacked download, or any folder above its ``Training`` folder.
-        output_dir: where the dataset shall lie.
-        link: make symbolic links instead of copies.
+        dataset: ``btcv``, ``acdc`` or ``brats``.
+        source: the downloaded zip or tar, or the folder that it was unpacked into, or any folder above that.
+        output_dir: where the dataset shall lie, in a folder of its own.
+        link: make symbolic links instead of copies; the source must be a folder.
+        allow_missing: leave incomplete cases out instead of refusing.
+        download: get the Decathlon's BraTS archive first, into the folder ``source``.
 
     Returns:
         Path of the ``dataset.json``.
 
     Raises:
-        FileNotFoundError: Naming the cases of the split that the source lacks.
-        ValueError: When the dataset is not known, or ``output_dir`` holds a generated cohort.
+        FileNotFoundError: when there is no source, or it lacks cases; all that is missing is named.
+        OSError: when the output cannot be written, or the download fails.
+        ValueError: when the dataset is not known, the source is damaged, holds something else or several editions, or
+            the output is in use for something else.
     """
-    if dataset != "btcv":
-        raise ValueError(f"dataset must be 'btcv', got {dataset!r}; for other data write a dataset.json by hand.")
-    layout, split, output_dir = PHANTOM_DATASETS[dataset], load_split(dataset), Path(output_dir)
-    _refuse_phantoms(output_dir)
-    root = _find_training(Path(source))
-    sections = {
-        section: [{"image": layout.image.format(case), "label": layout.label.format(case)} for case in cases]
-        for section, cases in split.items()
-    }
-    files = [path for cases in sections.values() for case in cases for path in case.values()]
-    missing = [path for path in files if not (root / path).is_file()]
-    if missing:
-        shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        raise FileNotFoundError(f"{root} lacks {shown}; unpack the whole RawData.zip of Synapse syn3193805.")
-    for path in tqdm(files, desc="linking" if link else "copying", unit="file"):
-        _place(root / path, output_dir / path, link)
-    content = {
-        "name": "BTCV",
-        "description": "Multi-Atlas Labeling Beyond the Cranial Vault, abdomen, with the split of TransUNet",
-        "reference": "https://www.synapse.org/Synapse:syn3193805",
-        "tensorImageSize": "3D",
-        "modality": {str(channel): name for channel, name in layout.modality.items()},
-        "labels": {str(index): name for index, name in layout.labels.items()},
-        "numTraining": len(sections["training"]),
-        "numTest": len(sections["test"]),
-        **sections,
-    }
-    datalist = output_dir / "dataset.json"
-    datalist.write_text(json.dumps(content, indent=4) + "\n", encoding="utf-8")
+    if dataset not in EDITIONS:
+        raise ValueError(
+            f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}; write other dataset.json by hand."
+        )
+    if download and dataset != "brats":
+        raise ValueError(f"download works for brats alone; {dataset} needs a registration: get it and give its path.")
+    source, output_dir = Path(source), Path(output_dir)
+    _refuse_link(source, link, download)
+    source = brats.download_task01(source) if download else source
+    _refuse_output_in(source, output_dir)
+    with open_source(source) as opened:
+        found = find_cases(EDITIONS[dataset], opened)
+        wanted = _split(dataset, found)
+        split = _complete_cases(found, wanted, opened, allow_missing)
+        left_out = _left_out(found, wanted, split)
+        phantom = _phantom_record(opened)
+        plan = {
+            target: name for cases in split.values() for case in cases for target, name in _files(found, case).items()
+        }
+        datalist = _start(output_dir, found.edition)
+        hashes = place_files(opened, plan, output_dir, FileMemory.beside(datalist), link=link)
+    content = {**_description(found, split, phantom), **_geometry(output_dir, found, split)}
+    content["prepared"] = _circumstances(found.edition, link, left_out)
+    content["sha256"] = hashes
+    _write_whole(datalist, json.dumps(content, indent=4) + "\n")
+    if left_out:
+        logger.warning("Left out:\n%s", _indented(left_out))
     return datalist
 
 
-def _find_training(source: Path) -> Path:
-    """The folder that holds ``Training/img``, at or below ``source``."""
-    found = sorted(path.parent.parent for path in source.glob("**/Training/img") if path.is_dir())
-    if not found:
-        raise FileNotFoundError(f"No Training/img folder at or below {source}; give the unpacked RawData folder.")
-    return found[0]
+def _refuse_link(source: Path, link: bool, download: bool) -> None:
+    if link and (download or source.is_file()):
+        raise ValueError("The files in an archive cannot be linked; leave link out, or give the unpacked folder.")
 
 
-def _refuse_phantoms(folder: Path) -> None:
-    datalist = folder / "dataset.json"
-    generated = datalist.is_file() and "phantom" in json.loads(datalist.read_text(encoding="utf-8"))
-    if generated or (folder / MARKER).exists():
+def _refuse_output_in(source: Path, output: Path) -> None:
+    if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(
-            f"{folder} holds generated phantoms; give another folder, so that nobody takes them for patients."
+            f"output_dir {output} lies inside the source {source}, which must stay as it is; choose another."
         )
 
 
-def _place(source: Path, target: Path, link: bool) -> None:
-    if target.exists() and target.stat().st_size == source.stat().st_size:
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
-    if link:
-        part.symlink_to(source.resolve())
-    else:
-        shutil.copy2(source, part)
-    part.replace(target)
+def _start(output: Path, edition: Edition) -> Path:
+    """Make the output folder, and take away a ``dataset.json`` that is about to be out of date."""
+    datalist = output / "dataset.json"
+    present = json.loads(datalist.read_text(encoding="utf-8")) if datalist.is_file() else {}
+    if (output / MARKER).exists() or ("phantom" in present and "prepared" not in present):
+        raise ValueError(
+            f"{output} holds generated phantoms; give another folder, so that nobody takes them for patients."
+        )
+    if present and present.get("prepared", {}).get("edition") != edition.name:
+        raise ValueError(f"{output} holds another dataset ({present.get('name', 'unnamed')}); give another folder.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        _write_whole(output / ".writable", "")
+        (output / ".writable").unlink()
+        datalist.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"output_dir {output} cannot be written ({error.strerror}); choose another.") from error
+    return datalist
+
+
+def _split(dataset: str, found: FoundCases) -> Split:
+    if found.edition.published_split:
+        return load_split(dataset)
+    patients = sorted({found.edition.patient_of(case) for case in found.files})
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(patients))
+    part_of: dict[str, str] = {}
+    for part, share in SHARES.items():
+        count, start = max(1, round(share * len(patients))), len(part_of)
+        part_of |= {patients[i]: part for i in order[start : start + count]}
+    split: Split = {part: [] for part in SECTIONS}
+    for case in sorted(found.files):
+        split[part_of.get(found.edition.patient_of(case), "training")].append(case)
+    return split
+
+
+def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missing: bool) -> Split:
+    """The split without the incomplete cases that may be left out; raises with all that is wrong otherwise."""
+    edition, cases = found.edition, [case for part in split.values() for case in part]
+    problems = list(found.twice)
+    if edition.find_contradictions:
+        problems += edition.find_contradictions(source, [case for case in cases if case in found.files])
+    if problems:
+        raise ValueError(f"{source.path} contradicts itself:\n" + _indented(problems))
+    incomplete = [case for case in cases if not found.is_complete(case)]
+    if incomplete and not allow_missing:
+        missing = [file for case in incomplete for file in _missing_files(found, case)]
+        unknown = f"\nIt has files of unknown names:\n{_indented(found.strangers)}" if found.strangers else ""
+        raise FileNotFoundError(
+            f"{source.path} lacks {len(missing)} files of {edition.name}:\n{_indented(missing)}{unknown}\n"
+            f"Expected for each case, in any folder: {expected_files(edition)}. Get the whole download, or leave the "
+            f"{len(incomplete)} incomplete cases out by --allow_missing True."
+        )
+    complete = {part: [case for case in members if case not in set(incomplete)] for part, members in split.items()}
+    if not complete["training"]:
+        raise FileNotFoundError(
+            f"{source.path} holds no complete case of {edition.name} to train on. "
+            f"Expected for each: {expected_files(edition)}."
+        )
+    return complete
+
+
+def _missing_files(found: FoundCases, case: str) -> list[str]:
+    present = found.files.get(case, {})
+    return [
+        found.edition.target(pattern, case)
+        for place, pattern in enumerate(found.edition.patterns)
+        if place not in present
+    ]
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _left_out(found: FoundCases, wanted: Split, split: Split) -> list[str]:
+    known = {case for cases in wanted.values() for case in cases}
+    used = {case for cases in split.values() for case in cases}
+    lines = []
+    for case in sorted((found.files.keys() | known) - used):
+        reason = "not in the split" if case not in known else f"lacks {', '.join(_missing_files(found, case))}"
+        lines.append(f"{case}: {reason}")
+    return lines + [f"{name}: belongs to no case" for name in found.strangers]
+
+
+def _phantom_record(source: Source) -> Any:
+    """What a generated cohort says about itself, so that nobody takes a prepared one for patients."""
+    for name in source.files:
+        if name.rsplit("/", 1)[-1] != "dataset.json":
+            continue
+        with source.open(name) as stream, contextlib.suppress(ValueError):
+            content = json.load(stream)
+            if isinstance(content, dict) and "phantom" in content:
+                return content["phantom"]
+    return None
+
+
+def _files(found: FoundCases, case: str) -> dict[str, str]:
+    """Names in the source of a case's files, by path in the prepared folder, the label's last."""
+    names = found.files[case]
+    return {
+        found.edition.target(pattern, case, ".nii.gz" if names[place].endswith(".gz") else ".nii"): names[place]
+        for place, pattern in enumerate(found.edition.patterns)
+    }
+
+
+def _entry(found: FoundCases, case: str) -> dict[str, Any]:
+    *images, label = _files(found, case)
+    entry: dict[str, Any] = {"image": images[0] if len(images) == 1 else images, "label": label}
+    return entry | ({"patient": found.edition.patient_of(case)} if found.edition.patient else {})
+
+
+def _description(found: FoundCases, split: Split, phantom: Any) -> dict[str, Any]:
+    """The part of ``dataset.json`` that readers of the Decathlon's format know."""
+    edition = found.edition
+    generated = {"name": f"{edition.name} phantoms", "phantom": phantom} if phantom else {}
+    return {
+        "name": edition.name,
+        "description": edition.description,
+        "reference": edition.reference,
+        **generated,
+        "tensorImageSize": "3D" if len(edition.modality) == 1 else "4D",
+        "modality": {str(channel): name for channel, name in edition.modality.items()},
+        "labels": {str(index): name for index, name in edition.labels.items()},
+        **{f"num{part.capitalize()}": len(split[part]) for part in SECTIONS},
+        **{part: [_entry(found, case) for case in split[part]] for part in SECTIONS},
+    }
+
+
+def _circumstances(edition: Edition, link: bool, left_out: list[str]) -> dict[str, Any]:
+    seeded = f"{SPLIT_NOTE}, seed {SPLIT_SEED}"
+    return {
+        "edition": edition.name,
+        "split": "published" if edition.published_split else seeded,
+        "files": "links" if link else "copies",
+        "left_out": left_out,
+        "medcontext": medcontext.__version__,
+    }
+
+
+def _geometry(folder: Path, found: FoundCases, split: Split) -> dict[str, Any]:
+    """Voxel sizes in mm and sizes in voxels along x, y, z over all images: median, least and greatest."""
+    spacings, sizes, unreadable = [], [], []
+    images = [next(iter(_files(found, case))) for cases in split.values() for case in cases]
+    for path in tqdm(images, desc="reading headers", unit="file"):
+        try:
+            image = nib.load(folder / path)
+            axes = nib.io_orientation(image.affine)[:, 0]
+        except Exception as error:
+            unreadable.append(f"{path}: {' '.join(str(error).split())}")
+            continue
+        order = np.argsort(axes)
+        spacings.append(np.asarray(image.header.get_zooms()[:3], float)[order])
+        sizes.append(np.asarray(image.shape[:3])[order])
+    if unreadable:
+        raise ValueError(f"These files cannot be read; get them again:\n{_indented(unreadable)}")
+    return {"spacing": _statistics(spacings), "size": _statistics(sizes)}
+
+
+def _statistics(values: list[Any]) -> dict[str, list[float]]:
+    summary = {"median": np.median(values, axis=0), "min": np.min(values, axis=0), "max": np.max(values, axis=0)}
+    return {name: [round(float(number), 4) for number in numbers] for name, numbers in summary.items()}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)

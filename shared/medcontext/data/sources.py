@@ -1,0 +1,161 @@
+"""What a provider handed out: a folder, a zip or a tar, read without unpacking it."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import re
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+__all__ = ["Source", "SourceFile", "open_source"]
+
+JUNK = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$)")
+"""Hidden files, among them the ``._*`` companions that macOS packs into archives."""
+
+_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source.
+
+    Attributes:
+        name: its path below the source, with forward slashes.
+        size: in bytes.
+        stamp: changes whenever the file is likely to have changed.
+        path: where it lies, or ``None`` inside an archive.
+    """
+
+    name: str
+    size: int
+    stamp: str
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder or an archive.
+
+    Attributes:
+        path: of the folder or archive.
+        files: all files in it, junk aside, by name, in the order in which they are best read.
+        reader: opens a file for reading bytes.
+    """
+
+    path: Path
+    files: dict[str, SourceFile]
+    reader: Callable[[str], IO[bytes]]
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file for reading.
+
+        Raises:
+            ValueError: when the archive is damaged at this place, or encrypted.
+        """
+        with _told_clearly(self.path), self.reader(name) as stream:
+            yield stream
+
+
+@contextlib.contextmanager
+def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
+    """Open a folder, a zip or a tar (compressed or not); nothing is written.
+
+    Raises:
+        FileNotFoundError: when there is nothing of that name.
+        ValueError: when it is no archive, a damaged one, or one with members that lead out of it: absolute paths,
+            ``..``, links and devices.
+    """
+    path = Path(path)
+    if path.is_dir():
+        yield _folder(path)
+    elif not path.is_file():
+        raise FileNotFoundError(f"There is no {path}; give the downloaded archive, or the folder it was unpacked into.")
+    elif zipfile.is_zipfile(path):
+        with _told_clearly(path):
+            archive = zipfile.ZipFile(path)
+        with archive:
+            yield _zip(path, archive)
+    elif tarfile.is_tarfile(path):
+        with _told_clearly(path):
+            tar = tarfile.open(path)  # noqa: SIM115 closed by the with statement below
+        with tar:
+            yield _tar(path, tar)
+    else:
+        raise ValueError(f"{path} is neither a folder nor a whole zip or tar archive; download it again.")
+
+
+@contextlib.contextmanager
+def _told_clearly(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _BROKEN as error:
+        raise ValueError(f"{path} is damaged ({error}); download it again.") from error
+    except RuntimeError as error:  # zipfile's way to say that a password is needed
+        if "password" not in str(error):
+            raise
+        raise ValueError(f"{path} is encrypted; unpack it and give the folder.") from error
+
+
+def _folder(folder: Path) -> Source:
+    files, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        for path in (Path(root, name) for name in names):
+            if path.is_file():
+                found = path.stat()
+                name = path.relative_to(folder).as_posix()
+                files.append(SourceFile(name, found.st_size, f"{found.st_size}:{found.st_mtime_ns}", path))
+    return Source(folder, _tidy(sorted(files, key=lambda file: file.name)), lambda name: (folder / name).open("rb"))
+
+
+def _zip(path: Path, archive: zipfile.ZipFile) -> Source:
+    members = archive.infolist()
+    for member in members:
+        _refuse_unsafe(
+            path, member.filename, stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
+        )
+    plain = {PurePosixPath(member.filename).as_posix(): member for member in members if not member.is_dir()}
+    files = [SourceFile(name, member.file_size, f"{member.file_size}:{member.CRC}") for name, member in plain.items()]
+    return Source(path, _tidy(files), lambda name: archive.open(plain[name]))
+
+
+def _tar(path: Path, archive: tarfile.TarFile) -> Source:
+    with _told_clearly(path):
+        members = archive.getmembers()
+    for member in members:
+        _refuse_unsafe(path, member.name, member.isreg() or member.isdir())
+    plain = {PurePosixPath(member.name).as_posix(): member for member in members if member.isreg()}
+    files = [SourceFile(name, member.size, f"{member.size}:{member.mtime}") for name, member in plain.items()]
+
+    def read(name: str) -> IO[bytes]:
+        stream = archive.extractfile(plain[name])
+        if stream is None:
+            raise tarfile.ReadError(f"{name} is no plain file")
+        return stream
+
+    return Source(path, _tidy(files), read)
+
+
+def _tidy(files: list[SourceFile]) -> dict[str, SourceFile]:
+    return {file.name: file for file in files if not JUNK.search(file.name)}
+
+
+def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
+    """Raise for members that no provider's archive holds; files are never written under their own names anyway."""
+    parts = name.replace("\\", "/").split("/")
+    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or not plain:
+        what = "leads out of the archive" if plain else "is a link or a device"
+        raise ValueError(f"{archive} holds {name!r}, which {what}; this is not the provider's archive, do not use it.")
