@@ -10,6 +10,7 @@ import torch
 from matplotlib import image as mpl_image
 from monai.networks.nets import UNETR
 
+import downloads
 from bundle_runs import TINY, workflow_for
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, worst_deviation
 from medcontext import cli
@@ -44,14 +45,34 @@ def test_check_of_a_sound_dataset(
     assert "2 training, 0 validation, 1 test cases, no problems found" in capsys.readouterr().out
 
 
-def test_check_lists_all_problems(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_lists_all_problems_in_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     cli.phantoms(str(tmp_path), num_cases=3, size=(32, 32, 32))
     labels = sorted((tmp_path / "Training" / "label").iterdir())
     labels[0].unlink()
     nib.save(nib.Nifti1Image(np.full((32, 32, 32), 99, np.uint8), nib.load(labels[1]).affine), labels[1])
+    capsys.readouterr()
     with pytest.raises(SystemExit) as refusal:
         call(monkeypatch, "check", "--dataset_dir", str(tmp_path))
-    assert len(str(refusal.value).splitlines()) == 2
+    assert refusal.value.code == 1
+    header, *lines = capsys.readouterr().out.splitlines()
+    assert header.split() == ["case", "section", "problem"]
+    assert sorted(line.split()[:2] for line in lines) == [["img0001", "test"], ["img0005", "training"]]
+    with pytest.raises(SystemExit):
+        call(monkeypatch, "check", "--dataset_dir", str(tmp_path), "--voxels", "False")
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_prepare_and_compare_hashes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = downloads.zipped(downloads.btcv(tmp_path / "download"), tmp_path / "RawData.zip")
+    words = ["prepare", "--dataset", "btcv", "--source", str(archive), "--output_dir", str(tmp_path / "btcv")]
+    call(monkeypatch, *words)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "btcv" / "dataset.json")
+    call(monkeypatch, "check", "--dataset_dir", str(tmp_path / "btcv"), "--hashes", "True")
+    assert "18 training, 0 validation, 12 test cases, no problems found" in capsys.readouterr().out
 
 
 def test_preview_draws_crops(cohort: Path, tmp_path: Path) -> None:

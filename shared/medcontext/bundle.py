@@ -23,7 +23,7 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from torch import nn
 
-from medcontext.data import check_cases
+from medcontext.data import check_dataset, label_names, load_datalist, named_labels, problems_table
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_tracker import RUN_FILE
@@ -396,17 +396,48 @@ def _check_data(parser: Any) -> None:
     first = next(iter(parser.get_parsed_content("cases")))
     if first not in sections:
         raise ValueError(f"{datalist} lists no cases to use under {first!r}; add some there.")
-    labels = {f"{name} {i}": i for name, ids in label_ids(parser.get_parsed_content("labels")).items() for i in ids}
-    out_channels, highest = parser.get_parsed_content("out_channels"), max(labels.values())
+    labels = _expected_labels(parser, datalist)
+    first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    problems = check_dataset(
+        datalist,
+        sections,
+        in_channels=parser.get_parsed_content("in_channels"),
+        labels=labels,
+        voxels=None if first_process else False,
+    )
+    if problems and first_process:
+        print(problems_table(problems), file=sys.stderr)
+    if problems:
+        more = f" (and {len(problems) - 5} more problems)" if len(problems) > 5 else ""
+        raise ValueError(f"{datalist}: {' | '.join(map(str, problems[:5]))}{more}")
+
+
+def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
+    """What the label maps may hold: what ``dataset.json`` names if it is mapped, else what the configuration names.
+
+    Raises:
+        ValueError: When the configuration names a label that the dataset does not have, or has under another id that
+            is not mapped, or has more labels than the network channels.
+    """
+    labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
+    ids = {f"{name} {i}": i for name, some in label_ids(labels).items() for i in some}
+    highest = max(ids.values())
     if highest >= out_channels:
         raise ValueError(
             f"labels go up to {highest} but out_channels is {out_channels}; "
             f"it must be at least {highest + 1}, background included."
         )
-    problems = check_cases(sections, in_channels=parser.get_parsed_content("in_channels"), labels=labels)
-    if problems:
-        more = f" (and {len(problems) - 5} more problems)" if len(problems) > 5 else ""
-        raise ValueError(" | ".join(problems[:5]) + more)
+    names = label_names(load_datalist(datalist))
+    own = named_labels(names, labels)
+    if names and re.search(r"\blabel_mapping\(", json.dumps(parser.get(), default=str)):
+        return {name: i for i, name in names.items() if i}
+    for i, name in names.items():
+        if own.get(name, i) != i:
+            raise ValueError(
+                f"labels gives {name!r} the id {own[name]}, but the files of {datalist} have {i}; use that, or map the "
+                "labels by medcontext.data.label_mapping."
+            )
+    return ids
 
 
 def _check_run_folder(parser: Any) -> None:

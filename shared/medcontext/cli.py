@@ -15,7 +15,7 @@ from monai.utils import set_determinism
 
 from medcontext.bundle import build_network, check_configuration
 from medcontext.convert import convert_checkpoint, describe_conversion
-from medcontext.data import check_cases, load_cases, load_datalist
+from medcontext.data import case_name, check_dataset, label_names, load_datalist, problems_table
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
@@ -77,26 +77,31 @@ def prepare(
         allow_missing: leave incomplete cases out instead of refusing.
         download: get the Decathlon's BraTS archive first, into the folder ``source``.
     """
-    datalist = prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download)
-    print(datalist)
+    print(prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download))
 
 
-def check(dataset_dir: str) -> None:
-    """List everything that is wrong with a dataset; exit code 1 if anything is.
+def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False) -> None:
+    """List everything that is wrong with a dataset in a table; exit code 1 if anything is.
 
     Args:
         dataset_dir: folder with the ``dataset.json``.
+        voxels: ``True`` reads the voxels of all files, ``False`` headers alone; by default those files are read that
+            were not read before, or have changed.
+        hashes: compare the files with the SHA-256 from when they were prepared.
     """
     datalist = Path(dataset_dir) / "dataset.json"
     content = load_datalist(datalist)
-    sections = {name: load_cases(datalist, name) for name in ("training", "validation", "test")}
-    if not isinstance(content.get("labels"), dict) or not isinstance(content.get("modality"), dict):
+    if "labels" not in content or not isinstance(content.get("modality"), dict):
         raise ValueError(f"{datalist} must have objects under 'labels' (id to name) and 'modality' (channel to name).")
-    labels = {str(name): int(index) for index, name in content["labels"].items() if int(index)}
-    problems = check_cases(sections, in_channels=len(content["modality"]), labels=labels)
+    labels = {name: index for index, name in label_names(content).items() if index}
+    problems = check_dataset(
+        datalist, in_channels=len(content["modality"]), labels=labels, voxels=voxels, hashes=hashes
+    )
     if problems:
-        raise SystemExit("\n".join(problems))
-    print(", ".join(f"{len(cases)} {name}" for name, cases in sections.items()) + " cases, no problems found")
+        print(problems_table(problems))
+        raise SystemExit(1)
+    sections = ("training", "validation", "test")
+    print(", ".join(f"{len(content.get(name, []))} {name}" for name in sections) + " cases, no problems found")
 
 
 def preview(
@@ -134,7 +139,7 @@ def preview(
         spacing=workflow.spacing,
         orientation=workflow.orientation,
         plane=plane,
-        titles=[Path(case["image"]).name.split(".")[0] for case in workflow.cases["training"][:num_cases]],
+        titles=[case_name(case) for case in workflow.cases["training"][:num_cases]],
     )
     figure.savefig(output)
     print(output)

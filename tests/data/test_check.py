@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gzip
+import json
+import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,10 +12,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from medcontext.data import check_cases
+import downloads
+from medcontext.data import Problem, check_cases, check_dataset, problems_table, voxels
+from medcontext.data.file_memory import FileMemory
+from medcontext.data.prepare import prepare_dataset
 
 LABELS = {"liver": 1, "spleen": 2}
-Case = dict[str, str]
+Case = dict[str, Any]
 
 
 def volume(path: Path, values: Any, affine: Any = None) -> str:
@@ -30,7 +37,9 @@ def case(tmp_path: Path) -> Case:
 
 
 def problems(case: Case, **kwargs: Any) -> list[str]:
-    return check_cases({"training": [case]}, **{"in_channels": 1, "labels": LABELS, **kwargs})
+    found = check_cases({"training": [case]}, **{"in_channels": 1, "labels": LABELS, **kwargs})
+    assert {(one.case, one.section) for one in found} <= {("img", "training")}
+    return [str(one) for one in found]
 
 
 def test_a_sound_case(case: Case) -> None:
@@ -61,6 +70,31 @@ def truncated(case: Case) -> None:
     Path(case["image"]).write_bytes(Path(case["image"]).read_bytes()[:20])
 
 
+def truncated_voxels(case: Case) -> None:
+    volume = nib.Nifti1Image(np.random.default_rng(0).integers(0, 99, (4, 5, 6), np.int16), np.eye(4))
+    Path(case["image"]).write_bytes(gzip.compress(volume.to_bytes())[:-30])
+
+
+def fractions(case: Case) -> None:
+    volume(Path(case["label"]), np.linspace(0, 2, 120).reshape(4, 5, 6))
+
+
+def half_labelled(case: Case) -> None:
+    volume(Path(case["label"]), np.repeat([0.0, 1.0, 2.0, np.nan], 30).reshape(4, 5, 6))
+
+
+def not_finite(case: Case) -> None:
+    values = np.zeros((4, 5, 6), np.float32)
+    values[0, 0, :3] = np.nan, np.inf, -np.inf
+    volume(Path(case["image"]), values)
+
+
+def nowhere(case: Case) -> None:
+    label = nib.load(case["label"])
+    label.header.set_sform(np.full((4, 4), np.nan), code=1)
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj), None, label.header), case["label"])
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -69,7 +103,12 @@ def truncated(case: Case) -> None:
         (surplus_label, "holds the values 7, which `labels` does not declare"),
         (empty_label, "holds no labelled voxel"),
         (four_axes, "img.nii.gz has shape (4, 5, 6, 2); in_channels 1 asks for three axes"),
-        (truncated, "cannot be read"),
+        (truncated, "img.nii.gz cannot be read"),
+        (truncated_voxels, "img.nii.gz cannot be read"),
+        (fractions, "label.nii.gz holds the values 0.0168067, 0.0336134, 0.0504202, 0.0672269, 0.0840336, …, which"),
+        (half_labelled, "label.nii.gz holds the values NaN, which"),
+        (not_finite, "img.nii.gz has 3 voxels that are NaN or infinite"),
+        (nowhere, "lies elsewhere than its image"),
         (lambda case: Path(case["label"]).unlink(), "label.nii.gz is missing"),
         (lambda case: case.pop("label"), "img.nii.gz has no label"),
     ],
@@ -86,13 +125,146 @@ def test_several_channels_are_the_fourth_axis(case: Case) -> None:
     assert "four axes, the last with 3 channels" in problems(case, in_channels=3)[0]
 
 
+def test_labels_of_floating_point_are_whole_numbers_all_the_same(case: Case) -> None:
+    volume(Path(case["label"]), np.repeat([0.0, 1.0, 2.0], 40).reshape(4, 5, 6))
+    assert problems(case) == []
+
+
+def test_several_channels_are_several_files(case: Case, tmp_path: Path) -> None:
+    files = [volume(tmp_path / f"c{i}.nii.gz", np.full((4, 5, 6), i, np.int16)) for i in range(4)]
+    case["image"] = files
+    check: dict[str, Any] = {"in_channels": 4, "labels": LABELS}
+    assert check_cases({"training": [case]}, **check) == []
+    (found,) = check_cases({"training": [case]}, **check | {"in_channels": 3})
+    assert "c0.nii.gz is one of 4 files; in_channels 3 asks for as many" in str(found)
+    for shape, message in (
+        ((4, 5, 7), "c2.nii.gz has shape (4, 5, 7), its image (4, 5, 6)"),
+        ((4, 5, 6, 2), "c2.nii.gz has shape (4, 5, 6, 2); in_channels 4 asks for three axes"),
+    ):
+        volume(tmp_path / "c2.nii.gz", np.ones(shape))
+        (found,) = check_cases({"training": [case]}, **check)
+        assert message in str(found)
+    Path(files[2]).unlink()
+    (found,) = check_cases({"training": [case]}, **check)
+    assert "c2.nii.gz is missing" in str(found)
+
+
+def test_headers_may_differ_by_rounding(case: Case) -> None:
+    label = np.ones((4, 5, 6), np.uint8)
+    volume(Path(case["label"]), label, np.diag([1, 1, 1 + 1e-5, 1]))
+    assert problems(case) == []
+    volume(Path(case["label"]), label, np.diag([1, 1, 1 + 0.11 / 5, 1]))  # the last slice is 0.11 mm away
+    assert "lies elsewhere" in problems(case)[0]
+
+
 def test_all_problems_at_once_and_cases_listed_twice(case: Case, tmp_path: Path) -> None:
     missing = {"image": str(tmp_path / "a.nii"), "label": str(tmp_path / "b.nii")}
     found = check_cases({"training": [case, missing], "test": [case]}, in_channels=1, labels=LABELS)
-    assert len(found) == 3
-    assert "is listed under training and test" in found[-1]
+    assert [(one.case, one.section) for one in found] == [("a", "training"), ("a", "training"), ("img", "test")]
+    assert "is listed under training and test; list each case once" in str(found[-1])
+    (found_twice,) = check_cases({"test": [case, case]}, in_channels=1, labels=LABELS)
+    assert "is listed twice under test" in str(found_twice)
 
 
-def test_voxels_are_read_on_request_only(case: Case) -> None:
+def test_cases_that_leak_under_another_name(case: Case, tmp_path: Path) -> None:
+    (tmp_path / "link.nii.gz").symlink_to(case["image"])
+    shutil.copy(case["image"], tmp_path / "copy.nii.gz")
+    for name, message in (
+        ("link", "listed under training and test"),
+        ("copy", "has the same contents as .*img.nii.gz"),
+    ):
+        leak = case | {"image": str(tmp_path / f"{name}.nii.gz")}
+        (found,) = check_cases({"training": [case], "test": [leak]}, in_channels=1, labels=LABELS)
+        assert (found.case, found.section) == (name, "test")
+        assert re.search(message, str(found))
+
+
+def test_patients_in_two_sections(case: Case, tmp_path: Path) -> None:
+    other = case | {"image": volume(tmp_path / "other.nii.gz", np.ones((4, 5, 6), np.int16)), "patient": "p1"}
+    (found,) = check_cases({"training": [case | {"patient": "p1"}], "test": [other]}, in_channels=1, labels=LABELS)
+    assert str(found) == "The patient p1 is in training too; keep all cases of a patient in one section."
+    sections = {"training": [case | {"patient": "p1"}, other], "test": []}
+    assert check_cases(sections, in_channels=1, labels=LABELS) == []
+
+
+def test_voxels_are_read_once_while_files_do_not_change(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory, read = FileMemory(tmp_path / "memory"), []
+    load = nib.load
+    monkeypatch.setattr(voxels.nib, "load", lambda file: (read.append(Path(file).name), load(file))[1])
+
+    def reads(**kwargs: Any) -> list[str]:
+        read.clear()
+        assert problems(case, memory=FileMemory(memory.path), **kwargs) == []
+        assert read[:2] == ["img.nii.gz", "label.nii.gz"]  # the headers
+        return read[2:]
+
+    assert reads(voxels=False) == []
+    assert reads() == ["label.nii.gz", "img.nii.gz"]
+    assert reads() == []
+    assert reads(voxels=True) == ["label.nii.gz", "img.nii.gz"]
+    volume(Path(case["label"]), np.full((4, 5, 6), 2, np.uint16))
+    assert reads() == ["label.nii.gz"]
     surplus_label(case)
-    assert problems(case, check_labels=False) == []
+    for _ in range(2):
+        assert "holds the values 7" in problems(case, memory=memory)[0]
+    assert problems(case, memory=memory, labels={"other": 7}) == []
+
+
+def test_voxels_are_not_read_where_headers_are_enough(case: Case) -> None:
+    surplus_label(case)
+    assert problems(case, voxels=False) == []
+
+
+# --- whole datasets ---
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    return prepare_dataset("brats", downloads.brats_2021(tmp_path / "download"), tmp_path / "out")
+
+
+TUMOR: dict[str, Any] = {"in_channels": 4, "labels": {"non_enhancing_tumor": 1, "edema": 2, "enhancing_tumor": 4}}
+
+
+def test_prepared_datasets(prepared: Path) -> None:
+    assert check_dataset(prepared, **TUMOR, hashes=True) == []
+    found = check_dataset(prepared, in_channels=4, labels={"edema": 1, "core": 2, "enhancing": 3})
+    assert len(found) == 20
+    assert "_seg.nii.gz holds the values 4, which" in str(found[0])
+
+
+def test_changed_files(prepared: Path) -> None:
+    case = json.loads(prepared.read_text())["test"][0]
+    volume(prepared.parent / case["image"][2], np.ones((4, 5, 6)), np.diag([1, 2, 3, 1]))
+    assert check_dataset(prepared, **TUMOR) == []
+    (found,) = check_dataset(prepared, **TUMOR, hashes=True)
+    assert found.section == "test"
+    assert str(found) == f"{case['image'][2]} has changed since it was prepared (SHA-256 differs); prepare it again."
+
+
+def test_hashes_that_nobody_recorded(prepared: Path) -> None:
+    content = json.loads(prepared.read_text())
+    del content["sha256"]
+    prepared.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="gives no SHA-256 to compare with; only prepared datasets have them"):
+        check_dataset(prepared, **TUMOR, hashes=True)
+
+
+def test_leaks_are_looked_for_beyond_what_a_run_uses(prepared: Path) -> None:
+    content = json.loads(prepared.read_text())
+    content["test"].append(content["training"][0])
+    prepared.write_text(json.dumps(content))
+    (found,) = check_dataset(prepared, {"validation": []}, **TUMOR)
+    assert (found.section, found.case) == ("test", "BraTS2021_00000_flair")
+    assert len(check_dataset(prepared, **TUMOR)) == 1
+
+
+def test_the_table_has_a_line_for_each_problem() -> None:
+    table = problems_table([Problem("a", "training", "x is missing."), Problem("case_2", "test", "y " * 100 + "!")])
+    header, first, second = (line.rstrip() for line in table.splitlines())
+    assert header.split() == ["case", "section", "problem"]
+    assert first.split() == ["a", "training", "x", "is", "missing."]
+    assert second.endswith("y !")
+    assert header.index("section") == first.index("training") == second.index("test")

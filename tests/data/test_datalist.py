@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medcontext.data import data_hash, list_images, load_cases
+from medcontext.data import case_files, case_name, data_hash, list_images, load_cases
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def write(folder: Path, **counts: int) -> Path:
     return path
 
 
-def names(cases: list[dict[str, str]]) -> set[str]:
+def names(cases: list[dict[str, Any]]) -> set[str]:
     return {Path(case["image"]).name for case in cases}
 
 
@@ -80,12 +80,93 @@ def test_smaller_fractions_are_contained_in_larger_ones(datalist: Path) -> None:
     assert other != subsets[2]
 
 
+def test_a_number_of_cases_is_nested_like_a_share(datalist: Path) -> None:
+    arguments: dict[str, Any] = {"section": "training", "num_validation": 3, "seed": 2}
+    subsets = [names(load_cases(datalist, train_cases=count, **arguments)) for count in (1, 2, 5, 17)]
+    assert [len(subset) for subset in subsets] == [1, 2, 5, 17]
+    assert all(smaller < larger for smaller, larger in pairwise(subsets))
+    assert subsets[2] == names(load_cases(datalist, train_fraction=0.25, **arguments))
+    validation = names(load_cases(datalist, "validation", num_validation=3, seed=2))
+    assert not subsets[3] & validation
+
+
+# --- patients ---
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Path:
+    """Ten patients to train on, of two cases each."""
+    cases = [
+        {"image": f"p{i}_{j}.nii", "label": f"p{i}_{j}_gt.nii", "patient": f"p{i}"} for i in range(10) for j in "ab"
+    ]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases}))
+    return tmp_path / "dataset.json"
+
+
+def seen(cases: list[dict[str, Any]]) -> list[str]:
+    return [case["patient"] for case in cases]
+
+
+def test_patients_are_never_divided_and_small_subsets_nested(patients: Path) -> None:
+    # 10 % of 10 patients is one, with both cases
+    subsets = [seen(load_cases(patients, "training", train_fraction=share)) for share in (0.1, 0.2, 0.4, 1.0)]
+    assert [len(subset) for subset in subsets] == [2, 4, 8, 20]
+    assert all(subset.count(patient) == 2 for subset in subsets for patient in subset)
+    assert all(set(smaller) < set(larger) for smaller, larger in pairwise(subsets))
+    assert seen(load_cases(patients, "training", train_cases=4)) == subsets[2]
+
+
+def test_patients_are_held_out_and_folded_whole(patients: Path) -> None:
+    training = seen(load_cases(patients, "training", num_validation=3))
+    validation = seen(load_cases(patients, "validation", num_validation=3))
+    assert (len(set(training)), len(set(validation))) == (7, 3)
+    assert not set(training) & set(validation)
+    folds = [seen(load_cases(patients, "validation", fold=fold, num_folds=5)) for fold in range(5)]
+    assert [len(fold) for fold in folds] == [4] * 5
+    assert sorted(set().union(*folds)) == [f"p{i}" for i in range(10)]
+    assert not set(folds[0]) & set(seen(load_cases(patients, "training", fold=0, num_folds=5)))
+    with pytest.raises(ValueError, match="10 validation cases cannot be held out of 10"):
+        load_cases(patients, "training", num_validation=10)
+
+
+# --- images of several files ---
+
+
+def test_images_of_several_files(tmp_path: Path) -> None:
+    case = {"image": ["a_t1.nii", "a_t2.nii"], "label": "a_seg.nii"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": [case]}))
+    for file in (*case["image"], case["label"]):
+        (tmp_path / file).write_bytes(b"x")
+    (loaded,) = load_cases(tmp_path / "dataset.json", "test")
+    files = [str(tmp_path / file) for file in case["image"]]
+    assert loaded == {"image": files, "label": str(tmp_path / "a_seg.nii")}
+    assert list_images(tmp_path) == [{"image": files}]
+    assert case_files(loaded) == [*files, str(tmp_path / "a_seg.nii")]
+    assert case_name(loaded) == "a_t1"
+    before = data_hash([loaded])
+    (tmp_path / "a_t2.nii").write_bytes(b"longer")
+    assert data_hash([loaded]) != before
+
+
+@pytest.mark.parametrize(
+    "case", [{"img": "a.nii"}, {"image": []}, {"image": ["a.nii", 1]}, {"image": "a", "label": None}, 5]
+)
+def test_cases_of_another_form(tmp_path: Path, case: Any) -> None:
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [case]}))
+    with pytest.raises(ValueError, match="A case must give paths under 'image' and 'label' .*, got"):
+        load_cases(tmp_path / "dataset.json", "training")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"section": "train"}, "section must be 'training', 'validation' or 'test', got 'train'"),
         ({"train_fraction": 0}, "train_fraction must be above 0 and at most 1, got 0"),
         ({"train_fraction": 1.5}, "train_fraction must be above 0 and at most 1, got 1.5"),
+        ({"train_cases": 0}, "train_cases must be a whole number, 1 or more, or null for all, got 0"),
+        ({"train_cases": 2.5}, "train_cases must be a whole number, 1 or more, or null for all, got 2.5"),
+        ({"train_cases": 18, "num_validation": 3}, "train_cases must be at most 17, all that there are .* got 18"),
+        ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose .*; give one"),
         ({"fold": 5}, "fold must be within 0..4"),
         ({"fold": 0, "num_folds": 1}, "num_folds within 2..20"),
         ({"num_validation": 20}, "20 validation cases cannot be held out of 20 training cases"),

@@ -238,6 +238,7 @@ def test_files_that_cannot_be_read_are_all_named(own_btcv: Path, tmp_path: Path)
         ({"source": "absent"}, FileNotFoundError, "There is no absent; give the downloaded archive"),
         ({"source": __file__}, ValueError, "is neither a folder nor a whole zip or tar archive"),
         ({"source": __file__, "link": True}, ValueError, "files in an archive cannot be linked"),
+        ({"link": "no"}, ValueError, "link must be True or False, got 'no'"),
         ({"download": True}, ValueError, "download works for brats alone"),
         ({"dataset": "brats", "download": True, "link": True}, ValueError, "files in an archive cannot be linked"),
     ],

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from medcontext.data.caching import cached_dataset
-from medcontext.data.check import check_cases
-from medcontext.data.datalist import data_hash, list_images, load_cases, load_datalist
-from medcontext.data.datasets import BTCV_LABELS, load_split
+from medcontext.data.check import Problem, check_cases, check_dataset, problems_table
+from medcontext.data.datalist import case_files, case_name, data_hash, list_images, load_cases, load_datalist
+from medcontext.data.datasets import ACDC_LABELS, BRATS_LABELS, BTCV_LABELS, load_split
+from medcontext.data.label_mapping import label_mapping, label_names, named_labels
 from medcontext.data.phantom_btcv import Phantom, make_btcv_phantom
 from medcontext.data.phantoms import write_phantoms
 
 __all__ = [
+    "ACDC_LABELS",
+    "BRATS_LABELS",
     "BTCV_LABELS",
     "Phantom",
     "cached_dataset",
+    "Problem",
+    "case_files",
+    "case_name",
     "check_cases",
+    "check_dataset",
     "data_hash",
+    "label_mapping",
+    "label_names",
     "list_images",
     "load_cases",
     "load_datalist",
     "load_split",
     "make_btcv_phantom",
+    "named_labels",
+    "problems_table",
     "write_phantoms",
 ]

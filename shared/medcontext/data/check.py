@@ -2,84 +2,276 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
 
-__all__ = ["check_cases"]
+from medcontext.data.datalist import Case, case_files, case_name, load_cases, load_datalist
+from medcontext.data.file_memory import FileMemory, sha256_of
+from medcontext.data.voxels import read_voxels
 
-AFFINE_TOLERANCE = 1e-3  # mm
+__all__ = ["Problem", "check_cases", "check_dataset", "problems_table"]
+
+SHIFT_TOLERANCE = 0.1  # of the smallest voxel edge; headers hold single precision
+SHOWN_VALUES = 5
+
+Sections = Mapping[str, Sequence[Case]]
 
 
-def check_cases(
-    sections: Mapping[str, Sequence[Mapping[str, str]]],
+@dataclass(frozen=True)
+class Problem:
+    """Something that is wrong with a case.
+
+    Attributes:
+        case: its name.
+        section: ``training``, ``validation`` or ``test``.
+        problem: a sentence that names the file and the remedy.
+    """
+
+    case: str
+    section: str
+    problem: str
+
+    def __str__(self) -> str:
+        return self.problem
+
+
+def problems_table(problems: Sequence[Problem]) -> str:
+    """A table of problems, one line each."""
+    rows = [{"case": found.case, "section": found.section, "problem": found.problem} for found in problems]
+    frame = pd.DataFrame(rows, columns=["case", "section", "problem"])
+    for name in frame.columns:
+        frame[name] = frame[name].str.ljust(max(frame[name].str.len().max(), len(name)))
+    return frame.to_string(index=False, justify="left")
+
+
+def check_dataset(
+    datalist: str | os.PathLike[str],
+    sections: Sections | None = None,
     *,
     in_channels: int,
     labels: Mapping[str, int],
-    check_labels: bool = True,
-) -> list[str]:
-    """All problems of a dataset, one sentence each; an empty list means that it can be trained on.
+    voxels: bool | None = None,
+    hashes: bool = False,
+) -> list[Problem]:
+    """All problems of the cases of a dataset, or of those that a run uses.
 
-    Looks for missing and unreadable files, wrong numbers of axes or channels, images and labels of different shape or
-    place, label values beyond the declared classes, labels without any class, and cases that stand in two sections.
+    What was read from voxels is remembered beside ``dataset.json`` for as long as the files do not change. Cases that
+    stand in several sections are looked for in all of ``dataset.json``, whatever the run uses.
 
     Args:
-        sections: cases by section name, each with absolute paths under ``image`` and ``label``.
-        in_channels: channels that the network takes; more than one are expected as the fourth axis.
-        labels: declared foreground classes by name.
-        check_labels: read the voxels of the labels too, not only the headers.
+        datalist: path of the ``dataset.json``.
+        sections: cases by section name; by default those that ``dataset.json`` lists.
+        in_channels: as for :func:`check_cases`.
+        labels: as for :func:`check_cases`.
+        voxels: ``True`` reads the voxels of all files, ``None`` of those that were not read before, ``False`` of none.
+        hashes: compare the files with the SHA-256 that ``dataset.json`` gives.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when it is no valid ``dataset.json``, or hashes are to be compared that it does not give.
     """
-    problems: list[str] = []
-    seen: dict[str, str] = {}
-    allowed = {0, *labels.values()}
+    folder = Path(datalist).absolute().parent
+    listed = {name: load_cases(datalist, name) for name in ("training", "validation", "test")}
+    recorded = {str(folder / path): value for path, value in load_datalist(datalist).get("sha256", {}).items()}
+    if hashes and not recorded:
+        raise ValueError(f"{datalist} gives no SHA-256 to compare with; only prepared datasets have them.")
+    used = listed if sections is None else sections
+    arguments: dict[str, Any] = {"folder": folder, "memory": FileMemory.beside(datalist), "sha256": recorded}
+    problems = check_cases(used, in_channels=in_channels, labels=labels, voxels=voxels, **arguments)
+    if sections is not None:
+        problems += [found for found in find_overlaps(listed, recorded, folder) if found not in problems]
+    return problems + (_compare_hashes(used, recorded, folder) if hashes else [])
+
+
+def check_cases(
+    sections: Sections,
+    *,
+    in_channels: int,
+    labels: Mapping[str, int],
+    voxels: bool | None = None,
+    memory: FileMemory | None = None,
+    sha256: Mapping[str, str] | None = None,
+    folder: Path | None = None,
+) -> list[Problem]:
+    """All problems of the given cases; an empty list means that they can be trained on.
+
+    Looks for missing and unreadable files, wrong numbers of axes or channels, images and labels of different shape or
+    place, label values that are not expected, labels without any, voxels that are not finite, and cases, contents or
+    patients that stand in two sections.
+
+    Args:
+        sections: cases by section name, with absolute paths.
+        in_channels: channels that the network takes: several are the fourth axis of the image, or as many files.
+        labels: names and values of what label maps may hold, 0 aside.
+        voxels: ``True`` reads the voxels of all files, ``None`` of those that the memory does not know, ``False`` of
+            none.
+        memory: keeps what was read.
+        sha256: of files whose contents are known, by path.
+        folder: paths are shown from here.
+    """
+    recorded = dict(sha256 or {})
+    sound: list[tuple[str, Case]] = []
+    problems: list[Problem] = []
     for section, cases in sections.items():
         for case in cases:
-            image = case["image"]
-            if image in seen:
-                problems.append(f"{image} is listed under {seen[image]} and {section}; list each case once.")
-            seen[image] = section
-            problems += _check_case(case, in_channels, allowed if check_labels else None)
+            found = [_problem(section, case, text) for text in _check_headers(case, in_channels, folder)]
+            problems += found
+            sound += [] if found else [(section, case)]
+    if voxels is not False:
+        problems += _check_voxels(sound, {0, *labels.values()}, memory, bool(voxels), folder)
+        recorded |= _hashes_of_suspects([case for _, case in sound], recorded, memory)
+    return problems + find_overlaps(sections, recorded, folder)
+
+
+def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | None = None) -> list[Problem]:
+    """Cases that are listed twice, images with the contents of another, and patients in two sections."""
+    problems: list[Problem] = []
+    paths: dict[str, str] = {}
+    contents: dict[str, tuple[str, str]] = {}
+    patients: dict[str, str] = {}
+    for section, case in _all(sections):
+        images = _images(case)
+        twice = [image for image in images if os.path.realpath(image) in paths]
+        for image in twice[:1]:
+            before = paths[os.path.realpath(image)]
+            where = f"twice under {section}" if before == section else f"under {before} and {section}"
+            problems.append(_problem(section, case, f"{_shown(image, folder)} is listed {where}; list each case once."))
+        equal = [] if twice else [image for image in images if image in sha256 and sha256[image] in contents]
+        for image in equal[:1]:
+            other, before = contents[sha256[image]]
+            text = f"{_shown(image, folder)} has the same contents as {_shown(other, folder)} ({before}); remove one."
+            problems.append(_problem(section, case, text))
+        first = patients.setdefault(case["patient"], section) if "patient" in case else section
+        if first != section and not twice:
+            text = f"The patient {case['patient']} is in {first} too; keep all cases of a patient in one section."
+            problems.append(_problem(section, case, text))
+        paths |= {os.path.realpath(image): section for image in images}
+        contents |= {sha256[image]: (image, section) for image in images if image in sha256}
     return problems
 
 
-def _check_case(case: Mapping[str, str], in_channels: int, allowed: set[int] | None) -> list[str]:
-    missing = [
-        f"{case[key]} is missing." for key in ("image", "label") if key in case and not Path(case[key]).is_file()
-    ]
+def _all(sections: Sections) -> Iterator[tuple[str, Case]]:
+    return ((section, case) for section, cases in sections.items() for case in cases)
+
+
+def _images(case: Case) -> list[str]:
+    return case_files({"image": case["image"]})
+
+
+def _problem(section: str, case: Case, text: str) -> Problem:
+    return Problem(case_name(case), section, text)
+
+
+def _shown(path: str, folder: Path | None) -> str:
+    return str(Path(path).relative_to(folder)) if folder and Path(path).is_relative_to(folder) else path
+
+
+def _check_headers(case: Case, in_channels: int, folder: Path | None) -> list[str]:
+    shown = {file: _shown(file, folder) for file in case_files(case)}
+    missing = [f"{shown[file]} is missing." for file in shown if not Path(file).is_file()]
     if "label" not in case:
-        missing.append(f"{case['image']} has no label; add one, or leave the case out.")
+        missing.append(f"{shown[_images(case)[0]]} has no label; add one, or leave the case out.")
     if missing:
         return missing
-    try:
-        image, label = nib.load(case["image"]), nib.load(case["label"])
-    except Exception as error:
-        return [f"{case['image']} or its label cannot be read ({error})."]
-    problems = _check_geometry(case, image, label, in_channels)
-    return problems if problems or allowed is None else _check_values(case["label"], label, allowed)
+    loaded: dict[str, Any] = {}
+    for file in shown:
+        try:
+            loaded[file] = nib.load(file)
+        except Exception as error:
+            return [f"{shown[file]} cannot be read ({_in_one_line(error)})."]
+    images = [(shown[file], loaded[file]) for file in _images(case)]
+    label = (shown[case["label"]], loaded[case["label"]])
+    return _check_channels(images, in_channels) or _check_grid(images, label)
 
 
-def _check_geometry(case: Mapping[str, str], image: Any, label: Any, in_channels: int) -> list[str]:
-    axes = 3 if in_channels == 1 else 4
-    if len(image.shape) != axes or (axes == 4 and image.shape[3] != in_channels):
-        expected = "three axes" if axes == 3 else f"four axes, the last with {in_channels} channels"
-        return [f"{case['image']} has shape {image.shape}; in_channels {in_channels} asks for {expected}."]
-    if image.shape[:3] != label.shape[:3] or len(label.shape) != 3:
-        return [f"{case['label']} has shape {label.shape}, its image {image.shape}; they must be of the same grid."]
-    if not np.allclose(image.affine, label.affine, atol=AFFINE_TOLERANCE):
-        return [f"{case['label']} lies elsewhere than its image (their affines differ); resample it onto the image."]
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _check_channels(images: list[tuple[str, Any]], in_channels: int) -> list[str]:
+    name, image = images[0]
+    if len(images) > 1 and len(images) != in_channels:
+        return [f"{name} is one of {len(images)} files; in_channels {in_channels} asks for as many."]
+    axes = 3 if in_channels == 1 or len(images) > 1 else 4
+    for name, image in images:
+        if len(image.shape) != axes or (axes == 4 and image.shape[3] != in_channels):
+            expected = "three axes" if axes == 3 else f"four axes, the last with {in_channels} channels"
+            return [f"{name} has shape {image.shape}; in_channels {in_channels} asks for {expected}."]
     return []
 
 
-def _check_values(path: str, label: Any, allowed: set[int]) -> list[str]:
-    try:
-        values = set(np.unique(np.asanyarray(label.dataobj)).tolist())
-    except Exception as error:
-        return [f"{path} cannot be read ({error})."]
-    surplus = sorted(values - allowed)
+def _check_grid(images: list[tuple[str, Any]], label: tuple[str, Any]) -> list[str]:
+    first, image = images[0]
+    for name, other in [*images[1:], label]:
+        if len(other.shape) != 3 or image.shape[:3] != other.shape:
+            return [f"{name} has shape {other.shape}, its image {image.shape}; they must be of the same grid."]
+        if not _in_same_place(image, other):
+            return [f"{name} lies elsewhere than its image {first} (their affines differ); resample it onto the image."]
+    return []
+
+
+def _in_same_place(image: Any, other: Any) -> bool:
+    """Whether no corner of the grid is moved by more than a fraction of a voxel."""
+    corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in image.shape[:3]))]).T
+    moved = np.linalg.norm((image.affine @ corners - other.affine @ corners)[:3], axis=0).max()
+    return bool(moved <= SHIFT_TOLERANCE * np.linalg.norm(image.affine[:3, :3], axis=0).min())
+
+
+def _check_voxels(
+    cases: list[tuple[str, Case]], allowed: set[int], memory: FileMemory | None, again: bool, folder: Path | None
+) -> list[Problem]:
+    labels = read_voxels([case["label"] for _, case in cases], "values", memory, again=again)
+    images = [file for _, case in cases for file in _images(case)]
+    not_finite = read_voxels(images, "not_finite", memory, again=again)
+    problems = []
+    for section, case in cases:
+        texts = _check_values(_shown(case["label"], folder), labels[case["label"]], allowed)
+        for file in _images(case):
+            count = not_finite[file]
+            if isinstance(count, Exception):
+                texts.append(f"{_shown(file, folder)} cannot be read ({_in_one_line(count)}).")
+            elif count:
+                texts.append(f"{_shown(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
+        problems += [_problem(section, case, text) for text in texts]
+    return problems
+
+
+def _check_values(name: str, values: Any, allowed: set[int]) -> list[str]:
+    if isinstance(values, Exception):
+        return [f"{name} cannot be read ({_in_one_line(values)})."]
+    surplus = [value for value in values if value not in allowed]
     if surplus:
-        shown = ", ".join(f"{value:g}" for value in surplus[:5])
-        return [f"{path} holds the values {shown}, which `labels` does not declare; declare or remap them."]
-    return [] if values - {0} else [f"{path} holds no labelled voxel; leave the case out."]
+        more = ", …" if len(surplus) > SHOWN_VALUES else ""
+        shown = ", ".join("NaN" if value is None else f"{value:g}" for value in surplus[:SHOWN_VALUES])
+        return [f"{name} holds the values {shown}{more}, which `labels` does not declare; declare or remap them."]
+    return [] if set(values) - {0} else [f"{name} holds no labelled voxel; leave the case out."]
+
+
+def _hashes_of_suspects(cases: list[Case], recorded: Mapping[str, str], memory: FileMemory | None) -> dict[str, str]:
+    """SHA-256 of the images whose size, and so perhaps whose contents, another image has."""
+    by_size: dict[int, set[str]] = defaultdict(set)
+    for image in {image for case in cases for image in _images(case)}:
+        by_size[Path(image).stat().st_size].add(image)
+    suspects = [image for images in by_size.values() if len(images) > 1 for image in images if image not in recorded]
+    bar = tqdm(suspects, desc="comparing images", unit="file", disable=not suspects)
+    return {image: sha256_of(image, memory) for image in bar}
+
+
+def _compare_hashes(sections: Sections, recorded: Mapping[str, str], folder: Path) -> list[Problem]:
+    problems = []
+    for section, case in tqdm(list(_all(sections)), desc="comparing SHA-256", unit="case"):
+        for file in case_files(case):
+            if Path(file).is_file() and file in recorded and sha256_of(file) != recorded[file]:
+                text = f"{_shown(file, folder)} has changed since it was prepared (SHA-256 differs); prepare it again."
+                problems.append(_problem(section, case, text))
+    return problems

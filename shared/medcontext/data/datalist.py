@@ -6,15 +6,16 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["data_hash", "list_images", "load_cases", "load_datalist"]
+__all__ = ["Case", "case_files", "case_name", "data_hash", "list_images", "load_cases", "load_datalist"]
 
-Case = dict[str, str]
+Case = dict[str, Any]
+"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` where there is one."""
 
 
 def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
@@ -44,14 +45,18 @@ def load_cases(
     num_folds: int = 5,
     num_validation: int = 0,
     train_fraction: float = 1.0,
+    train_cases: int | None = None,
     seed: int = 0,
 ) -> list[Case]:
     """The cases of one section of a dataset file, with absolute paths.
 
     The test cases are those that the file lists. The validation cases are, in this order of precedence: the given fold
     of a seeded ``num_folds``-fold split of all but the test cases; those that the file lists; ``num_validation`` of the
-    training cases, drawn with the seed. The training cases are the rest, of which ``train_fraction`` keeps a seeded
-    subset; a smaller fraction is always contained in a larger one.
+    training cases, drawn with the seed. The training cases are the rest, of which ``train_fraction`` or ``train_cases``
+    keeps a seeded subset; a smaller one is always contained in a larger one.
+
+    Where the file names a ``patient`` for each case, all draws are of patients, who are never divided: the numbers
+    below then count patients.
 
     Args:
         datalist: path of the ``dataset.json``.
@@ -60,6 +65,7 @@ def load_cases(
         num_folds: number of folds, 2 or more.
         num_validation: training cases to hold out where the file lists no validation cases and ``fold`` is ``None``.
         train_fraction: share of the training cases to keep, above 0 and up to 1; at least one case is kept.
+        train_cases: number of training cases to keep instead of a share, or ``None``.
         seed: of the split.
 
     Raises:
@@ -68,8 +74,7 @@ def load_cases(
     """
     if section not in ("training", "validation", "test"):
         raise ValueError(f"section must be 'training', 'validation' or 'test', got {section!r}.")
-    if not 0 < train_fraction <= 1:
-        raise ValueError(f"train_fraction must be above 0 and at most 1, got {train_fraction}.")
+    _check_subset(train_fraction, train_cases)
     content = load_datalist(datalist)
     folder = Path(datalist).absolute().parent
     listed = {
@@ -86,9 +91,7 @@ def load_cases(
         training, validation = _hold_out(listed["training"], num_validation, order)
     if section == "validation":
         return validation
-    keep = max(1, math.ceil(train_fraction * len(training) - 1e-9))
-    chosen = sorted(np.random.default_rng(seed + 1).permutation(len(training))[:keep])
-    return [training[i] for i in chosen]
+    return _subset(training, train_fraction, train_cases, np.random.default_rng(seed + 1))
 
 
 def list_images(source: str | os.PathLike[str]) -> list[Case]:
@@ -115,7 +118,7 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
             f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, or a dataset.json "
             "with test cases as --dataset_dir."
         )
-    names = [Path(case["image"]).name.split(".nii")[0] for case in cases]
+    names = [case_name(case) for case in cases]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
@@ -126,27 +129,85 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
 
 def _absolute(case: dict[str, Any] | str, folder: Path) -> Case:
     files = {"image": case} if isinstance(case, str) else case
-    return {key: str(folder / value) if key in ("image", "label") else value for key, value in files.items()}
+    if not isinstance(files, dict) or not all(_is_path(files.get(key)) for key in ("image", *files.keys() & {"label"})):
+        raise ValueError(f"A case must give paths under 'image' and 'label' (several channels: a list), got {case!r}.")
+    return {key: _join(folder, value) if key in ("image", "label") else value for key, value in files.items()}
+
+
+def _is_path(value: Any) -> bool:
+    return bool(value) and all(isinstance(path, str) for path in (value if isinstance(value, list) else [value]))
+
+
+def _join(folder: Path, value: str | Sequence[str]) -> str | list[str]:
+    return str(folder / value) if isinstance(value, str) else [str(folder / path) for path in value]
+
+
+def case_files(case: Mapping[str, Any]) -> list[str]:
+    """Paths of a case's image, one or one for each channel, and of its label if it has one."""
+    image = case["image"]
+    files = [image] if isinstance(image, str) else list(image)
+    return [*files, case["label"]] if "label" in case else files
+
+
+def case_name(case: Mapping[str, Any]) -> str:
+    """Name of a case: that of its image's (first) file, without the ending."""
+    return Path(case_files(case)[0]).name.split(".nii")[0]
+
+
+def _check_subset(train_fraction: float, train_cases: int | None) -> None:
+    if not 0 < train_fraction <= 1:
+        raise ValueError(f"train_fraction must be above 0 and at most 1, got {train_fraction}.")
+    if train_cases is None:
+        return
+    if isinstance(train_cases, bool) or not isinstance(train_cases, int) or train_cases < 1:
+        raise ValueError(f"train_cases must be a whole number, 1 or more, or null for all, got {train_cases!r}.")
+    if train_fraction < 1:
+        raise ValueError(
+            f"train_cases {train_cases} and train_fraction {train_fraction} both choose the training cases; give one."
+        )
+
+
+def _subset(cases: list[Case], fraction: float, number: int | None, order: np.random.Generator) -> list[Case]:
+    patients = _patients(cases)
+    keep = max(1, math.ceil(fraction * len(patients) - 1e-9)) if number is None else number
+    if keep > len(patients) and number is not None:
+        raise ValueError(f"train_cases must be at most {len(patients)}, all that there are to train on, got {number}.")
+    return _split(cases, patients, order.permutation(len(patients))[:keep])[1]
+
+
+def _patients(cases: list[Case]) -> list[Hashable]:
+    """The patients in the order of their first cases; a case that names none is its own."""
+    return list(dict.fromkeys(_patient(case, i) for i, case in enumerate(cases)))
+
+
+def _patient(case: Case, at: int) -> Hashable:
+    return str(case["patient"]) if "patient" in case else at
 
 
 def _fold(cases: list[Case], fold: int, num_folds: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
-    if not 2 <= num_folds <= len(cases) or not 0 <= fold < num_folds:
+    patients = _patients(cases)
+    if not 2 <= num_folds <= len(patients) or not 0 <= fold < num_folds:
         raise ValueError(
-            f"fold must be within 0..{num_folds - 1} and num_folds within 2..{len(cases)}, got fold {fold}."
+            f"fold must be within 0..{num_folds - 1} and num_folds within 2..{len(patients)}, got fold {fold}."
         )
-    chosen = set(order.permutation(len(cases))[fold::num_folds].tolist())
-    return _split(cases, chosen)
+    return _split(cases, patients, order.permutation(len(patients))[fold::num_folds])
 
 
 def _hold_out(cases: list[Case], count: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
-    if not 0 <= count < max(len(cases), 1):
-        raise ValueError(f"{count} validation cases cannot be held out of {len(cases)} training cases; hold out fewer.")
-    return _split(cases, set(order.permutation(len(cases))[:count].tolist()))
+    patients = _patients(cases)
+    if not 0 <= count < max(len(patients), 1):
+        raise ValueError(
+            f"{count} validation cases cannot be held out of {len(patients)} training cases; hold out fewer."
+        )
+    return _split(cases, patients, order.permutation(len(patients))[:count])
 
 
-def _split(cases: list[Case], chosen: set[int]) -> tuple[list[Case], list[Case]]:
-    rest = [case for i, case in enumerate(cases) if i not in chosen]
-    return rest, [cases[i] for i in sorted(chosen)]
+def _split(cases: list[Case], patients: list[Hashable], places: Iterable[int]) -> tuple[list[Case], list[Case]]:
+    """The cases of the patients at other places, and those of the patients at the given ones."""
+    chosen = {patients[place] for place in places}
+    held = [_patient(case, i) in chosen for i, case in enumerate(cases)]
+    rest = [case for case, is_held in zip(cases, held, strict=True) if not is_held]
+    return rest, [case for case, is_held in zip(cases, held, strict=True) if is_held]
 
 
 def data_hash(*sections: Sequence[Case]) -> str:
@@ -155,8 +216,6 @@ def data_hash(*sections: Sequence[Case]) -> str:
     for cases in sections:
         digest.update(b"section")
         for case in cases:
-            for key in ("image", "label"):
-                if key in case:
-                    path = Path(case[key])
-                    digest.update(f"{path.name}:{path.stat().st_size};".encode())
+            for path in map(Path, case_files(case)):
+                digest.update(f"{path.name}:{path.stat().st_size};".encode())
     return digest.hexdigest()[:12]

@@ -75,6 +75,9 @@ def prepare_dataset(
         raise ValueError(
             f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}; write other dataset.json by hand."
         )
+    for name, value in {"link": link, "allow_missing": allow_missing, "download": download}.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}.")
     if download and dataset != "brats":
         raise ValueError(f"download works for brats alone; {dataset} needs a registration: get it and give its path.")
     source, output_dir = Path(source), Path(output_dir)

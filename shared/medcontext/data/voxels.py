@@ -1,0 +1,75 @@
+"""What has to be read from the voxels of a file, once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from medcontext.data.file_memory import FileMemory
+
+__all__ = ["read_voxels"]
+
+THREADS = 4  # decompression lets other threads run; more would hold more volumes in memory
+MOST_VALUES = 300  # of a label map; an image taken for one has thousands
+
+
+def read_voxels(files: Sequence[str], fact: str, memory: FileMemory | None, *, again: bool = False) -> dict[str, Any]:
+    """Read volumes whole, those that the memory knows excepted.
+
+    Args:
+        files: NIfTI files.
+        fact: ``"values"``, the different values in ascending order, no more than 300 of them, or ``"not_finite"``, the
+            number of voxels that are NaN or infinite.
+        memory: keeps the facts.
+        again: read those too that the memory knows.
+
+    Returns:
+        The fact by file; for a file that cannot be read, the exception.
+    """
+    known = {} if memory is None or again else {file: memory.recall(file, fact) for file in files}
+    found = {file: value for file, value in known.items() if value is not None}
+    unknown = [file for file in dict.fromkeys(files) if file not in found]
+    for file, value in _read_all(unknown, fact):
+        found[file] = value
+        if memory is not None and not isinstance(value, Exception):
+            memory.remember(file, fact, value)
+    return found
+
+
+def _read_all(files: list[str], fact: str) -> Iterator[tuple[str, Any]]:
+    read = {"values": _values, "not_finite": _not_finite}[fact]
+
+    def attempt(file: str) -> Any:
+        try:
+            return read(nib.load(file).dataobj)
+        except Exception as error:
+            return error
+
+    subject = "labels" if fact == "values" else "images"
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        tqdm(total=len(files), desc=f"checking {subject}", unit="file", disable=not files) as bar,
+    ):
+        for file, value in zip(files, pool.map(attempt, files), strict=True):
+            bar.update()
+            yield file, value
+
+
+def _values(proxy: Any) -> list[float | None]:
+    """Different values of a label map, as precise as training has them; None for NaN, which JSON cannot hold."""
+    stored = pd.unique(np.asarray(proxy.get_unscaled()).ravel(order="K"))
+    values = np.unique((stored.astype(float) * proxy.slope + proxy.inter).astype(np.float32))[:MOST_VALUES]
+    return [None if not np.isfinite(value) else float(value) for value in values]
+
+
+def _not_finite(proxy: Any) -> int:
+    stored = np.asarray(proxy.get_unscaled())
+    if not np.isfinite([proxy.slope, proxy.inter]).all():
+        return int(stored.size)
+    return int(stored.size - np.count_nonzero(np.isfinite(stored)))
