@@ -81,6 +81,16 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert not any(re.search(r"img\d{4}", (shared / name).read_text()) for name in ("metrics.csv", "report.html"))
     assert "img0" in (folder / "evaluation" / "report.html").read_text()
 
+    logged = {tag.value: one.dataset for one in found.inputs.dataset_inputs for tag in one.tags}
+    assert {section: json.loads(data.profile)["num_cases"] for section, data in logged.items()} == {
+        "training": 3,
+        "validation": 1,
+        "test": 2,
+    }
+    listed = read_json(Path(client.download_artifacts(found.info.run_id, "cases/training.json")))
+    assert listed["hash"] == logged["training"].digest
+    assert all(re.fullmatch("[0-9a-f]{12}", name) for name in listed["cases"])
+
     assert found.info.status == "FINISHED"
     tags = {key: value for key, value in found.data.tags.items() if key.startswith("medcontext.")}
     assert tags.pop("medcontext.data_hash")
@@ -485,6 +495,10 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"organ_dropout": {"shape": "blob"}}, "shape must be .*'blob'"),
         ({"organ_dropout": {"prob": 1.5}}, "prob must .*1.5"),
         ({"train_fraction": 0.0}, "train_fraction must be above 0"),
+        ({"train_cases": 4}, "train_cases must be at most 3, all that there are to train on, got 4"),
+        ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose"),
+        ({"labels": {"livver": 6}}, "labels names 'livver', which dataset.json does not have; did you mean 'liver'"),
+        ({"labels": {"liver": 1}}, "labels gives 'liver' the id 1, but the files of .*dataset.json have 6; use that"),
         ({"train_fraction": 1.5}, r"train_fraction must be a number within \[0, 1\], got 1.5"),
         ({"max_epochs": 0}, "max_epochs must be a whole number, 1 or more, got 0"),
         ({"batch_size": "two"}, "batch_size must be a whole number, 1 or more, got 'two'"),

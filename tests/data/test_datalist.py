@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medcontext.data import case_files, case_name, data_hash, list_images, load_cases
+from medcontext.data import case_files, case_name, data_hash, describe_cases, list_images, load_cases
 
 
 @pytest.fixture
@@ -200,6 +200,15 @@ def test_hash_changes_with_cases_sections_and_contents(tmp_path: Path) -> None:
     before = data_hash(cases)
     (tmp_path / "1.nii").write_bytes(b"longer")
     assert data_hash(cases) != before
+
+
+def test_cases_are_described_by_hashes_unless_names_are_wanted(tmp_path: Path) -> None:
+    (tmp_path / "img1.nii.gz").touch()
+    cases = [{"image": str(tmp_path / "img1.nii.gz")}]
+    named = describe_cases({"training": cases, "validation": []}, names=True)
+    assert named == {"training": {"hash": data_hash(cases), "cases": ["img1"]}}
+    # printf img1 | sha256sum
+    assert describe_cases({"test": cases})["test"]["cases"] == ["d7bdd545f09d"]
 
 
 def test_images_to_predict(datalist: Path, tmp_path: Path) -> None:

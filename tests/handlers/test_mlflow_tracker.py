@@ -153,6 +153,27 @@ def test_a_damaged_run_file_stops_nothing(uri: str, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "mlflow_run.json").read_text())["run_name"] == "one"
 
 
+def test_cases_are_the_inputs_of_the_run(uri: str, tmp_path: Path) -> None:
+    cases = {"training": {"hash": "abc", "cases": ["a", "b"]}, "validation": {"hash": "def", "cases": ["c"]}}
+    trainer(train_handlers=[tracker(uri, tmp_path, dataset="btcv", cases=cases)]).run()
+    trainer(train_handlers=[tracker(uri, tmp_path, dataset="btcv", cases=cases)]).run()  # resumed
+    engine = evaluator()
+    tracker(uri, tmp_path, dataset="btcv", cases={"test": {"hash": "ghi", "cases": ["d"]}}).attach(engine)
+    engine.run()
+    (run,) = runs(uri)
+    inputs = {found.tags[0].value: found.dataset for found in run.inputs.dataset_inputs}
+    assert len(run.inputs.dataset_inputs) == 3
+    assert {section: data.digest for section, data in inputs.items()} == {
+        "training": "abc",
+        "validation": "def",
+        "test": "ghi",
+    }
+    assert {data.name for data in inputs.values()} == {"btcv"}
+    folder = Path(mlflow.MlflowClient(uri).download_artifacts(run.info.run_id, "cases"))
+    assert json.loads((folder / "training.json").read_text()) == cases["training"]
+    assert {path.name for path in folder.iterdir()} == {"training.json", "validation.json", "test.json"}
+
+
 def test_files_are_uploaded(uri: str, tmp_path: Path) -> None:
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "metrics.csv").write_text("case,dice\n")

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from medcontext.data.caching import cached_dataset
 from medcontext.data.check import Problem, check_cases, check_dataset, problems_table
-from medcontext.data.datalist import case_files, case_name, data_hash, list_images, load_cases, load_datalist
+from medcontext.data.datalist import (
+    case_files,
+    case_name,
+    data_hash,
+    describe_cases,
+    list_images,
+    load_cases,
+    load_datalist,
+)
 from medcontext.data.datasets import ACDC_LABELS, BRATS_LABELS, BTCV_LABELS, load_split
 from medcontext.data.label_mapping import label_mapping, label_names, named_labels
 from medcontext.data.phantom_btcv import Phantom, make_btcv_phantom
@@ -22,6 +30,7 @@ __all__ = [
     "check_cases",
     "check_dataset",
     "data_hash",
+    "describe_cases",
     "label_mapping",
     "label_names",
     "list_images",

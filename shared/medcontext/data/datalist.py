@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Case", "case_files", "case_name", "data_hash", "list_images", "load_cases", "load_datalist"]
+__all__ = [
+    "Case",
+    "case_files",
+    "case_name",
+    "data_hash",
+    "describe_cases",
+    "list_images",
+    "load_cases",
+    "load_datalist",
+]
 
 Case = dict[str, Any]
 """``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` where there is one."""
@@ -219,3 +228,25 @@ def data_hash(*sections: Sequence[Case]) -> str:
             for path in map(Path, case_files(case)):
                 digest.update(f"{path.name}:{path.stat().st_size};".encode())
     return digest.hexdigest()[:12]
+
+
+def describe_cases(sections: Mapping[str, Sequence[Case]], *, names: bool = False) -> dict[str, dict[str, Any]]:
+    """What identifies the cases of a run, section by section, to be logged beside it.
+
+    Args:
+        sections: cases by section name; empty sections are left out.
+        names: name the cases, instead of twelve digits of the SHA-256 of each name.
+
+    Returns:
+        For each section ``hash``, as :func:`data_hash` gives it, and the list ``cases``.
+    """
+    return {
+        section: {"hash": data_hash(cases), "cases": [_log_name(case, names) for case in cases]}
+        for section, cases in sections.items()
+        if cases
+    }
+
+
+def _log_name(case: Case, plain: bool) -> str:
+    name = case_name(case)
+    return name if plain else hashlib.sha256(name.encode()).hexdigest()[:12]

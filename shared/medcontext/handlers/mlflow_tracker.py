@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
-from mlflow.entities import LifecycleStage, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from monai.handlers import MLFlowHandler
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
@@ -47,6 +48,9 @@ class MLflowTracker(MLFlowHandler):
         tags: tags of the run.
         params: parameters of the run; those already logged are left alone.
         artifacts: a file or folder to upload when the engine is done.
+        dataset: name of the data, under which the cases are logged as the run's inputs.
+        cases: by section, as :func:`medcontext.data.describe_cases` gives them: their hash becomes a dataset input of
+            the run, their list the file ``cases/<section>.json``.
         validator: engine whose metrics are logged along with the trainer's.
         join: join the run named beside the checkpoints, if there is one; a new training must not.
     """
@@ -61,6 +65,8 @@ class MLflowTracker(MLFlowHandler):
         tags: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         artifacts: str | None = None,
+        dataset: str = "cases",
+        cases: Mapping[str, Mapping[str, Any]] | None = None,
         validator: Engine | None = None,
         join: bool = True,
     ) -> None:
@@ -73,6 +79,8 @@ class MLflowTracker(MLFlowHandler):
         self.run_file = Path(ckpt_dir) / RUN_FILE
         self.tags = {name: str(value) for name, value in (tags or {}).items()}
         self.params = {name: str(value)[:500] for name, value in (params or {}).items()}
+        self.dataset = dataset
+        self.cases = dict(cases or {})
         self.validator = validator
         self.join = join
         self.step = 0
@@ -108,6 +116,15 @@ class MLflowTracker(MLFlowHandler):
         tags = [RunTag(name, value) for name, value in self.tags.items() if name not in known.tags]
         for i in range(0, max(len(params), 1), 100):
             self.client.log_batch(run_id, params=params[i : i + 100], tags=tags if i == 0 else [])
+        self._log_cases(run_id)
+
+    def _log_cases(self, run_id: str) -> None:
+        for section, content in self.cases.items():
+            profile = json.dumps({"num_cases": len(content["cases"])})
+            data = Dataset(self.dataset, content["hash"], "local", json.dumps({"uri": self.dataset}), profile=profile)
+            context = InputTag(MLFLOW_DATASET_CONTEXT, section)
+            self.client.log_inputs(run_id, [DatasetInput(data, [context])])
+            self.client.log_dict(run_id, dict(content), f"cases/{section}.json")
 
     def _known_run(self) -> Any:
         if not self.run_file.is_file():
