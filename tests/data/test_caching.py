@@ -38,7 +38,9 @@ def case(tmp_path: Path) -> dict[str, str]:
 
 def dataset(case: dict[str, str], tmp_path: Path, top: float = 1.0, **arguments: Any) -> Any:
     scale = ScaleIntensityRanged("image", 0, 63, 0, top)
-    transform = Compose([LoadImaged("image"), scale, Counted(tmp_path / "log"), RandShiftIntensityd("image", 0.5, prob=1.0)])
+    transform = Compose(
+        [LoadImaged("image"), scale, Counted(tmp_path / "log"), RandShiftIntensityd("image", 0.5, prob=1.0)]
+    )
     return cached_dataset([case], transform, progress=False, **arguments)
 
 
