@@ -548,6 +548,31 @@ def test_images_and_labels_of_different_shape(home: Path, tmp_path_factory: pyte
         train("medcontext_unetr", home, dataset_dir=str(spoiled))
 
 
+def test_mapped_labels_are_checked_by_the_ids_in_the_files(home: Path) -> None:
+    mapping = {"_target_": "MapLabelValued", "keys": "label"}
+    for place, name in enumerate(("orig_labels", "target_labels")):
+        mapping[name] = f"$medcontext.data.label_mapping(@datalist, @labels)[{place}]"
+    folder = train("medcontext_unetr", home, max_epochs=1, labels={"liver": 1, "spleen": 2}, augmentation=mapping)
+    assert (folder / "models" / "model.pt").is_file()
+    with pytest.raises(SystemExit, match="labels names 'lever', .*did you mean 'liver'"):
+        train("medcontext_unetr", home, run_name="b", labels={"lever": 1}, augmentation=mapping)
+
+
+def test_all_problems_are_shown_in_a_table(
+    home: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoiled = tmp_path_factory.mktemp("spoiled") / "btcv"
+    shutil.copytree(home / "data" / "btcv", spoiled)
+    for label in (spoiled / "Training" / "label").iterdir():
+        label.unlink()
+    with pytest.raises(SystemExit, match=r"label\d+.nii.gz is missing\. \| .*label\d+.nii.gz is missing"):
+        train("medcontext_unetr", home, dataset_dir=str(spoiled))
+    table = [line.split() for line in capsys.readouterr().err.splitlines() if "is missing." in line]
+    assert [row[:2] for row in table if row[0] == "img0005"] in ([["img0005", "training"]], [["img0005", "validation"]])
+    assert len(table) == 4  # the cases that training uses
+    assert not (home / "mlruns.db").exists()
+
+
 def test_a_run_is_never_written_over(home: Path) -> None:
     folder = train("medcontext_unetr", home)
     before = weights(folder)

@@ -177,6 +177,8 @@ def test_cases_that_leak_under_another_name(case: Case, tmp_path: Path) -> None:
         (found,) = check_cases({"training": [case], "test": [leak]}, in_channels=1, labels=LABELS)
         assert (found.case, found.section) == (name, "test")
         assert re.search(message, str(found))
+        (found,) = check_cases({"training": [leak], "test": [case]}, in_channels=1, labels=LABELS)
+        assert (found.case, found.section) == ("img", "test")
 
 
 def test_patients_in_two_sections(case: Case, tmp_path: Path) -> None:

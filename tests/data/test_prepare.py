@@ -19,8 +19,10 @@ import pytest
 import downloads
 from downloads import MAKERS, tarred, volume, zipped
 from medcontext.data import load_cases, load_split, placing
+from medcontext.data.file_memory import FileMemory
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
+from medcontext.data.sources import open_source
 
 Make = Callable[[Path], Path]
 
@@ -273,6 +275,12 @@ def test_outputs_that_hold_something_else(btcv: Path, tmp_path: Path) -> None:
         prepare_dataset("btcv", btcv, tmp_path / "out")
 
 
+def test_outputs_with_a_damaged_dataset_json(btcv: Path, tmp_path: Path) -> None:
+    (tmp_path / "dataset.json").write_text("{")
+    with pytest.raises(ValueError, match="dataset.json is not valid JSON"):
+        prepare_dataset("btcv", btcv, tmp_path)
+
+
 def test_prepared_phantoms_stay_phantoms(tmp_path: Path) -> None:
     write_phantoms(tmp_path / "cohort", num_cases=3, size=(32, 32, 32), progress=False)
     content = read(prepare_dataset("btcv", tmp_path / "cohort", tmp_path / "out", allow_missing=True))
@@ -342,6 +350,17 @@ def test_a_full_disk_leaves_nothing_half_written(btcv: Path, tmp_path: Path, mon
     prepare_dataset("btcv", btcv, tmp_path)
     assert len(visible(tmp_path)) == 61
     assert kept.items() <= stamps(tmp_path).items()
+
+
+def test_sources_that_are_still_being_written(own_btcv: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with open_source(own_btcv) as source:
+        name = "RawData/Training/img/img0005.nii.gz"
+        with (own_btcv / name).open("ab") as stream:
+            stream.write(b"more")
+        with pytest.raises(ValueError, match="img0005.nii.gz in .* changed while it was read; call again"):
+            placing.place_files(source, {"a.nii.gz": name}, tmp_path / "out", FileMemory(tmp_path / "memory"))
+    assert visible(tmp_path / "out") == set()
 
 
 def test_too_little_room_is_told_beforehand(btcv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,7 @@ def place_files(
 
     Raises:
         OSError: when a file cannot be written; what is done is kept.
-        ValueError: when the source is damaged.
+        ValueError: when the source is damaged, or still being written.
     """
     order = {name: at for at, name in enumerate(source.files)}
     ordered = sorted(plan, key=lambda path: order[plan[path]])
@@ -65,9 +65,7 @@ def _origin(file: SourceFile, link: bool) -> str:
 
 
 def _is_placed(file: SourceFile, target: Path, memory: FileMemory, link: bool) -> bool:
-    if not target.is_file() or target.is_symlink() != link:
-        return False
-    return memory.recall(target, "source") == _origin(file, link)
+    return target.is_file() and memory.recall(target, "source") == _origin(file, link)
 
 
 def _require_space(folder: Path, needed: int) -> None:
@@ -100,5 +98,5 @@ def _copy(source: Source, file: SourceFile, part: Path) -> str:
             digest.update(block)
             size += copy.write(block)
     if size != file.size:
-        raise ValueError(f"{source.path} is damaged: {file.name} ends early; download it again.")
+        raise ValueError(f"{file.name} in {source.path} changed while it was read; call again when it is complete.")
     return digest.hexdigest()

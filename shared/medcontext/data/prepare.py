@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 import medcontext
 from medcontext.data import acdc, brats, btcv
+from medcontext.data.datalist import load_datalist
 from medcontext.data.datasets import load_split
 from medcontext.data.file_memory import FileMemory
 from medcontext.data.layouts import Edition, FoundCases, expected_files, find_cases
@@ -119,7 +120,7 @@ def _refuse_output_in(source: Path, output: Path) -> None:
 def _start(output: Path, edition: Edition) -> Path:
     """Make the output folder, and take away a ``dataset.json`` that is about to be out of date."""
     datalist = output / "dataset.json"
-    present = json.loads(datalist.read_text(encoding="utf-8")) if datalist.is_file() else {}
+    present = load_datalist(datalist) if datalist.is_file() else {}
     if (output / MARKER).exists() or ("phantom" in present and "prepared" not in present):
         raise ValueError(
             f"{output} holds generated phantoms; give another folder, so that nobody takes them for patients."
