@@ -39,7 +39,18 @@ ALLOWED: Allowances = {
     },
     "configs/inference.json": {"network_def": EVERY, **GEOMETRY},
     "configs/btcv.json": GEOMETRY,
-    "configs/phantom.json": {"network_def": EVERY, "spacing": EVERY, "roi_size": (SWIN,)},
+    "configs/phantom.json": {
+        **dict.fromkeys(("network_def", "spacing", "roi_size"), EVERY),
+        "organ_dropout#cell_size": DEPTH_FIRST,
+    },
+    "configs/acdc.json": {
+        **dict.fromkeys(("network_def", "roi_size"), EVERY),
+        **dict.fromkeys(("orientation", "spacing", "max_epochs", "val_interval", "organ_dropout"), DEPTH_FIRST),
+    },
+    "configs/brats.json": {
+        "network_def": EVERY,
+        **dict.fromkeys(("orientation", "max_epochs", "val_interval"), DEPTH_FIRST),
+    },
     "configs/small_gpu.json": {"num_samples": EVERY},
     "configs/paper.json": {
         "masking#patch_size": EVERY,

@@ -23,7 +23,8 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from torch import nn
 
-from medcontext.data import check_dataset, label_names, load_datalist, named_labels, problems_table
+from medcontext.data import check_dataset, label_names, load_datalist, problems_table
+from medcontext.data.label_mapping import map_labels
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_tracker import RUN_FILE
@@ -413,11 +414,11 @@ def _check_data(parser: Any) -> None:
 
 
 def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
-    """What the label maps may hold: what ``dataset.json`` names if it is mapped, else what the configuration names.
+    """What the label maps may hold: the ids that ``dataset.json`` names, else those of the configuration.
 
     Raises:
-        ValueError: When the configuration names a label that the dataset does not have, or has under another id that
-            is not mapped, or has more labels than the network channels.
+        ValueError: When the configuration names a label that the dataset does not have, reports one that it does not
+            train, or has more labels than the network channels.
     """
     labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
     ids = {f"{name} {i}": i for name, some in label_ids(labels).items() for i in some}
@@ -427,17 +428,14 @@ def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
             f"labels go up to {highest} but out_channels is {out_channels}; "
             f"it must be at least {highest + 1}, background included."
         )
-    names = label_names(load_datalist(datalist))
-    own = named_labels(names, labels)
-    if names and re.search(r"\blabel_mapping\(", json.dumps(parser.get(), default=str)):
-        return {name: i for i, name in names.items() if i}
-    for i, name in names.items():
-        if own.get(name, i) != i:
+    for name, some in label_ids(parser.get_parsed_content("reported")).items():
+        if not set(some) <= set(ids.values()):
             raise ValueError(
-                f"labels gives {name!r} the id {own[name]}, but the files of {datalist} have {i}; use that, or map the "
-                "labels by medcontext.data.label_mapping."
+                f"reported asks for {name!r} = {some}, but labels has the ids {sorted(ids.values())} only."
             )
-    return ids
+    names = label_names(load_datalist(datalist))
+    map_labels(names, labels)
+    return {name: i for i, name in names.items() if i} or ids
 
 
 def _check_run_folder(parser: Any) -> None:

@@ -38,9 +38,12 @@ from bundle_runs import (
     workflow_for,
 )
 from medcontext import cli
+from medcontext.data import BTCV_LABELS
 from medcontext.handlers import TeacherUpdate
 
 SCHEMA = ROOT.parent / "shared" / "reference" / "meta_schema_20240725.json"
+BTCV_IDS = {name: index for index, name in BTCV_LABELS.items()}
+SYNAPSE = ["spleen", "right_kidney", "left_kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"]
 ENTRIES = {"imports", "run", "training", "evaluating", "inferring", "initialize", "finalize"}
 
 
@@ -69,7 +72,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
 
     run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
     table = pd.read_csv(folder / "evaluation" / "metrics.csv")
-    assert len(table) == 2 * 13
+    assert len(table) == 2 * len(SYNAPSE)
     assert read_json(folder / "evaluation" / "summary.json")
     assert (folder / "evaluation" / "report.html").is_file()
     assert list((folder / "evaluation").rglob("*.png"))
@@ -104,11 +107,10 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         "medcontext.seed": "0",
         "medcontext.steps": "4",
     }
-    labels = workflow_for(bundle, "train").parser.get_parsed_content("labels")
     expected = {"train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency"}
     expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds"}
-    expected |= {"val_mean_dice", "test_mean_dice"} | {f"val_dice_{label}" for label in labels}
-    expected |= {f"test_dice_{label}" for label in labels}
+    expected |= {"val_mean_dice", "test_mean_dice"} | {f"val_dice_{label}" for label in SYNAPSE}
+    expected |= {f"test_dice_{label}" for label in SYNAPSE}
     assert expected <= found.data.metrics.keys()
     assert found.data.params["max_epochs"] == "2"
     assert found.data.params["context_weight"] == "1.0"
@@ -498,7 +500,11 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"train_cases": 4}, "train_cases must be at most 3, all that there are to train on, got 4"),
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose"),
         ({"labels": {"livver": 6}}, "labels names 'livver', which dataset.json does not have; did you mean 'liver'"),
-        ({"labels": {"liver": 1}}, "labels gives 'liver' the id 1, but the files of .*dataset.json have 6; use that"),
+        ({"organs": 12}, "organs must be 13, or 8 for those that are reported for Synapse, got 12"),
+        (
+            {"reported": {"hand": [14]}},
+            r"reported asks for 'hand' = \(14,\), but labels has the ids \[1, 2, .* 13\] only",
+        ),
         ({"train_fraction": 1.5}, r"train_fraction must be a number within \[0, 1\], got 1.5"),
         ({"max_epochs": 0}, "max_epochs must be a whole number, 1 or more, got 0"),
         ({"batch_size": "two"}, "batch_size must be a whole number, 1 or more, got 'two'"),
@@ -524,7 +530,6 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"spacing": [1.0]}, "roi_size .* and spacing .* must have one number for each axis"),
         ({"context_weight": "much"}, "context_weight must be 0 or more, got 'much'"),
         ({"ckpt_path": "pretrained.pt"}, "Nothing in the configuration uses 'ckpt_path'"),
-        ({"labels": {"liver": 6}}, ".*label0005.nii.gz holds the values .* which `labels` does not declare"),
         ({"dataset_dir": "nowhere"}, "There is no dataset at nowhere .*medcontext prepare .*medcontext phantoms"),
         ({"resume": True}, "There is no checkpoint .*last.pt"),
     ],
@@ -548,14 +553,26 @@ def test_images_and_labels_of_different_shape(home: Path, tmp_path_factory: pyte
         train("medcontext_unetr", home, dataset_dir=str(spoiled))
 
 
-def test_mapped_labels_are_checked_by_the_ids_in_the_files(home: Path) -> None:
-    mapping = {"_target_": "MapLabelValued", "keys": "label"}
-    for place, name in enumerate(("orig_labels", "target_labels")):
-        mapping[name] = f"$medcontext.data.label_mapping(@datalist, @labels)[{place}]"
-    folder = train("medcontext_unetr", home, max_epochs=1, labels={"liver": 1, "spleen": 2}, augmentation=mapping)
-    assert (folder / "models" / "model.pt").is_file()
-    with pytest.raises(SystemExit, match="labels names 'lever', .*did you mean 'liver'"):
-        train("medcontext_unetr", home, run_name="b", labels={"lever": 1}, augmentation=mapping)
+@pytest.mark.parametrize(
+    ("choice", "reported", "channels"),
+    [({"labels": {"liver": 1, "spleen": 2}}, ["liver", "spleen"], 3), ({"organs": 8}, SYNAPSE, 9), ({}, SYNAPSE, 14)],
+)
+def test_labels_are_learned_by_name_under_ids_of_their_own(
+    home: Path, choice: dict[str, Any], reported: list[str], channels: int
+) -> None:
+    folder = train(UNETR, home, max_epochs=1, **choice)
+    run(UNETR, "evaluating", "train", "evaluate", ckpt_dir=str(folder / "models"), **choice)
+    table = pd.read_csv(folder / "evaluation" / "metrics.csv")
+    assert sorted(table["label"].unique()) == sorted(reported)
+    workflow = workflow_for(UNETR, "train", **choice)
+    get = workflow.parser.get_parsed_content
+    assert get("out_channels") == channels
+    case = get("cases#training")[0]
+    stored = np.asarray(nib.load(case["label"]).dataobj)
+    volumes = {name: (stored == BTCV_IDS[name]).sum() for name in get("labels")}
+    learned = get("validate#preprocessing")(case)["label"]
+    assert learned.max() < channels
+    assert {name: int((learned == index).sum()) for name, index in get("labels").items()} == volumes
 
 
 def test_all_problems_are_shown_in_a_table(

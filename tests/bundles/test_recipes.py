@@ -67,19 +67,24 @@ def test_optimizer_schedule_and_loss(bundle: str, home: Path) -> None:
 
 @for_bundles()
 @pytest.mark.parametrize(
-    ("dataset", "amp", "weight", "ratio"),
-    [("btcv", True, 0.4, 0.4), ("acdc", True, 0.5, 0.4), ("brats", True, 0.5, 0.6), ("brats", False, 1.0, 0.6)],
+    ("dataset", "amp", "weight", "ratio", "patch"),
+    [
+        ("btcv", True, 0.4, 0.4, (2, 4, 4)),
+        ("acdc", True, 0.5, 0.4, (1, 4, 4)),
+        ("brats", True, 0.5, 0.6, (4, 4, 4)),
+        ("brats", False, 1.0, 0.6, (4, 4, 4)),
+    ],
 )
 def test_paper_follows_the_dataset(
-    bundle: str, home: Path, dataset: str, amp: bool, weight: float, ratio: float
+    bundle: str, home: Path, dataset: str, amp: bool, weight: float, ratio: float, patch: tuple[int, ...]
 ) -> None:
-    overrides = {"dataset": dataset, "dataset_dir": str(home / "data" / "btcv"), "amp": amp}
-    get = workflow_for(bundle, "train", "phantom", "paper", tiny=False, **overrides).parser.get_parsed_content
+    overrides = {"dataset_dir": str(home / "data" / "btcv"), "amp": amp}
+    get = workflow_for(bundle, "train", dataset, "paper", tiny=False, **overrides).parser.get_parsed_content
     masking = get("masking").dropout
     if bundle in DEPTH_FIRST:
         assert (get("consistency_weight"), masking.ratio) == (weight, ratio)
         assert (get("learning_rate"), get("warmup_fraction"), get("max_grad_norm")) == (1e-2, 0, 12)
-        assert (masking.patch_size, masking.tube_axis) == ((2, 4, 4), 0)  # S is the first axis of SPL
+        assert (masking.patch_size, masking.tube_axis) == (patch, 0)  # S is the first axis of SPL
     else:
         assert (get("consistency_weight"), masking.ratio) == (0.5, 0.6)
         assert (get("learning_rate"), get("warmup_fraction"), get("max_grad_norm")) == (1e-4, 0.01, None)

@@ -13,8 +13,8 @@ from medcontext.data.datalist import (
     load_cases,
     load_datalist,
 )
-from medcontext.data.datasets import ACDC_LABELS, BRATS_LABELS, BTCV_LABELS, load_split
-from medcontext.data.label_mapping import label_mapping, label_names, named_labels
+from medcontext.data.datasets import ACDC_LABELS, BRATS_LABELS, BTCV_LABELS, btcv_labels, load_split, synapse_organs
+from medcontext.data.label_mapping import label_mapping, label_names
 from medcontext.data.phantom_btcv import Phantom, make_btcv_phantom
 from medcontext.data.phantoms import write_phantoms
 
@@ -23,6 +23,7 @@ __all__ = [
     "BRATS_LABELS",
     "BTCV_LABELS",
     "Phantom",
+    "btcv_labels",
     "cached_dataset",
     "Problem",
     "case_files",
@@ -38,7 +39,7 @@ __all__ = [
     "load_datalist",
     "load_split",
     "make_btcv_phantom",
-    "named_labels",
     "problems_table",
+    "synapse_organs",
     "write_phantoms",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib import resources
+from typing import Any
 
-__all__ = ["ACDC_LABELS", "BRATS_LABELS", "BTCV_LABELS", "load_split"]
+__all__ = ["ACDC_LABELS", "BRATS_LABELS", "BTCV_LABELS", "btcv_labels", "load_split", "synapse_organs"]
 
 BTCV_LABELS: dict[int, str] = {
     0: "background",
@@ -48,6 +50,34 @@ def load_split(dataset: str) -> dict[str, list[str]]:
     """
     if dataset not in _SPLIT_NAMES:
         raise ValueError(f"dataset must be one of {sorted(_SPLIT_NAMES)}, got {dataset!r}.")
-    published = json.loads(resources.files(__package__).joinpath("splits.json").read_text(encoding="utf-8"))
-    split = published[_SPLIT_NAMES[dataset]]
+    split = _published(dataset)
     return {part: list(split.get(part, [])) for part in ("training", "validation", "test")}
+
+
+def _published(dataset: str) -> dict[str, Any]:
+    content = json.loads(resources.files(__package__).joinpath("splits.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = content[_SPLIT_NAMES[dataset]]
+    return found
+
+
+def btcv_labels(organs: int = 13) -> dict[str, int]:
+    """Names and ids of the organs that a network learns from BTCV.
+
+    Args:
+        organs: 13 for all, under BTCV's own ids; or 8 for those that are reported for Synapse, numbered from 1.
+
+    Raises:
+        ValueError: When ``organs`` is neither.
+    """
+    if organs == 13:
+        return {name: index for index, name in BTCV_LABELS.items() if index}
+    if organs != 8:
+        raise ValueError(f"organs must be 13, or 8 for those that are reported for Synapse, got {organs!r}.")
+    return {name: index for index, name in enumerate(synapse_organs(btcv_labels()), start=1)}
+
+
+def synapse_organs(labels: Mapping[str, int]) -> dict[str, int]:
+    """Those of the labels that are reported for Synapse: its eight organs; all labels where not all eight are there."""
+    reported = _published("btcv")["evaluated_labels"]
+    found = {name: index for name, index in labels.items() if name in reported}
+    return found if len(found) == len(reported) else dict(labels)
