@@ -321,6 +321,16 @@ def test_shape_size_and_intensity_vary_by_case(cases):
     assert (np.std(places, axis=0) > 0.8).all()
 
 
+def test_volumes_of_this_generator_stay_the_same():
+    """Other volumes call for another ``GENERATOR``, or finished cohorts would be taken for new ones."""
+    phantom = make_btcv_phantom(3, 33, (32, 36, 40), (4.5, 4.0, 5.0))
+    voxels = [43756, 159, 125, 119, 20, 33, 1302, 242, 126, 82, 24, 64, 14, 14]
+    np.testing.assert_allclose(np.bincount(phantom.label.ravel()), voxels, atol=2)
+    assert phantom.image.mean() == pytest.approx(-660.05, abs=0.02)
+    assert phantom.image.std() == pytest.approx(455.28, abs=0.02)
+    np.testing.assert_allclose(phantom.affine[:3, 3], [-63.75, -93.0, -232.5])
+
+
 def test_resolution_does_not_change_what_is_shown():
     """The body fills the field: relative organ volumes depend little on the number of voxels."""
     shares = [np.bincount(make_btcv_phantom(0, 5, (n, n, n)).label.ravel(), minlength=14)[1:] / n**3 for n in (40, 96)]

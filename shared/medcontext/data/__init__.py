@@ -15,7 +15,8 @@ from medcontext.data.datalist import (
 )
 from medcontext.data.datasets import ACDC_LABELS, BRATS_LABELS, BTCV_LABELS, btcv_labels, load_split, synapse_organs
 from medcontext.data.label_mapping import label_mapping, label_names
-from medcontext.data.phantom_btcv import Phantom, make_btcv_phantom
+from medcontext.data.phantom_btcv import make_btcv_phantom
+from medcontext.data.phantom_sketch import Phantom
 from medcontext.data.phantoms import write_phantoms
 
 __all__ = [

@@ -12,22 +12,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from medcontext.data.datasets import BTCV_LABELS
-from medcontext.data.phantom_canvas import (
+from medcontext.data.phantom_canvas import Canvas, Pose
+from medcontext.data.phantom_shapes import (
     Blend,
-    Canvas,
     Clip,
     Column,
     Cut,
     Ellipsoid,
     HalfSpace,
-    Points,
-    Pose,
     Repeat,
     Shape,
     Tube,
@@ -35,24 +32,15 @@ from medcontext.data.phantom_canvas import (
     Volume,
     rotation,
 )
+from medcontext.data.phantom_sketch import Phantom, Sketch, centred_affine
 
-__all__ = ["Phantom", "make_btcv_phantom"]
-
-LABEL = {name: index for index, name in BTCV_LABELS.items()}
+__all__ = ["make_btcv_phantom"]
 
 AIR, LUNG, GAS, FAT, FLUID = -1000.0, -840.0, -750.0, -100.0, 15.0
 
 CAVITY = Column((0, 3), (52, 33))
 RETROPERITONEUM = Column((3, -22), (17, 12))
 DIAPHRAGM = Blend(Ellipsoid((25, 3, 12), (31, 34, 50)), Ellipsoid((-25, 3, 10), (31, 34, 45)), 10)
-
-
-class Phantom(NamedTuple):
-    """One generated case in RAS: image (int16, HU), label (uint8), both (x, y, z), and the 4 × 4 affine in mm."""
-
-    image: npt.NDArray[np.int16]
-    label: npt.NDArray[np.uint8]
-    affine: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -72,40 +60,12 @@ class Tissue:
     bone: float
 
 
-class Sketch:
-    """A canvas with one case's tissues and its random variation, from which the organs are painted."""
+class AbdomenSketch(Sketch):
+    """A sketch with one case's tissues."""
 
     def __init__(self, canvas: Canvas, rng: np.random.Generator) -> None:
-        self.canvas = canvas
-        self.rng = rng
+        super().__init__(canvas, rng, BTCV_LABELS)
         self.tissue = Tissue(*(rng.uniform(*limits) for limits in ((90, 125), (150, 185), (48, 62), (230, 320))))
-
-    def vary(self, deviation: Vector | float, size: int = 3) -> npt.NDArray[np.float64]:
-        """Normal variation, cut off at two standard deviations."""
-        return self.rng.standard_normal(size).clip(-2, 2) * np.asarray(deviation)
-
-    def near(self, hu: float, deviation: float = 4.0) -> float:
-        """An attenuation a few HU beside the given one."""
-        return hu + float(self.vary(deviation, 1)[0])
-
-    def ellipsoid(
-        self, centre: Vector, radii: Vector, angles: Vector = (0, 0, 0), shift: Vector = (0, 0, 0)
-    ) -> Ellipsoid:
-        """An ellipsoid of the case's own place, size and pose, moved by ``shift``."""
-        moved = np.asarray(centre) + shift + self.vary(0.8)
-        grown = np.asarray(radii) * (1 + self.vary(0.04) + self.vary(0.04, 1))
-        return Ellipsoid(moved, grown, np.asarray(angles) + self.vary(4))
-
-    def tube(self, points: Points, radii: Vector | float, shift: Vector = (0, 0, 0), wander: float = 0.7) -> Tube:
-        """A smooth tube of the case's own course and width, moved by ``shift``."""
-        course = np.asarray(points, dtype=float) + shift
-        course = course + np.stack([self.vary(wander) for _ in course])
-        width = np.broadcast_to(np.asarray(radii, dtype=float), (len(course),)) * (1 + self.vary(0.06, 1))
-        return Tube(course, width).smooth()
-
-    def paint(self, shape: Shape, hu: float, organ: str = "background", roughness: float = 0.0) -> None:
-        """Paint a shape under its organ's label."""
-        self.canvas.paint(shape, hu, LABEL[organ], roughness)
 
 
 def make_btcv_phantom(
@@ -127,7 +87,7 @@ def make_btcv_phantom(
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, case)))
     canvas = Canvas(size, _draw_pose(rng), rng, AIR)
-    sketch = Sketch(canvas, rng)
+    sketch = AbdomenSketch(canvas, rng)
     _paint_trunk(sketch)
     _paint_chest(sketch)
     _paint_skeleton(sketch)
@@ -136,10 +96,8 @@ def make_btcv_phantom(
     _paint_organs(sketch)
     _add_texture_and_noise(canvas, rng)
     image = np.rint(canvas.image).clip(-1024, 3071).astype(np.int16)
-    affine = np.diag([*spacing, 1.0])
     centre = np.rint(rng.uniform((-30, -40, -250), (30, 40, 350)))
-    affine[:3, 3] = centre - np.asarray(spacing) * (np.asarray(size) - 1) / 2
-    return Phantom(image, canvas.label, affine)
+    return Phantom(image, canvas.label, centred_affine(size, spacing, centre))
 
 
 def _draw_pose(rng: np.random.Generator) -> Pose:
@@ -149,7 +107,7 @@ def _draw_pose(rng: np.random.Generator) -> Pose:
     return Pose(turn * build, rng.uniform(-1, 1, 3) * (2, 3, 4), warp=1.4)
 
 
-def _paint_trunk(sketch: Sketch) -> None:
+def _paint_trunk(sketch: AbdomenSketch) -> None:
     """Table, skin, fat, the muscular wall and the fat-filled cavity."""
     canvas, muscle = sketch.canvas, sketch.tissue.muscle
     x, y, _ = canvas.grid
@@ -166,7 +124,7 @@ def _paint_trunk(sketch: Sketch) -> None:
     sketch.paint(Clip(CAVITY, (HalfSpace((0, -31, 0), (0, -1, 0)),)), FAT, roughness=0.3)
 
 
-def _paint_chest(sketch: Sketch) -> None:
+def _paint_chest(sketch: AbdomenSketch) -> None:
     """Bases of the lungs over the diaphragm, and the heart between them."""
     chest = Cut(Clip(CAVITY, (HalfSpace((0, 0, 20), (0, 0, -1)),)), (DIAPHRAGM,), margin=1.0)
     sketch.paint(chest, sketch.near(LUNG, 15))
@@ -177,7 +135,7 @@ def _paint_chest(sketch: Sketch) -> None:
     sketch.paint(sketch.ellipsoid((-3, 12, 88), (13, 12, 16), (0, 20, 0)), sketch.near(sketch.tissue.vessel))
 
 
-def _paint_skeleton(sketch: Sketch) -> None:
+def _paint_skeleton(sketch: AbdomenSketch) -> None:
     """Ribs, spine and the wings of the pelvis, with the muscles along the spine."""
     bone = sketch.tissue.bone
     for side in (-1, 1):
@@ -196,7 +154,7 @@ def _paint_skeleton(sketch: Sketch) -> None:
         sketch.paint(wing, bone)
 
 
-def _paint_ribs(sketch: Sketch, start: float, pitch: float) -> None:
+def _paint_ribs(sketch: AbdomenSketch, start: float, pitch: float) -> None:
     """Ribs from the spine along the wall, sloping down to the front."""
     angles = np.radians(np.linspace(-62, 20, 6))
     along = np.column_stack([54 * np.cos(angles), -1 + 36 * np.sin(angles), -0.55 * 36 * np.sin(angles)])
@@ -209,7 +167,7 @@ def _paint_ribs(sketch: Sketch, start: float, pitch: float) -> None:
                 sketch.paint(Tube((begin, end), (2.2, 2.2)), sketch.tissue.bone)
 
 
-def _paint_bowel(sketch: Sketch) -> None:
+def _paint_bowel(sketch: AbdomenSketch) -> None:
     """Colon and small bowel: walls of organ intensity, filled with fluid, stool or gas."""
     colon = (
         [(43, -1, -84), (44, 3, -50), (41, 10, -30)],
@@ -227,7 +185,7 @@ def _paint_bowel(sketch: Sketch) -> None:
     _paint_gut(sketch, sketch.tube(duodenum, 4.2), 1.6)
 
 
-def _paint_gut(sketch: Sketch, tube: Tube, wall: float) -> None:
+def _paint_gut(sketch: AbdomenSketch, tube: Tube, wall: float) -> None:
     """A stretch of bowel; every third or so is collapsed and looks solid."""
     sketch.paint(tube, sketch.near(sketch.rng.choice((sketch.tissue.muscle, sketch.tissue.parenchyma))))
     filling = sketch.rng.choice((FLUID, FLUID, GAS, np.nan))
@@ -235,7 +193,7 @@ def _paint_gut(sketch: Sketch, tube: Tube, wall: float) -> None:
         sketch.paint(Tube(tube.points, np.asarray(tube.radii) - wall), sketch.near(filling, 8))
 
 
-def _paint_lookalikes(sketch: Sketch) -> None:
+def _paint_lookalikes(sketch: AbdomenSketch) -> None:
     """Unlabelled bodies of organ and vessel intensity in the abdominal fat."""
     rng, tissue = sketch.rng, sketch.tissue
     for hu in [tissue.parenchyma] * 6 + [tissue.vessel] * 4:
@@ -254,7 +212,7 @@ def _paint_lookalikes(sketch: Sketch) -> None:
     sketch.paint(sketch.tube([(-4.5, -6, 2), (-3, 4, -10), (-4, 9, -48)], 2.2), sketch.near(tissue.vessel))
 
 
-def _paint_organs(sketch: Sketch) -> None:
+def _paint_organs(sketch: AbdomenSketch) -> None:
     """The 13 labelled organs, from the large and soft to the thin ones that run over them."""
     rng = sketch.rng
     upper = sketch.vary((1.2, 1.0, 1.5))
@@ -287,7 +245,7 @@ def _paint_organs(sketch: Sketch) -> None:
     _paint_vessels(sketch, kidneys, upper)
 
 
-def _paint_liver(sketch: Sketch, kidney: Shape, shift: Vector) -> None:
+def _paint_liver(sketch: AbdomenSketch, kidney: Shape, shift: Vector) -> None:
     """Liver: two lobes filling the right dome, hollowed from below, with its veins."""
     right = sketch.ellipsoid((27, 3, 22), (30, 31, 42))
     left = sketch.ellipsoid((-1, 20, 36), (26, 13, 17), (0, -8, 0), shift)
@@ -300,7 +258,7 @@ def _paint_liver(sketch: Sketch, kidney: Shape, shift: Vector) -> None:
         sketch.paint(Clip(vein, (body,), margin=2), sketch.tissue.vessel - 10, "liver")
 
 
-def _paint_stomach(sketch: Sketch, stomach: Tube, shift: Vector) -> None:
+def _paint_stomach(sketch: AbdomenSketch, stomach: Tube, shift: Vector) -> None:
     """Stomach: a wall around fluid or food, with gas under the front wall in about half of the cases."""
     body = Clip(stomach, (CAVITY, DIAPHRAGM), margin=1.0)
     sketch.paint(body, sketch.tissue.muscle + 15, "stomach", 0.4)
@@ -313,7 +271,7 @@ def _paint_stomach(sketch: Sketch, stomach: Tube, shift: Vector) -> None:
     sketch.paint(esophagus, sketch.near(sketch.tissue.muscle + 5), "esophagus", 0.2)
 
 
-def _paint_adrenals(sketch: Sketch, kidneys: dict[str, npt.NDArray[np.float64]]) -> None:
+def _paint_adrenals(sketch: AbdomenSketch, kidneys: dict[str, npt.NDArray[np.float64]]) -> None:
     """Adrenals: two limbs each, on the inner upper side of the kidneys."""
     hu = sketch.tissue.parenchyma - 8
     limbs = {
@@ -325,7 +283,7 @@ def _paint_adrenals(sketch: Sketch, kidneys: dict[str, npt.NDArray[np.float64]])
         sketch.paint(tube, sketch.near(hu), f"{side}_adrenal_gland", 0.2)
 
 
-def _paint_vessels(sketch: Sketch, kidneys: dict[str, npt.NDArray[np.float64]], upper: Vector) -> None:
+def _paint_vessels(sketch: AbdomenSketch, kidneys: dict[str, npt.NDArray[np.float64]], upper: Vector) -> None:
     """Renal veins (no label), portal and splenic vein, inferior vena cava, aorta."""
     vessel = sketch.tissue.vessel
     for side, start in (("right", (21, -12, -15)), ("left", (-21, -12, -9))):

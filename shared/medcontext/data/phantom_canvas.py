@@ -1,276 +1,23 @@
-"""Solid shapes and the canvas on which generated anatomy is painted, image and label together.
+"""The canvas on which generated anatomy is painted, image and label together.
 
-Shapes live in *body coordinates*: millimetres of a reference field of 144 × 144 × 192 mm whose centre is the origin,
-with x to the patient's right, y to the front and z to the head. The canvas carries every voxel's body coordinates,
-already bent by the case's pose and by a smooth warp, so that shapes stay simple and neighbours move together.
-
-Only ``+ - * /`` and ``sqrt`` touch whole volumes (no BLAS, no vectorised transcendental functions): the result does not
-depend on the number of threads.
+The canvas carries every voxel's body coordinates, already bent by the case's pose and by a smooth warp, so that shapes
+stay simple and neighbours move together. As in the shapes, only ``+ - * /`` and ``sqrt`` touch whole volumes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = [
-    "FIELD_MM",
-    "Blend",
-    "Canvas",
-    "Clip",
-    "Column",
-    "Cut",
-    "Ellipsoid",
-    "HalfSpace",
-    "Points",
-    "Pose",
-    "Repeat",
-    "Shape",
-    "Tube",
-    "Vector",
-    "Volume",
-    "rotation",
-]
+from medcontext.data.phantom_shapes import FAR, Bounds, Shape, Vector, Volume
 
-Volume = npt.NDArray[np.float32]
-Vector = Sequence[float] | npt.NDArray[np.float64]
-Points = Sequence[Vector] | npt.NDArray[np.float64]
-Bounds = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
+__all__ = ["FIELD_MM", "Canvas", "Pose", "smooth_field"]
 
 FIELD_MM = (144.0, 144.0, 192.0)
-FAR = 1e3
-"""Bound in mm of shapes that have no end."""
 SLAB_VOXELS = 32_768
-
-
-class Shape(Protocol):
-    """A solid: its bounding box and the (roughly Euclidean) signed distance to its surface, negative inside."""
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm at each point."""
-
-
-def rotation(angles: Vector) -> npt.NDArray[np.float64]:
-    """Rotation matrix for angles in degrees about x, then y, then z."""
-    (sx, sy, sz), (cx, cy, cz) = (f(np.radians(np.asarray(angles, dtype=float))) for f in (np.sin, np.cos))
-    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
-    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    turned: npt.NDArray[np.float64] = about_z @ about_y @ about_x
-    return turned
-
-
-@dataclass(frozen=True)
-class Ellipsoid:
-    """An ellipsoid with its centre and radii in mm, turned by ``angles`` (degrees about x, y, z)."""
-
-    centre: Vector
-    radii: Vector
-    angles: Vector = (0.0, 0.0, 0.0)
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        centre = np.asarray(self.centre, dtype=float)
-        reach = np.sqrt(((rotation(self.angles) * np.asarray(self.radii, dtype=float)) ** 2).sum(axis=1))
-        return centre - reach, centre + reach
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm, exact to first order at the surface."""
-        offsets = [c - np.float32(centre) for c, centre in zip((x, y, z), self.centre, strict=True)]
-        if any(self.angles):
-            turn = rotation(self.angles).T.astype(np.float32)
-            offsets = [row[0] * offsets[0] + row[1] * offsets[1] + row[2] * offsets[2] for row in turn]
-        return _quadric_distance(offsets, self.radii)
-
-
-@dataclass(frozen=True)
-class Column:
-    """An upright elliptic cylinder without ends: centre (x, y) and radii (x, y) in mm."""
-
-    centre: Vector
-    radii: Vector
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        centre, radii = np.asarray(self.centre, dtype=float), np.asarray(self.radii, dtype=float)
-        return np.append(centre - radii, -FAR), np.append(centre + radii, FAR)
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm, exact to first order at the surface."""
-        return _quadric_distance([x - np.float32(self.centre[0]), y - np.float32(self.centre[1])], self.radii)
-
-
-def _quadric_distance(offsets: Sequence[Volume], radii: Vector) -> Volume:
-    """First-order distance to ``sum((offset / radius)²) = 1``: the level above 1 over the level's slope."""
-    # The offsets from zero make the quotient at the centre, where both vanish, the shortest radius.
-    level = np.full(offsets[0].shape, 1e-12, np.float32)
-    slope = np.full(offsets[0].shape, 1e-12 / min(radii) ** 2, np.float32)
-    for offset, radius in zip(offsets, radii, strict=True):
-        scaled = offset * np.float32(1 / radius)
-        scaled *= scaled
-        level += scaled
-        scaled *= np.float32(1 / radius**2)
-        slope += scaled
-    np.sqrt(level, out=level)
-    np.sqrt(slope, out=slope)
-    np.divide(level, slope, out=slope)
-    level -= 1
-    level *= slope
-    return level
-
-
-@dataclass(frozen=True)
-class Tube:
-    """A tube of round cross section along a polyline, with one radius per point in mm."""
-
-    points: Points
-    radii: Vector
-
-    def smooth(self) -> Tube:
-        """The same tube with its corners cut once (Chaikin), ends kept."""
-        points, radii = np.asarray(self.points, dtype=float), np.asarray(self.radii, dtype=float)
-        path = np.column_stack([points, radii])
-        near, far = 0.75 * path[:-1] + 0.25 * path[1:], 0.25 * path[:-1] + 0.75 * path[1:]
-        inner = np.stack([near, far], axis=1).reshape(-1, 4)[1:-1]
-        path = np.concatenate([path[:1], inner, path[-1:]])
-        return Tube(path[:, :3], path[:, 3])
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        points, radii = np.asarray(self.points, dtype=float), np.asarray(self.radii, dtype=float)[:, None]
-        return (points - radii).min(axis=0), (points + radii).max(axis=0)
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm to the nearest segment."""
-        points, radii = np.asarray(self.points, np.float32), np.asarray(self.radii, np.float32)
-        nearest = np.full(x.shape, FAR, np.float32)
-        for start, end, first, last in zip(points, points[1:], radii, radii[1:], strict=False):
-            axis = end - start
-            dx, dy, dz = x - start[0], y - start[1], z - start[2]
-            along = (dx * axis[0] + dy * axis[1] + dz * axis[2]) / (axis * axis).sum()
-            np.clip(along, 0, 1, out=along)
-            dx -= along * axis[0]
-            dy -= along * axis[1]
-            dz -= along * axis[2]
-            away = np.sqrt(dx * dx + dy * dy + dz * dz)
-            away -= first + along * (last - first)
-            np.minimum(nearest, away, out=nearest)
-        return nearest
-
-
-@dataclass(frozen=True)
-class HalfSpace:
-    """All points on the far side of a plane from its ``normal``."""
-
-    point: Vector
-    normal: Vector
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        return np.full(3, -FAR), np.full(3, FAR)
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm."""
-        normal = np.asarray(self.normal, dtype=float)
-        nx, ny, nz = (normal / np.sqrt((normal**2).sum())).astype(np.float32)
-        px, py, pz = np.asarray(self.point, np.float32)
-        return nx * (x - px) + ny * (y - py) + nz * (z - pz)
-
-
-@dataclass(frozen=True)
-class Blend:
-    """The union of two shapes, its seam rounded over about ``softness`` mm."""
-
-    first: Shape
-    second: Shape
-    softness: float = 4.0
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        (low, high), (other_low, other_high) = self.first.bounds, self.second.bounds
-        return np.minimum(low, other_low) - self.softness / 4, np.maximum(high, other_high) + self.softness / 4
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm (polynomial smooth minimum)."""
-        first, second = self.first.distance(x, y, z), self.second.distance(x, y, z)
-        share = np.clip(0.5 + (second - first) * np.float32(0.5 / self.softness), 0, 1)
-        return second + share * (first - second) - np.float32(self.softness) * share * (1 - share)
-
-
-@dataclass(frozen=True)
-class Clip:
-    """What the first shape has in common with all others, each of them shrunk by ``margin`` mm."""
-
-    shape: Shape
-    others: Sequence[Shape]
-    margin: float = 0.0
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        return self.shape.bounds
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm."""
-        nearest = self.shape.distance(x, y, z)
-        for other in self.others:
-            nearest = np.maximum(nearest, other.distance(x, y, z) + np.float32(self.margin))
-        return nearest
-
-
-@dataclass(frozen=True)
-class Cut:
-    """The first shape without all others, each of them grown by ``margin`` mm."""
-
-    shape: Shape
-    others: Sequence[Shape]
-    margin: float = 0.0
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        return self.shape.bounds
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm."""
-        nearest = self.shape.distance(x, y, z)
-        for other in self.others:
-            nearest = np.maximum(nearest, np.float32(self.margin) - other.distance(x, y, z))
-        return nearest
-
-
-@dataclass(frozen=True)
-class Repeat:
-    """A shape around z = 0 repeated along z, every ``pitch`` mm from ``start`` on."""
-
-    shape: Shape
-    pitch: float
-    start: float = 0.0
-
-    @property
-    def bounds(self) -> Bounds:
-        """Lower and upper corner in mm."""
-        low, high = self.shape.bounds
-        return np.append(low[:2], -FAR), np.append(high[:2], FAR)
-
-    def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm to the nearest copy."""
-        pitch = np.float32(self.pitch)
-        turns = (z - np.float32(self.start)) / pitch
-        return self.shape.distance(x, y, (turns - np.rint(turns)) * pitch)
 
 
 @dataclass(frozen=True)
@@ -283,27 +30,41 @@ class Pose:
 
 
 class Canvas:
-    """An image (HU) and its label map, painted shape by shape; what is painted later wins.
+    """An image and its label map, painted shape by shape; what is painted later wins.
 
     Args:
-        size: voxels along x, y, z; the reference field is spread over them, whatever their number.
+        size: voxels along x, y, z; the field is spread over them, whatever their number.
         pose: the body's pose and warp.
         rng: source of the warp and of the surfaces' irregularity.
-        background: HU of what is not painted.
+        background: intensity of what is not painted; a sequence of them gives the image as many channels.
+        field_mm: the field's size along x, y, z.
+        edge: width in mm of the partial-volume edges, by default 1.2 voxels.
 
     Attributes:
-        image: float32 HU, shape ``size``.
+        image: float32, shape ``size``, or (channels, *size).
         label: uint8 label map, shape ``size``.
         grid: voxel centres in mm of the field along each axis, ready to broadcast.
+        body: the voxels' body coordinates in mm along x, y, z, each of shape ``size``.
         roughness: a smooth random field of about unit standard deviation, shape ``size``.
     """
 
-    def __init__(self, size: tuple[int, int, int], pose: Pose, rng: np.random.Generator, background: float) -> None:
-        self.image: Volume = np.full(size, background, np.float32)
+    def __init__(
+        self,
+        size: tuple[int, int, int],
+        pose: Pose,
+        rng: np.random.Generator,
+        background: float | Sequence[float],
+        field_mm: Vector = FIELD_MM,
+        edge: float | None = None,
+    ) -> None:
+        self.channels: Volume = np.empty((np.size(background), *size), np.float32)
+        self.channels[...] = np.reshape(background, (-1, 1, 1, 1))
+        self.image: Volume = self.channels[0] if np.ndim(background) == 0 else self.channels
         self.label: npt.NDArray[np.uint8] = np.zeros(size, np.uint8)
         self.pose = pose
-        self.voxel = np.asarray(FIELD_MM) / np.asarray(size)
-        self.edge = np.float32(1.2 * self.voxel.mean())
+        self.voxel = np.asarray(field_mm) / np.asarray(size)
+        self.edge = np.float32(1.2 * self.voxel.mean() if edge is None else edge)
+        self.shifted = 0.0
         axes = [((np.arange(n) + 0.5 - n / 2) * v).astype(np.float32) for n, v in zip(size, self.voxel, strict=True)]
         self.grid = (axes[0][:, None, None], axes[1][:, None], axes[2])
         inverse = np.linalg.inv(pose.matrix)
@@ -316,24 +77,31 @@ class Canvas:
             self.body.append(bent)
         self.roughness = smooth_field(size, (17, 17, 20), rng)
 
+    def shift_slices(self, shifts: npt.NDArray[np.float64]) -> None:
+        """Move the body in every slice along z by its own (x, y) in mm, ``shifts`` being (2, slices)."""
+        for coordinate, shift in zip(self.body, shifts.astype(np.float32), strict=False):
+            coordinate -= shift
+        self.shifted += float(np.abs(shifts).max())
+
     def box(self, bounds: Bounds) -> tuple[slice, slice, slice] | None:
         """The voxels that a shape with these bounds can reach under the pose and the warp; None if there are none."""
         low, high = (np.clip(corner, -FAR, FAR) for corner in bounds)
         middle = self.pose.matrix @ ((low + high) / 2) + self.pose.offset
-        reach = np.abs(self.pose.matrix) @ ((high - low) / 2) + 3 * self.pose.warp + self.edge
-        start = np.floor((middle - reach) / self.voxel + np.asarray(self.image.shape) / 2).astype(int).clip(0)
-        stop = np.ceil((middle + reach) / self.voxel + np.asarray(self.image.shape) / 2).astype(int)
-        stop = np.minimum(stop, self.image.shape)
+        slack = 3 * self.pose.warp + self.shifted + self.edge
+        reach = np.abs(self.pose.matrix) @ ((high - low) / 2) + slack
+        start = np.floor((middle - reach) / self.voxel + np.asarray(self.label.shape) / 2).astype(int).clip(0)
+        stop = np.ceil((middle + reach) / self.voxel + np.asarray(self.label.shape) / 2).astype(int)
+        stop = np.minimum(stop, self.label.shape)
         if (start >= stop).any():
             return None
         return slice(start[0], stop[0]), slice(start[1], stop[1]), slice(start[2], stop[2])
 
-    def paint(self, shape: Shape, hu: float, label: int = 0, roughness: float = 0.0) -> None:
-        """Paint a shape: its label where it covers a voxel's centre, its HU with a partial-volume edge.
+    def paint(self, shape: Shape, value: float | Vector, label: int = 0, roughness: float = 0.0) -> None:
+        """Paint a shape: its label where it covers a voxel's centre, its intensity with a partial-volume edge.
 
         Args:
             shape: what to paint, in body coordinates.
-            hu: its attenuation in Hounsfield units.
+            value: its intensity, one for all channels or one for each; NaN leaves a channel as it is.
             label: its label; 0 clears labels below it.
             roughness: standard deviation of its surface's irregularity in mm.
         """
@@ -344,21 +112,27 @@ class Canvas:
         depth = max(1, SLAB_VOXELS // ((box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
         for start in range(box[0].start, box[0].stop, depth):
             slab = (slice(start, min(start + depth, box[0].stop)), *box[1:])
-            self._paint_slab(slab, shape, np.float32(hu), np.uint8(label), np.float32(roughness))
+            distance = shape.distance(*(c[slab] for c in self.body))
+            if roughness:
+                distance += np.float32(roughness) * self.roughness[slab]
+            self.cover(distance, value, label, slab)
 
-    def _paint_slab(
-        self, slab: tuple[slice, ...], shape: Shape, hu: np.float32, label: np.uint8, roughness: np.float32
+    def cover(
+        self, distance: Volume, value: float | Vector, label: int | None = 0, slab: tuple[slice, ...] = (slice(None),)
     ) -> None:
-        distance = shape.distance(*(c[slab] for c in self.body))
-        if roughness:
-            distance += roughness * self.roughness[slab]
-        np.copyto(self.label[slab], label, where=distance < 0)
+        """Paint what lies below a signed distance in mm, given for the voxels of ``slab``; it is overwritten.
+
+        With ``label=None`` the label map stays as it is.
+        """
+        if label is not None:
+            np.copyto(self.label[slab], np.uint8(label), where=distance < 0)
         distance /= -self.edge
         distance += np.float32(0.5)
         np.clip(distance, 0, 1, out=distance)
-        image = self.image[slab]
-        distance *= hu - image
-        image += distance
+        for channel, level in zip(self.channels, np.broadcast_to(value, len(self.channels)), strict=True):
+            if not np.isnan(level):
+                image = channel[slab]
+                image += distance * (np.float32(level) - image)
 
 
 def smooth_field(size: tuple[int, int, int], knots: tuple[int, int, int], rng: np.random.Generator) -> Volume:

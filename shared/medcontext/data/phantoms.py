@@ -23,7 +23,8 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, 
 from tqdm import tqdm
 
 from medcontext.data.datasets import BTCV_LABELS, load_split
-from medcontext.data.phantom_btcv import Phantom, make_btcv_phantom
+from medcontext.data.phantom_btcv import make_btcv_phantom
+from medcontext.data.phantom_sketch import Phantom
 
 __all__ = ["PHANTOM_DATASETS", "PhantomDataset", "store_phantom", "write_phantoms"]
 
