@@ -39,8 +39,8 @@ def phantoms(
 
     Args:
         output_dir: folder of the cohort; a finished one with the same parameters is reused.
-        dataset: whose twin to write.
-        num_cases: cases in all; the default is the published number.
+        dataset: whose twin to write: ``btcv``, ``acdc`` or ``brats``.
+        num_cases: cases in all; the default is the published number, but 40 for BraTS.
         size: voxels along x, y, z.
         spacing: voxel size in mm along x, y, z.
         seed: of the cohort.
@@ -53,7 +53,7 @@ def gallery(output: str = "phantoms.png", dataset: str = "btcv", seed: int = 0) 
 
     Args:
         output: the PNG to write.
-        dataset: whose twin to draw.
+        dataset: whose twin to draw: ``btcv``, ``acdc`` or ``brats``.
         seed: of the cohort.
     """
     print(draw_phantoms(output, dataset=dataset, seed=seed))

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from medcontext.data import phantoms
 from medcontext.data.datasets import BTCV_LABELS, load_split
+from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
 from medcontext.data.phantoms import store_phantom, write_phantoms
 
@@ -129,6 +130,94 @@ def _unzip(data):
     return gzip.decompress(data)
 
 
+# The twins of ACDC and BraTS
+
+TINY = {
+    "acdc": {"size": (32, 32, 4), "spacing": (7.5, 7.5, 25.0)},
+    "brats": {"size": (32, 32, 32), "spacing": (6, 6, 5)},
+}
+
+
+@pytest.fixture(scope="module", params=["acdc", "brats"])
+def twin(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    return request.param, write_phantoms(
+        folder, dataset=request.param, num_cases=12, progress=False, **TINY[request.param]
+    )
+
+
+def test_twins_have_the_published_split_and_layout(twin):
+    dataset, path = twin
+    content, published = json.loads(path.read_text()), load_split(dataset)
+    first = {
+        "acdc": {
+            "image": "training/patient001/patient001_frame01.nii.gz",
+            "label": "training/patient001/patient001_frame01_gt.nii.gz",
+        },
+        "brats": {"image": "imagesTr/BRATS_001.nii.gz", "label": "labelsTr/BRATS_001.nii.gz"},
+    }
+    assert content["training"][0] == first[dataset]
+    counts = {"acdc": (8, 2, 2), "brats": (9, 2, 1)}[dataset]
+    for part, count in zip(("training", "validation", "test"), counts, strict=True):
+        cases = [re.search(r"([^/]+)\.nii", case["image"])[1] for case in content[part]]
+        assert cases == published[part][:count]
+    assert content["tensorImageSize"] == {"acdc": "3D", "brats": "4D"}[dataset]
+    assert list(content["modality"].values()) == {"acdc": ["MR"], "brats": ["FLAIR", "T1w", "T1gd", "T2w"]}[dataset]
+    cases = content["training"] + content["validation"] + content["test"]
+    files = {case[key] for case in cases for key in ("image", "label")} | {"dataset.json"}
+    if dataset == "acdc":
+        files |= {f"training/{case['image'].split('/')[1]}/Info.cfg" for case in cases}
+    assert set(contents(path.parent)) == files
+
+
+def test_twins_are_stored_in_several_orientations_with_one_geometry(twin):
+    dataset, path = twin
+    orientations = {}
+    for case in (c for part in ("training", "validation", "test") for c in json.loads(path.read_text())[part]):
+        image, label = (nib.load(path.parent / case[key]) for key in ("image", "label"))
+        assert image.shape == label.shape + {"acdc": (), "brats": (4,)}[dataset]
+        np.testing.assert_array_equal(image.affine, label.affine)
+        assert set(np.unique(label.dataobj)) == {0, 1, 2, 3}
+        patient = re.search(r"patient\d+|BRATS_\d+", case["image"])[0]
+        orientations.setdefault(patient, set()).add("".join(nib.aff2axcodes(image.affine)))
+    assert all(len(found) == 1 for found in orientations.values())
+    assert {"RAS", "LPS"} <= set.union(*orientations.values())
+
+
+def test_twins_give_the_same_bytes_whatever_the_number_of_cases(twin, tmp_path):
+    dataset, path = twin
+    few = write_phantoms(tmp_path, dataset=dataset, num_cases=6, progress=False, **TINY[dataset]).parent
+    whole = contents(path.parent)
+    volumes = {name: content for name, content in contents(few).items() if name != "dataset.json"}
+    assert len(volumes) >= 12
+    assert all(whole[name] == content for name, content in volumes.items())
+    assert len(set(volumes.values())) == len(volumes)
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "ASR", "LIA"])
+def test_channels_stay_last_in_every_orientation(orientation):
+    phantom = make_brats_phantom(0, 1, (32, 36, 40), (6, 5, 4))
+    image, label = (nib.Nifti1Image.from_bytes(_unzip(data)) for data in store_phantom(phantom, orientation))
+    assert "".join(nib.aff2axcodes(image.affine)) == orientation
+    np.testing.assert_array_equal(nib.as_closest_canonical(image).dataobj, phantom.image)
+    np.testing.assert_array_equal(nib.as_closest_canonical(label).dataobj, phantom.label)
+    np.testing.assert_allclose(nib.as_closest_canonical(image).affine, phantom.affine, atol=1e-4)
+
+
+def test_info_names_the_frames_of_the_case_ids(tmp_path):
+    info = tmp_path / "training" / "patient090" / "Info.cfg"
+    write_phantoms(tmp_path, dataset="acdc", num_cases=40, progress=False, **TINY["acdc"])
+    assert re.fullmatch(r"ED: 11\nES: 4\nGroup: RV\nHeight: \d+\.0\nNbFrame: \d+\nWeight: \d+\.0\n", info.read_text())
+    info.unlink()
+    write_phantoms(tmp_path, dataset="acdc", num_cases=40, progress=False, **TINY["acdc"])
+    assert info.is_file()
+
+
+def test_forty_cases_are_the_default_of_brats(tmp_path):
+    content = json.loads(write_phantoms(tmp_path, dataset="brats", progress=False, **TINY["brats"]).read_text())
+    assert [len(content[part]) for part in ("training", "validation", "test")] == [32, 6, 2]
+
+
 # Writing again, breaking off, refusing
 
 
@@ -193,10 +282,16 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "lits"}, r"dataset must be one of \['btcv'\], got 'lits'"),
+        ({"dataset": "lits"}, r"dataset must be one of \['acdc', 'brats', 'btcv'\], got 'lits'"),
         ({"num_cases": 1}, r"num_cases .* from 2 \(one for each of training, test\) to 30"),
         ({"num_cases": 31}, "num_cases .* got 31"),
         ({"num_cases": 4.5}, "num_cases .* got 4.5"),
+        (
+            {"dataset": "acdc", "num_cases": 7},
+            r"multiple of 2 from 6 \(a patient for each of training, validation, test\)",
+        ),
+        ({"dataset": "acdc", "num_cases": 4}, "num_cases .* got 4"),
+        ({"dataset": "acdc", "size": (96, 96, 3)}, "at least 32 × 32 × 4, got"),
         ({"size": (96, 96)}, "size must be three"),
         ({"size": (96, 96, 31)}, "at least 32"),
         ({"size": 96}, "size must be three"),

@@ -13,14 +13,25 @@ from medcontext.data.datalist import (
     load_cases,
     load_datalist,
 )
-from medcontext.data.datasets import ACDC_LABELS, BRATS_LABELS, BTCV_LABELS, btcv_labels, load_split, synapse_organs
+from medcontext.data.datasets import (
+    ACDC_LABELS,
+    BRATS_CHANNELS,
+    BRATS_LABELS,
+    BTCV_LABELS,
+    btcv_labels,
+    load_split,
+    synapse_organs,
+)
 from medcontext.data.label_mapping import label_mapping, label_names
+from medcontext.data.phantom_acdc import make_acdc_phantom
+from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
 from medcontext.data.phantom_sketch import Phantom
 from medcontext.data.phantoms import write_phantoms
 
 __all__ = [
     "ACDC_LABELS",
+    "BRATS_CHANNELS",
     "BRATS_LABELS",
     "BTCV_LABELS",
     "Phantom",
@@ -39,6 +50,8 @@ __all__ = [
     "load_cases",
     "load_datalist",
     "load_split",
+    "make_acdc_phantom",
+    "make_brats_phantom",
     "make_btcv_phantom",
     "problems_table",
     "synapse_organs",

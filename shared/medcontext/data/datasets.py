@@ -7,7 +7,15 @@ from collections.abc import Mapping
 from importlib import resources
 from typing import Any
 
-__all__ = ["ACDC_LABELS", "BRATS_LABELS", "BTCV_LABELS", "btcv_labels", "load_split", "synapse_organs"]
+__all__ = [
+    "ACDC_LABELS",
+    "BRATS_CHANNELS",
+    "BRATS_LABELS",
+    "BTCV_LABELS",
+    "btcv_labels",
+    "load_split",
+    "synapse_organs",
+]
 
 BTCV_LABELS: dict[int, str] = {
     0: "background",
@@ -28,10 +36,13 @@ BTCV_LABELS: dict[int, str] = {
 """BTCV's label ids and their names (Synapse ``syn3193805``, 13 organs in the challenge's order)."""
 
 ACDC_LABELS: dict[int, str] = {0: "background", 1: "right_ventricle", 2: "myocardium", 3: "left_ventricle"}
-"""ACDC's label ids and their names."""
+"""ACDC's label ids and their names; the ventricles are their cavities, papillary muscles included."""
 
 BRATS_LABELS: dict[int, str] = {0: "background", 1: "edema", 2: "non_enhancing_tumor", 3: "enhancing_tumor"}
-"""Label ids of the Medical Segmentation Decathlon's Task01 and their names; the BraTS challenges have others."""
+"""Label ids and names of the Medical Segmentation Decathlon's Task01; the BraTS challenges number them otherwise."""
+
+BRATS_CHANNELS: dict[int, str] = {0: "FLAIR", 1: "T1w", 2: "T1gd", 3: "T2w"}
+"""Channels of the Medical Segmentation Decathlon's Task01, in its order."""
 
 _SPLIT_NAMES = {"btcv": "synapse", "acdc": "acdc", "brats": "brats"}
 

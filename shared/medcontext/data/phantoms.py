@@ -22,7 +22,9 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from tqdm import tqdm
 
-from medcontext.data.datasets import BTCV_LABELS, load_split
+from medcontext.data.datasets import ACDC_LABELS, BRATS_CHANNELS, BRATS_LABELS, BTCV_LABELS, load_split
+from medcontext.data.phantom_acdc import Phase, acdc_frames, acdc_info, make_acdc_phantom
+from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
 from medcontext.data.phantom_sketch import Phantom
 
@@ -32,9 +34,8 @@ GENERATOR = 1
 """Raised whenever the same parameters give other volumes than before."""
 
 MARKER = ".phantoms-unfinished.json"
-SMALLEST = 32
 ORIENTATIONS = ("RAS", "LPS", "RAS", "RAS", "LAS", "RAS", "RAS", "ASR", "RAS", "RAS", "LIA", "RAS")
-"""How the volumes are stored, by the case's place in the published split: a third are not RAS."""
+"""How the volumes are stored, by the patient's place in the published split: a third are not RAS."""
 
 Size = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -53,6 +54,10 @@ class PhantomDataset:
         label: path of its label map.
         size: default number of voxels along x, y, z.
         spacing: default voxel size in mm along x, y, z.
+        smallest: fewest voxels along x, y, z.
+        num_cases: default number of cases; 0 stands for the whole published split.
+        frames: cases of one patient, which follow each other in the split and stay together.
+        companions: paths and contents of what else lies beside a case, from seed and case id.
     """
 
     make: Callable[[int, str, Size, Spacing], Phantom]
@@ -63,6 +68,21 @@ class PhantomDataset:
     label: str
     size: Size
     spacing: Spacing
+    smallest: Size = (32, 32, 32)
+    num_cases: int = 0
+    frames: int = 1
+    companions: Callable[[int, str], dict[str, bytes]] = lambda seed, case: {}
+
+
+def _make_acdc_case(seed: int, case: str, size: Size, spacing: Spacing) -> Phantom:
+    patient, frame = case.split("_frame")
+    phase: Phase = "ED" if acdc_frames()[patient]["ED"] == int(frame) else "ES"
+    return make_acdc_phantom(seed, int(patient[-3:]), phase, size, spacing)
+
+
+def _acdc_companions(seed: int, case: str) -> dict[str, bytes]:
+    info = acdc_info(seed, int(case[7:10]))
+    return {f"training/{case[:10]}/Info.cfg": "".join(f"{key}: {value}\n" for key, value in info.items()).encode()}
 
 
 PHANTOM_DATASETS: dict[str, PhantomDataset] = {
@@ -75,6 +95,31 @@ PHANTOM_DATASETS: dict[str, PhantomDataset] = {
         label="Training/label/label{}.nii.gz",
         size=(96, 96, 96),
         spacing=(1.5, 1.5, 2.0),
+    ),
+    "acdc": PhantomDataset(
+        make=_make_acdc_case,
+        description="Generated short-axis cardiac MR at end-diastole and end-systole with the layout of ACDC",
+        modality={0: "MR"},
+        labels=ACDC_LABELS,
+        # The first ten characters of a case id name the patient.
+        image="training/{0:.10}/{0}.nii.gz",
+        label="training/{0:.10}/{0}_gt.nii.gz",
+        size=(160, 160, 10),
+        spacing=(1.5, 1.5, 10.0),
+        smallest=(32, 32, 4),
+        frames=2,
+        companions=_acdc_companions,
+    ),
+    "brats": PhantomDataset(
+        make=lambda seed, case, size, spacing: make_brats_phantom(seed, int(case[-3:]), size, spacing),
+        description="Generated brain MR of gliomas with the channels and the layout of the Decathlon's Task01",
+        modality=BRATS_CHANNELS,
+        labels=BRATS_LABELS,
+        image="imagesTr/{}.nii.gz",
+        label="labelsTr/{}.nii.gz",
+        size=(96, 96, 80),
+        spacing=(2.0, 2.0, 2.0),
+        num_cases=40,
     ),
 }
 """Datasets of which twins can be generated, by name."""
@@ -97,13 +142,17 @@ def write_phantoms(
 
     Args:
         output_dir: the cohort's folder, made if need be.
-        dataset: whose twin to write: ``"btcv"`` (abdominal CT in HU, 13 organs).
-        num_cases: cases in all, from 2 to the number in the published split, which is the default (30 for BTCV: 18 to
-            train and 12 to test). Fewer keep the published proportion, with at least one case in each part, and are
-            the first of each part.
-        size: voxels along x, y, z, at least 32 each; by default 96 × 96 × 96 for BTCV. The body fills the field: halve
+        dataset: whose twin to write: ``"btcv"`` (abdominal CT in HU, 13 organs), ``"acdc"`` (short-axis cardiac MR, two
+            frames of each patient) or ``"brats"`` (brain MR in four channels, three parts of a glioma).
+        num_cases: cases in all, from one in each part to the number in the published split: 30 for BTCV (18 to train
+            and 12 to test), 200 for ACDC (two for each patient), 484 for BraTS. The default is all of them, but 40 for
+            BraTS, of which all would take half a gigabyte. Fewer keep the published proportion, with at least one
+            patient in each part, and are the first of each part.
+        size: voxels along x, y, z, at least 32 each; by default 96 × 96 × 96 for BTCV, 96 × 96 × 80 for BraTS and
+            160 × 160 × 10 for ACDC, whose slices vary in number and may be as few as 4. The body fills the field: halve
             the size and double the spacing to see the same at half the resolution.
-        spacing: voxel size in mm along x, y, z; by default 1.5 × 1.5 × 2 for BTCV.
+        spacing: voxel size in mm along x, y, z; by default 1.5 × 1.5 × 2 for BTCV, 1.5 × 1.5 × 10 for ACDC (varied by
+            patient) and 2 × 2 × 2 for BraTS.
         seed: of the cohort, 0 or more. Each case depends on the seed, its id, the size and the spacing alone.
         progress: show a progress bar.
 
@@ -116,12 +165,12 @@ def write_phantoms(
     if dataset not in PHANTOM_DATASETS:
         raise ValueError(f"dataset must be one of {sorted(PHANTOM_DATASETS)}, got {dataset!r}.")
     kind = PHANTOM_DATASETS[dataset]
-    shape = _checked_size(kind.size if size is None else size)
+    shape = _checked_size(kind.size if size is None else size, kind.smallest)
     voxel = _checked_spacing(kind.spacing if spacing is None else spacing)
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
     published = load_split(dataset)
-    split = _take_cases(published, num_cases)
+    split = _take_cases(published, num_cases if num_cases is not None else kind.num_cases or None, kind.frames)
     cases = [case for part in split.values() for case in part]
     record = {"generator": GENERATOR, "dataset": dataset, "num_cases": len(cases), "seed": int(seed)}
     record |= {"size": list(shape), "spacing": list(voxel)}
@@ -130,15 +179,17 @@ def write_phantoms(
     datalist = folder / "dataset.json"
     _refuse_other_content(folder, record)
     order = [case for part in published.values() for case in part]
-    missing = [c for c in cases if not all((folder / path.format(c)).is_file() for path in (kind.image, kind.label))]
+    paths = {case: [p.format(case) for p in (kind.image, kind.label)] for case in cases}
+    companions = {case: kind.companions(int(seed), case) for case in cases}
+    missing = [c for c in cases if not all((folder / path).is_file() for path in (*paths[c], *companions[c]))]
     if not missing and datalist.is_file():
         return datalist
     _write(folder / MARKER, _to_json({"phantom": record}))
     for case in tqdm(missing, desc=f"{dataset} phantoms", unit="case", disable=not progress):
         phantom = kind.make(int(seed), case, shape, voxel)
-        image, label = store_phantom(phantom, ORIENTATIONS[order.index(case) % len(ORIENTATIONS)])
-        _write(folder / kind.image.format(case), image)
-        _write(folder / kind.label.format(case), label)
+        files = store_phantom(phantom, ORIENTATIONS[order.index(case) // kind.frames % len(ORIENTATIONS)])
+        for path, content in (*zip(paths[case], files, strict=True), *companions[case].items()):
+            _write(folder / path, content)
     _write(datalist, _to_json(_describe(kind, split, record)))
     (folder / MARKER).unlink(missing_ok=True)
     return datalist
@@ -155,7 +206,7 @@ def store_phantom(phantom: Phantom, orientation: str = "RAS") -> tuple[bytes, by
         The bytes of the image's and of the label map's file.
     """
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
-    affine = phantom.affine @ inv_ornt_aff(turn, phantom.image.shape)
+    affine = phantom.affine @ inv_ornt_aff(turn, phantom.label.shape)
     return _pack(apply_orientation(phantom.image, turn), affine), _pack(apply_orientation(phantom.label, turn), affine)
 
 
@@ -169,10 +220,11 @@ def _pack(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
     return gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0)
 
 
-def _checked_size(size: Sequence[int]) -> Size:
+def _checked_size(size: Sequence[int], smallest: Size) -> Size:
     values = tuple(size) if isinstance(size, Sequence | np.ndarray) else ()
-    if len(values) != 3 or not all(isinstance(n, Integral) and n >= SMALLEST for n in values):
-        raise ValueError(f"size must be three whole numbers of voxels, at least {SMALLEST} each, got {size!r}.")
+    if len(values) != 3 or not all(isinstance(n, Integral) for n in values) or np.less(values, smallest).any():
+        least = " × ".join(map(str, smallest))
+        raise ValueError(f"size must be three whole numbers of voxels, at least {least}, got {size!r}.")
     x, y, z = (int(n) for n in values)
     return x, y, z
 
@@ -185,18 +237,19 @@ def _checked_spacing(spacing: Sequence[float]) -> Spacing:
     return x, y, z
 
 
-def _take_cases(published: dict[str, list[str]], num_cases: int | None) -> dict[str, list[str]]:
-    """The first cases of each part of the published split, in its proportion."""
+def _take_cases(published: dict[str, list[str]], num_cases: int | None, frames: int) -> dict[str, list[str]]:
+    """The first patients of each part of the published split, in its proportion, ``frames`` cases each."""
     total, parts = sum(map(len, published.values())), [part for part, cases in published.items() if cases]
     count = total if num_cases is None else num_cases
-    if not isinstance(count, Integral) or not len(parts) <= count <= total:
+    if not isinstance(count, Integral) or count % frames or not frames * len(parts) <= count <= total:
+        kind, each = ("whole number", "one") if frames == 1 else (f"multiple of {frames}", "a patient")
         raise ValueError(
-            f"num_cases must be a whole number from {len(parts)} (one for each of {', '.join(parts)}) to {total} "
+            f"num_cases must be a {kind} from {frames * len(parts)} ({each} for each of {', '.join(parts)}) to {total} "
             f"(the published split), got {num_cases!r}."
         )
-    share = {part: max(1, round(int(count) * len(published[part]) / total)) for part in parts}
-    share["training"] += int(count) - sum(share.values())
-    return {part: cases[: share.get(part, 0)] for part, cases in published.items()}
+    share = {part: max(1, round(int(count) / frames * len(published[part]) / total)) for part in parts}
+    share["training"] += int(count) // frames - sum(share.values())
+    return {part: cases[: frames * share.get(part, 0)] for part, cases in published.items()}
 
 
 def _refuse_other_content(folder: Path, record: dict[str, Any]) -> None:
