@@ -38,6 +38,17 @@ def test_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert json.loads((tmp_path / "dataset.json").read_text())["phantom"]["size"] == [32, 32, 32]
 
 
+def test_pack_phantoms(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--phantoms_dir", str(cohort), "--layout", "btcv_folder", "--output", str(tmp_path / "download")]
+    call(monkeypatch, "pack_phantoms", *words)
+    assert capsys.readouterr().out.strip() == str(tmp_path / "download")
+    assert len(list((tmp_path / "download" / "RawData" / "Training" / "label").iterdir())) == 3
+    with pytest.raises(SystemExit, match="medcontext: .*download exists already"):
+        call(monkeypatch, "pack_phantoms", *words)
+
+
 def test_check_of_a_sound_dataset(
     cohort: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from monai.utils import set_determinism
 from medcontext.bundle import build_network, check_configuration
 from medcontext.convert import convert_checkpoint, describe_conversion
 from medcontext.data import case_name, check_dataset, label_names, load_datalist, problems_table
+from medcontext.data.phantom_layouts import pack_phantoms as pack
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
@@ -24,7 +25,7 @@ from medcontext.networks import load_weights
 from medcontext.report import preview_figure
 from medcontext.report.phantoms import draw_phantoms
 
-__all__ = ["check", "convert_weights", "gallery", "main", "phantoms", "prepare", "preview"]
+__all__ = ["check", "convert_weights", "gallery", "main", "pack_phantoms", "phantoms", "prepare", "preview"]
 
 
 def phantoms(
@@ -46,6 +47,18 @@ def phantoms(
         seed: of the cohort.
     """
     print(write_phantoms(output_dir, dataset=dataset, num_cases=num_cases, size=size, spacing=spacing, seed=seed))
+
+
+def pack_phantoms(phantoms_dir: str, layout: str, output: str) -> None:
+    """Pack a generated cohort as the real dataset is downloaded, to try ``prepare`` without it.
+
+    Args:
+        phantoms_dir: folder of a finished cohort.
+        layout: ``btcv_zip``, ``btcv_folder``, ``acdc_zip``, ``acdc_folder``, ``acdc_nnunet``, ``brats_msd_tar``,
+            ``brats_msd_folder``, ``brats_2021`` or ``brats_2023``.
+        output: the archive or folder to write; an existing one is never overwritten.
+    """
+    print(pack(phantoms_dir, layout, output))
 
 
 def gallery(output: str = "phantoms.png", dataset: str = "btcv", seed: int = 0) -> None:
@@ -191,7 +204,7 @@ def convert_weights(
 
 def main() -> None:
     """Run a command; a user's mistake ends it with one sentence."""
-    commands = {f.__name__: f for f in (phantoms, gallery, prepare, check, preview, convert_weights)}
+    commands = {f.__name__: f for f in (phantoms, pack_phantoms, gallery, prepare, check, preview, convert_weights)}
     try:
         fire.Fire(commands, name="medcontext")
     except (ValueError, OSError, CheckpointWriteError) as error:

@@ -63,7 +63,8 @@ def make_brats_phantom(
         spacing: voxel size in mm along x, y, z; it enters the affine only.
 
     Returns:
-        The case, in RAS: image (x, y, z, 4) with FLAIR, T1w, T1gd and T2w; every label is present.
+        The case, in RAS: image (x, y, z, 4) with FLAIR, T1w, T1gd and T2w. Every label is present, unless voxels are
+        too large for the smallest tumours (above 4 mm of the field).
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, case)))
     pose = Pose(rotation(rng.uniform(-1, 1, 3) * 4) * rng.uniform(0.94, 1.03, 3), rng.uniform(-3, 3, 3), warp=2.0)
@@ -228,13 +229,14 @@ def _paint_tumour(
     edema = np.minimum(edema, distance - 1.5)
     canvas.cover(np.maximum(edema, outside), _near(sketch, EDEMA), sketch.ids["edema"])
     necrosis = _near(sketch, CORE)
-    if rng.uniform() < 0.75:
-        rim = np.float32(rng.uniform(2.4, 4.5)) * (1 + np.float32(0.3) * np.clip(fringe, -1.5, 1.5))
+    ring = rng.uniform() < 0.75
+    if ring:
+        rim = np.float32(min(rng.uniform(2.4, 4.5), 0.28 * radius)) * (1 + np.float32(0.3) * np.clip(fringe, -1.5, 1.5))
         canvas.cover(distance.copy(), _near(sketch, ENHANCING), sketch.ids["enhancing_tumor"])
         canvas.cover(distance + rim, necrosis, sketch.ids["non_enhancing_tumor"])
     else:
         canvas.cover(distance.copy(), necrosis * (1.1, 1.25, 1.25, 0.95), sketch.ids["non_enhancing_tumor"])
-    for _ in range(int(rng.integers(2, 5))):
+    for _ in range(int(rng.integers(0, 3) if ring else rng.integers(2, 5))):
         offset = rng.uniform(-0.45, 0.45, 3) * radius
         spot = Ellipsoid(place + offset, radius * rng.uniform(0.18, 0.34, 3) + 0.8, rng.uniform(-90, 90, 3))
         sketch.paint(Clip(spot, (core,), 0.5), _near(sketch, ENHANCING), "enhancing_tumor", 0.6)

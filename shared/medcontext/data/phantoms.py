@@ -28,7 +28,7 @@ from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
 from medcontext.data.phantom_sketch import Phantom
 
-__all__ = ["PHANTOM_DATASETS", "PhantomDataset", "store_phantom", "write_phantoms"]
+__all__ = ["PHANTOM_DATASETS", "PhantomDataset", "nifti_bytes", "store_phantom", "write_phantoms"]
 
 GENERATOR = 1
 """Raised whenever the same parameters give other volumes than before."""
@@ -207,10 +207,13 @@ def store_phantom(phantom: Phantom, orientation: str = "RAS") -> tuple[bytes, by
     """
     turn = ornt_transform(axcodes2ornt("RAS"), axcodes2ornt(orientation))
     affine = phantom.affine @ inv_ornt_aff(turn, phantom.label.shape)
-    return _pack(apply_orientation(phantom.image, turn), affine), _pack(apply_orientation(phantom.label, turn), affine)
+    return nifti_bytes(apply_orientation(phantom.image, turn), affine), nifti_bytes(
+        apply_orientation(phantom.label, turn), affine
+    )
 
 
-def _pack(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
+def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
+    """One volume as a ``.nii.gz`` file whose header says that it is no patient."""
     nifti = nib.Nifti1Image(volume, affine)
     nifti.set_qform(affine, code="scanner")
     nifti.set_sform(affine, code="scanner")
