@@ -64,6 +64,19 @@ TINY: dict[str, dict[str, Any]] = {
     for name, arguments in NETWORKS.items()
 }
 UNETR, SWIN_UNETR, NNFORMER, UNETR_PLUS_PLUS = TINY
+# what the overlays of the other datasets need besides
+OTHER_DATASETS: dict[tuple[str, str], dict[str, Any]] = {
+    (UNETR, "acdc"): {"spacing": [3.0, 3.0, 10.0], "roi_size": [32, 32, 16]},
+    (SWIN_UNETR, "acdc"): {"spacing": [3.0, 3.0, 10.0], "roi_size": [64, 32, 32]},
+    (NNFORMER, "acdc"): {
+        "spacing": [10.0, 3.0, 3.0],
+        "roi_size": [7, 32, 32],
+        "network_def#window_size": [[3, 4, 4], [3, 2, 2]],
+        "network_def#merging_strides": [2],
+    },
+    (UNETR_PLUS_PLUS, "acdc"): {"spacing": [10.0, 3.0, 3.0], "roi_size": [8, 32, 32]},
+    (NNFORMER, "brats"): {"network_def#decoder_num_heads": [2]},
+}
 
 
 def for_bundles(*quick: str) -> pytest.MarkDecorator:
@@ -83,6 +96,8 @@ def config_files(bundle: str, *names: str) -> list[str]:
 def overrides_for(bundle: str, *names: str, **overrides: Any) -> dict[str, Any]:
     """The tiny settings, less those that the entry lacks and, beside a user's own file, those of the network."""
     tiny = dict(TINY[bundle])
+    for dataset in {"acdc", "brats"}.intersection(names):
+        tiny |= OTHER_DATASETS.get((bundle, dataset), {})
     if names[0] == "inference":
         tiny = {key: value for key, value in tiny.items() if key in EVALUATION_KEYS or key.startswith("network_def")}
     if any(name.endswith(".json") for name in names):
@@ -146,5 +161,5 @@ class Threshold(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(image.shape[0], self.out_channels, *image.shape[2:])
-        logits[:, 1:2] = (image - 0.5) * 100
+        logits[:, 1:2] = (image[:, :1] - 0.5) * 100
         return logits

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,25 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort") / "btcv"
     write_phantoms(folder, num_cases=6, size=(32, 32, 32), spacing=(4.5, 4.5, 6.0), progress=False)
     return folder
+
+
+SMALL = {
+    "acdc": {"num_cases": 6, "size": (32, 32, 8), "spacing": (3.0, 3.0, 10.0)},
+    "brats": {"num_cases": 4, "size": (32, 32, 32), "spacing": (4.5, 4.5, 6.0)},
+}
+
+
+@pytest.fixture(scope="session")
+def other_cohorts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Small generated cohorts of the other datasets, each made when it is first asked for."""
+    folder = tmp_path_factory.mktemp("cohorts")
+
+    @functools.cache
+    def made(dataset: str) -> Path:
+        write_phantoms(folder / dataset, dataset=dataset, **SMALL[dataset], progress=False)
+        return folder / dataset
+
+    return made
 
 
 @pytest.fixture

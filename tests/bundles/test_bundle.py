@@ -20,6 +20,7 @@ import pytest
 import torch
 from monai.bundle import ckpt_export, onnx_export, verify_metadata, verify_net_in_out
 from monai.utils import path_to_sqlite_uri
+from scipy.spatial.transform import Rotation
 
 from bundle_runs import (
     NNFORMER,
@@ -143,6 +144,8 @@ def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: s
             nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes)
         )
         nib.save(nifti.as_reoriented(turn), target / f"{name}.nii.gz")
+    turned = nib.affines.from_matvec(Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix(), (9, -80, 300))
+    nib.save(nib.Nifti1Image(volume, turned @ np.diag([-4.5, 4.5, 6.0, 1])), target / "oblique.nii.gz")
     assert images
     run(
         bundle,
@@ -152,7 +155,7 @@ def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: s
         dataset_dir=str(target),
         network={"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"},
     )
-    for name in ("ras", "lps", "sla"):
+    for name in ("ras", "lps", "sla", "oblique"):
         predicted, original = (
             nib.load(folder / "predictions" / f"{name}_seg.nii.gz"),
             nib.load(target / f"{name}.nii.gz"),
@@ -351,7 +354,7 @@ def test_overrides_reach_what_they_name(bundle: str, home: Path) -> None:
 def test_every_overlay_sets_top_level_keys_that_exist(bundle: str) -> None:
     configs = ROOT / "bundles" / bundle / "configs"
     train_keys = read_json(configs / "train.json").keys()
-    for name in ("btcv", "phantom", "small_gpu", "baseline", "masking_only", "paper", "resume"):
+    for name in ("btcv", "acdc", "brats", "phantom", "small_gpu", "baseline", "masking_only", "paper", "resume"):
         assert read_json(configs / f"{name}.json").keys() <= train_keys, name
 
 

@@ -1,0 +1,93 @@
+"""Every bundle on generated twins of every dataset, from training to label maps in the original geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from bundle_runs import BUNDLES, NNFORMER, SWIN_UNETR, UNETR, UNETR_PLUS_PLUS, read_json, run, train, workflow_for
+
+REPORTED = {
+    "btcv": ["spleen", "right_kidney", "left_kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"],
+    "acdc": ["right_ventricle", "myocardium", "left_ventricle"],
+    "brats": ["whole_tumor", "tumor_core", "enhancing_tumor"],
+}
+QUICK = {
+    (UNETR, "acdc", "baseline"),
+    (SWIN_UNETR, "brats", "baseline"),
+    (NNFORMER, "acdc", "medcontext"),
+    (UNETR_PLUS_PLUS, "brats", "medcontext"),
+}
+COMBINATIONS = [
+    pytest.param(*names, marks=[pytest.mark.slow] * (names not in QUICK))
+    for names in product(BUNDLES, REPORTED, ("medcontext", "baseline"))
+]
+
+
+@pytest.mark.parametrize(("bundle", "dataset", "mode"), COMBINATIONS)
+def test_trains_evaluates_and_predicts(
+    bundle: str, dataset: str, mode: str, home: Path, other_cohorts: Callable[[str], Path]
+) -> None:
+    data = home / "data" / dataset
+    if dataset != "btcv":
+        data.symlink_to(other_cohorts(dataset))
+    modes = [] if mode == "medcontext" else [mode]
+    folder = train(bundle, home, dataset, *modes, max_epochs=1)
+    models = str(folder / "models")
+    run(bundle, "evaluating", "train", dataset, *modes, "evaluate", ckpt_dir=models)
+    table = pd.read_csv(folder / "evaluation" / "metrics.csv")
+    cases = read_json(data / "dataset.json")["test"]
+    assert len(table) == len(cases) * len(REPORTED[dataset])
+    assert list(dict.fromkeys(table["label"])) == sorted(REPORTED[dataset], key=REPORTED[dataset].index)
+    assert table["dice"].between(0, 1).sum() + table["dice"].isna().sum() == len(table)
+
+    run(bundle, "inferring", "inference", dataset, ckpt_dir=models, dataset_dir=str(data))
+    channels = workflow_for(bundle, "train", dataset).parser.get_parsed_content("out_channels")
+    for case in cases:
+        image = nib.load(data / case["image"])
+        name = Path(case["image"]).name.removesuffix(".nii.gz")
+        predicted = nib.load(folder / "predictions" / f"{name}_seg.nii.gz")
+        assert predicted.shape == image.shape[:3]
+        assert predicted.get_data_dtype() == np.uint8
+        np.testing.assert_allclose(predicted.affine, image.affine, atol=1e-4)
+        assert np.asarray(predicted.dataobj).max() < channels
+
+
+def test_regions_are_unions_of_the_classes(home: Path, other_cohorts: Callable[[str], Path]) -> None:
+    (home / "data" / "brats").symlink_to(other_cohorts("brats"))
+    get = workflow_for(UNETR, "train", "brats").parser.get_parsed_content
+    metric = get("validate#key_metric")["val_mean_dice"]
+    label = get("validate#preprocessing")(get("cases#validation")[0])["label"]
+    assert set(np.unique(label)) <= {0, 1, 2, 3}
+    edema_alone = (label == 1).float()  # all of the oedema, none of the core
+    import torch
+
+    def one_hot(x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.one_hot(x[0].long(), 4).movedim(-1, 0)
+
+    metric.update(([one_hot(edema_alone.as_tensor())], [one_hot(label.as_tensor())]))
+    metric.compute()
+    core, whole, edema = (float(np.isin(label, ids).sum()) for ids in ([2, 3], [1, 2, 3], [1]))
+    assert core > 0
+    expected = {"whole_tumor": 2 * edema / (edema + whole), "tumor_core": 0.0, "enhancing_tumor": 0.0}
+    assert metric.compute() == pytest.approx(np.mean(list(expected.values())), abs=1e-3)
+
+
+@pytest.mark.parametrize(("bundle", "flat"), [(NNFORMER, True), (UNETR_PLUS_PLUS, True)])
+def test_thick_slices_are_neither_turned_nor_scaled_across(
+    bundle: str, flat: bool, home: Path, other_cohorts: Callable[[str], Path]
+) -> None:
+    (home / "data" / "acdc").symlink_to(other_cohorts("acdc"))
+    for dataset, expected in (("acdc", flat), ("btcv", False)):
+        rotate, zoom = workflow_for(bundle, "train", dataset).parser.get_parsed_content("augmentation").transforms[:2]
+        turns = rotate.rand_rotate
+        assert (turns.range_x, turns.range_y, turns.range_z) == (
+            ((-0.5236, 0.5236), *[(0.0, 0.0) if expected else (-0.5236, 0.5236)] * 2)
+        )
+        assert tuple(zoom.rand_zoom.min_zoom) == ((1.0, 0.7, 0.7) if expected else (0.7,))
