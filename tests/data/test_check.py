@@ -171,7 +171,7 @@ def test_cases_that_leak_under_another_name(case: Case, tmp_path: Path) -> None:
     shutil.copy(case["image"], tmp_path / "copy.nii.gz")
     for name, message in (
         ("link", "listed under training and test"),
-        ("copy", "has the same contents as .*img.nii.gz"),
+        ("copy", "has the same contents as .*.nii.gz"),
     ):
         leak = case | {"image": str(tmp_path / f"{name}.nii.gz")}
         (found,) = check_cases({"training": [case], "test": [leak]}, in_channels=1, labels=LABELS)
@@ -179,6 +179,7 @@ def test_cases_that_leak_under_another_name(case: Case, tmp_path: Path) -> None:
         assert re.search(message, str(found))
         (found,) = check_cases({"training": [leak], "test": [case]}, in_channels=1, labels=LABELS)
         assert (found.case, found.section) == ("img", "test")
+        assert re.search(message, str(found))
 
 
 def test_patients_in_two_sections(case: Case, tmp_path: Path) -> None:

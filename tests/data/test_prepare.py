@@ -307,6 +307,14 @@ def test_a_second_call_reads_and_writes_nothing_again(
     assert stamps(tmp_path) == kept
 
 
+def test_lost_files_are_brought_again(btcv: Path, tmp_path: Path) -> None:
+    before = prepare_dataset("btcv", btcv, tmp_path).read_bytes()
+    kept, lost = stamps(tmp_path), "Training/img/img0005.nii.gz"
+    (tmp_path / lost).unlink()
+    assert prepare_dataset("btcv", btcv, tmp_path).read_bytes() == before
+    assert {name for name, stamp in stamps(tmp_path).items() if kept[name] != stamp} == {lost}
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_a_changed_source_is_brought_again(own_btcv: Path, tmp_path: Path, link: bool) -> None:
     datalist = prepare_dataset("btcv", own_btcv, tmp_path / "out", link=link)
