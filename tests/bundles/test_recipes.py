@@ -29,17 +29,23 @@ PARAMETERS = {UNETR: 101_805_646, SWIN_UNETR: 62_187_296, NNFORMER: 150_054_210,
 
 
 @for_bundles()
+@pytest.mark.parametrize("dataset", ["btcv", "acdc", "brats"])
 @pytest.mark.parametrize("name", ["train", "inference"])
-def test_the_network_is_the_published_one(bundle: str, name: str) -> None:
-    parser = ConfigParser(read_json(ROOT / config_files(bundle, name)[0]))
+def test_the_network_is_the_published_one(bundle: str, dataset: str, name: str) -> None:
+    parser = ConfigParser({})
+    for file in config_files(bundle, name, dataset):
+        parser.update(read_json(ROOT / file))
     with torch.device("cpu" if bundle == SWIN_UNETR else "meta"):  # MONAI's reads a number while it is built
         network = parser.get_parsed_content("network_def")
         variants = {NNFORMER: NNFormer, UNETR_PLUS_PLUS: UNETRPlusPlus}
-        published = variants[bundle].for_dataset("btcv") if bundle in variants else network
-    assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[bundle]
+        published = variants[bundle].for_dataset(dataset) if bundle in variants else network
+    if dataset == "btcv":
+        assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[bundle]
     shapes, expected = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, published))
     assert shapes == expected
     assert str(network) == str(published)  # dropout rates and the like
+    if bundle in variants:
+        assert network.img_size == published.img_size
 
 
 @for_bundles()
