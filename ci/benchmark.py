@@ -2,6 +2,7 @@
 
 python ci/benchmark.py step          time and memory of a MedContext step against a plain one
 python ci/benchmark.py networks      time, memory and operations of the four networks as published
+python ci/benchmark.py loader        time to load a batch, with and without caches, against a step that uses it
 python ci/benchmark.py phantoms      generated volumes per second on one core
 python ci/benchmark.py modes         Dice of the modes and consistency forms on phantoms, over seeds
 """
@@ -25,6 +26,7 @@ from typing import Any
 import fire
 import pandas as pd
 import torch
+from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNETR, SwinUNETR
@@ -131,6 +133,48 @@ def _operations_and_parameters(name: str) -> tuple[float, float]:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, *size, device="meta"))
     return counter.get_total_flops() / 1e9, sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def loader(num_cases: int = 10, epochs: int = 5) -> None:
+    """Median time to load a batch of phantom.json on the CPU, in the main process, as a share of its training step.
+
+    Below 1 a single loader process keeps ahead of training. Disk and memory hold what the deterministic transforms
+    make of each case; the first epoch, which fills them, is not counted.
+    """
+    kinds: dict[str, dict[str, Any]] = {
+        "no cache": {"cache_rate": 0.0},
+        "memory": {"cache_rate": 1.0},
+        "disk": {"cache_dir": "cache"},
+    }
+    with tempfile.TemporaryDirectory() as home, _environment(MEDCONTEXT_HOME=home):
+        write_phantoms(Path(home) / "data" / "btcv", num_cases=num_cases, progress=False)
+        kinds["disk"]["cache_dir"] = str(Path(home) / "cache")
+        loaders = {name: _phantom_loader(settings) for name, settings in kinds.items()}
+        times: dict[str, list[float]] = {name: [] for name in loaders}
+        for epoch in range(epochs + 1):
+            for name, batches in loaders.items():
+                started = time.perf_counter()
+                count = sum(1 for _ in batches)
+                if epoch:
+                    times[name].append((time.perf_counter() - started) / count)
+    trainer = _trainer(48, 2, 16, _device(), "medcontext", True)
+    trainer.run()
+    trainer.state.max_epochs += epochs
+    started = time.perf_counter()
+    trainer.run()
+    steps = (time.perf_counter() - started) / epochs
+    table = pd.DataFrame({"seconds a batch": {name: statistics.median(values) for name, values in times.items()}})
+    print(f"a MedContext step takes {steps:.2f} s, {_device()}, {torch.get_num_threads()} threads")
+    print(table.assign(**{"share of a step": table["seconds a batch"] / steps}).round(3).to_string())
+
+
+def _phantom_loader(settings: dict[str, Any]) -> Any:
+    files = [str(CONFIGS / f"{name}.json") for name in ("train", "btcv", "phantom")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        workflow = ConfigWorkflow(files, logging_file=False, workflow_type="train", **settings)
+    workflow.initialize()
+    return workflow.parser.get_parsed_content("train#dataloader")
 
 
 def _device() -> str:
@@ -247,6 +291,7 @@ def _dice(name: str, seed: int, train_fraction: float, max_epochs: int, home: st
         "max_epochs": max_epochs,
         "val_interval": max_epochs,
         "select_checkpoint": "last",
+        "reported": "@labels",
         "cases#validation": "$medcontext.data.load_cases(@datalist, 'test')",
         "seed": seed,
         "run_name": run_name,
@@ -283,4 +328,4 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    fire.Fire({f.__name__: f for f in (step, networks, phantoms, modes, peak, forward_peak)})
+    fire.Fire({f.__name__: f for f in (step, networks, loader, phantoms, modes, peak, forward_peak)})
