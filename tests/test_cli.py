@@ -116,6 +116,7 @@ def test_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # --- published weights ---
 
 NETWORK = {key: value for key, value in TINY["medcontext_unetr"].items() if key.startswith("network_def#")}
+NETWORK["network_def#img_size"] = [32, 32, 32]
 NETWORK_WORDS = [word for key, value in NETWORK.items() for word in (f"--{key}", str(value).replace(" ", ""))]
 
 
