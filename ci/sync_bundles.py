@@ -29,7 +29,7 @@ RECIPE = dict.fromkeys(("learning_rate", "warmup_fraction", "max_grad_norm"), DE
 Allowances = Mapping[str, Mapping[str, tuple[str, ...]]]
 ALLOWED: Allowances = {
     "configs/train.json": {
-        "network_def": EVERY,
+        **dict.fromkeys(("network_def", "phantom"), EVERY),
         **GEOMETRY,
         **RECIPE,
         **dict.fromkeys(
@@ -37,27 +37,22 @@ ALLOWED: Allowances = {
         ),
         **dict.fromkeys(("optimizer", "lr_scheduler#_target_", "segmentation_loss", "augmentation"), DEPTH_FIRST),
     },
-    "configs/inference.json": {"network_def": EVERY, **GEOMETRY},
-    "configs/btcv.json": GEOMETRY,
-    "configs/phantom.json": {
-        **dict.fromkeys(("network_def", "spacing", "roi_size"), EVERY),
-        "organ_dropout#cell_size": DEPTH_FIRST,
-    },
+    "configs/inference.json": {"network_def": EVERY, "phantom": EVERY, **GEOMETRY},
+    "configs/btcv.json": {"phantom": EVERY, **GEOMETRY},
+    "configs/phantom.json": {"network_def": EVERY},
     "configs/acdc.json": {
-        **dict.fromkeys(("network_def", "roi_size"), EVERY),
+        **dict.fromkeys(("network_def", "roi_size", "phantom"), EVERY),
         **dict.fromkeys(("orientation", "spacing", "max_epochs", "val_interval", "organ_dropout"), DEPTH_FIRST),
     },
     "configs/brats.json": {
-        "network_def": EVERY,
+        **dict.fromkeys(("network_def", "phantom"), EVERY),
         **dict.fromkeys(("orientation", "max_epochs", "val_interval"), DEPTH_FIRST),
     },
-    "configs/small_gpu.json": {"num_samples": EVERY},
     "configs/paper.json": {
         "masking#patch_size": EVERY,
         "token_masking#embedding": EVERY,
         "masking#ratio": DEPTH_FIRST,
         "consistency_weight": DEPTH_FIRST,
-        **RECIPE,
     },
     "configs/metadata.json": {
         **dict.fromkeys(("changelog", "name", "description", "references"), EVERY),

@@ -129,39 +129,76 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert snapshot(ROOT) == before
 
 
+TURNED = nib.affines.from_matvec(Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix(), (9, -80, 300))
+
+
+def write_scans(folder: Path, channels: int = 1) -> dict[str, nib.Nifti1Image]:
+    """One noisy volume in several geometries, by name; further channels follow as a fourth axis and are empty."""
+    volume = (np.random.default_rng(0).random((20, 24, 28)) > 0.5).astype(np.int16) * 400 - 200
+    scans = {"oblique": nib.Nifti1Image(volume, TURNED @ np.diag([-4.5, 4.5, 6.0, 1]))}
+    for axes in ("RAS", "LPS", "SLA"):
+        codes = [nib.orientations.axcodes2ornt(code) for code in ("RAS", axes)]
+        plain = nib.Nifti1Image(volume, np.diag([4.5, 4.5, 6.0, 1]))
+        scans[axes.lower()] = plain.as_reoriented(nib.orientations.ornt_transform(*codes))
+    folder.mkdir()
+    for name, scan in scans.items():
+        stacked = np.stack([scan.get_fdata(), *[0 * scan.get_fdata()] * (channels - 1)], axis=-1)
+        nib.save(nib.Nifti1Image(stacked.squeeze(), scan.affine), folder / f"{name}.nii.gz")
+    return scans
+
+
 @for_bundles(UNETR, NNFORMER)
 def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: str, home: Path) -> None:
-    """A network that copies a threshold of the image must come back exactly, from flipped and permuted affines too."""
-    folder = train(bundle, home, max_epochs=1)
-    images = [home / "data" / "btcv" / case["image"] for case in read_json(home / "data/btcv/dataset.json")["test"]]
-    target = home / "scans"
-    target.mkdir()
-    rng = np.random.default_rng(0)
-    volume = (rng.random((20, 24, 28)) > 0.5).astype(np.int16) * 400 - 200
-    for name, axes in (("ras", "RAS"), ("lps", "LPS"), ("sla", "SLA")):
-        nifti = nib.Nifti1Image(volume, np.diag([4.5, 4.5, 6.0, 1]))
-        turn = nib.orientations.ornt_transform(
-            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes)
-        )
-        nib.save(nifti.as_reoriented(turn), target / f"{name}.nii.gz")
-    turned = nib.affines.from_matvec(Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix(), (9, -80, 300))
-    nib.save(nib.Nifti1Image(volume, turned @ np.diag([-4.5, 4.5, 6.0, 1])), target / "oblique.nii.gz")
-    assert images
+    """A network that copies a threshold of the image must come back exactly, from flipped and oblique affines too."""
+    scans = write_scans(home / "scans")
     run(
         bundle,
         "inferring",
         "inference",
-        ckpt_dir=str(folder / "models"),
-        dataset_dir=str(target),
+        dataset_dir=str(home / "scans"),
+        predictions_dir=str(home / "predictions"),
         network={"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"},
     )
-    for name in ("ras", "lps", "sla", "oblique"):
-        predicted, original = (
-            nib.load(folder / "predictions" / f"{name}_seg.nii.gz"),
-            nib.load(target / f"{name}.nii.gz"),
-        )
+    for name, original in scans.items():
+        predicted = nib.load(home / "predictions" / f"{name}_seg.nii.gz")
         np.testing.assert_array_equal(np.asarray(predicted.dataobj), np.asarray(original.dataobj) > 0)
         np.testing.assert_allclose(predicted.affine, original.affine, atol=1e-4)
+        assert predicted.get_data_dtype() == np.uint8
+
+
+@for_bundles(SWIN_UNETR, UNETR_PLUS_PLUS)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_evaluation_measures_in_the_original_geometry(bundle: str, channels: int, home: Path) -> None:
+    """The same network, on labels of its own threshold, is perfect whatever the affine; one file or several."""
+    folder = home / "scans"
+    scans = write_scans(folder, channels)
+    cases = []
+    for name, scan in scans.items():
+        label = nib.Nifti1Image((scan.get_fdata() > 0).astype(np.uint8) * 7, scan.affine)
+        nib.save(label, folder / f"{name}_label.nii.gz")
+        image: str | list[str] = f"{name}.nii.gz"
+        if channels > 1 and name != "ras":
+            whole = nib.load(folder / f"{name}.nii.gz")
+            image = [f"{name}_{channel}.nii.gz" for channel in range(channels)]
+            for channel, file in enumerate(image):
+                nib.save(nib.Nifti1Image(whole.get_fdata()[..., channel], whole.affine), folder / file)
+        cases.append({"image": image, "label": f"{name}_label.nii.gz"})
+    content = {"labels": {"0": "background", "7": "bone"}, "test": cases}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    run(
+        bundle,
+        "evaluating",
+        "train",
+        "evaluate",
+        dataset_dir=str(folder),
+        output_dir=str(home / "out"),
+        in_channels=channels,
+        labels={"bone": 1},
+        network={"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"},
+    )
+    table = pd.read_csv(home / "out" / "evaluation" / "metrics.csv")
+    assert len(table) == len(scans)
+    assert (table["dice"] == 1).all()
 
 
 @for_bundles(UNETR)
@@ -313,7 +350,7 @@ def test_every_hyperparameter_is_read_by_something(bundle: str) -> None:
     """An override of a key that nothing refers to would be accepted and ignored."""
     for name in ("train", "inference"):
         config = read_json(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
-        text = json.dumps(config)
+        text = json.dumps(config) + (ROOT / "bundles" / bundle / "configs" / "phantom.json").read_text()
         read = set(re.findall(r"@(\w+)", text)) | ENTRIES | {"train", "validate", "evaluator", "dataset"}
         assert config.keys() <= read
 
@@ -503,6 +540,10 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"train_cases": 4}, "train_cases must be at most 3, all that there are to train on, got 4"),
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose"),
         ({"labels": {"livver": 6}}, "labels names 'livver', which dataset.json does not have; did you mean 'liver'"),
+        (
+            {"labels": {"liver": 6, "kidneys": [2, 3]}},
+            r"labels gives 'kidneys' \[2, 3\]; .* Regions belong into reported",
+        ),
         ({"organs": 12}, "organs must be 13, or 8 for those that are reported for Synapse, got 12"),
         (
             {"reported": {"hand": [14]}},

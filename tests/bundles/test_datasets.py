@@ -13,7 +13,19 @@ import pytest
 import torch
 from ignite.engine import Engine
 
-from bundle_runs import BUNDLES, NNFORMER, SWIN_UNETR, UNETR, UNETR_PLUS_PLUS, read_json, run, train, workflow_for
+from bundle_runs import (
+    BUNDLES,
+    NNFORMER,
+    SWIN_UNETR,
+    UNETR,
+    UNETR_PLUS_PLUS,
+    for_bundles,
+    read_json,
+    run,
+    train,
+    workflow_for,
+)
+from medcontext.bundle import check_network
 
 REPORTED = {
     "btcv": ["spleen", "right_kidney", "left_kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"],
@@ -82,6 +94,45 @@ def test_regions_are_unions_of_the_classes(home: Path, other_cohorts: Callable[[
         "val_dice_enhancing_tumor": 0,
         "val_mean_dice": pytest.approx(dice / 3),
     }
+
+
+@for_bundles()
+def test_overlays_of_every_kind_resolve_for_training_and_prediction(
+    bundle: str, home: Path, other_cohorts: Callable[[str], Path]
+) -> None:
+    """A network of one size, and data of the dataset that was named, whatever is combined."""
+    for dataset in ("acdc", "brats"):
+        (home / "data" / dataset).symlink_to(other_cohorts(dataset))
+    for dataset, scale in product(("", "btcv", "acdc", "brats"), ("", "phantom", "small_gpu")):
+        overlays = [name for name in (dataset, scale) if name]
+        entries = [
+            workflow_for(bundle, name, *overlays, tiny=False).parser.get_parsed_content
+            for name in ("train", "inference")
+        ]
+        for key in ("in_channels", "out_channels", "orientation", "spacing", "roi_size"):
+            assert entries[0](key) == entries[1](key), (overlays, key)
+        assert Path(entries[1]("dataset_dir")).name == Path(entries[0]("dataset_dir")).name == (dataset or "btcv")
+        if scale == "phantom":
+            networks = [get("network_def") for get in entries]
+            shapes = [{key: value.shape for key, value in network.state_dict().items()} for network in networks]
+            assert shapes[0] == shapes[1]
+            check_network(networks[0], *(entries[0](key) for key in ("in_channels", "out_channels", "roi_size")))
+            assert 5 <= entries[0]("max_epochs") <= 48
+
+
+@pytest.mark.parametrize("bundle", [NNFORMER, UNETR_PLUS_PLUS])
+def test_augmentation_moves_image_and_label_alike(bundle: str, home: Path) -> None:
+    transforms = workflow_for(bundle, "train").parser.get_parsed_content("augmentation").transforms[:2]
+    grid = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"))
+    ball = (((grid - torch.tensor([20.0, 26.0, 22.0]).view(3, 1, 1, 1)) ** 2).sum(0) < 100).float()[None]
+    for transform in transforms:
+        transform.prob = 1.0
+        for seed in range(4):
+            transform.set_random_state(seed)
+            moved = transform({"image": ball.clone(), "label": ball.clone()})
+            centres = [(grid * moved[key]).flatten(1).sum(1) / moved[key].sum() for key in ("image", "label")]
+            assert (centres[0] - centres[1]).abs().max() < 0.15, (type(transform).__name__, seed)
+            assert set(moved["label"].unique().tolist()) == {0.0, 1.0}
 
 
 @pytest.mark.parametrize("bundle", [NNFORMER, UNETR_PLUS_PLUS])

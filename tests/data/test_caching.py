@@ -36,10 +36,10 @@ def case(tmp_path: Path) -> dict[str, str]:
     return {"image": str(tmp_path / "image.nii.gz")}
 
 
-def dataset(case: dict[str, str], tmp_path: Path, top: float = 1.0, **arguments: Any) -> Any:
+def dataset(case: dict[str, str], tmp_path: Path, top: float = 1.0, shift: float = 0.5, **arguments: Any) -> Any:
     scale = ScaleIntensityRanged("image", 0, 63, 0, top)
     transform = Compose(
-        [LoadImaged("image"), scale, Counted(tmp_path / "log"), RandShiftIntensityd("image", 0.5, prob=1.0)]
+        [LoadImaged("image"), scale, Counted(tmp_path / "log"), RandShiftIntensityd("image", shift, prob=1.0)]
     )
     return cached_dataset([case], transform, progress=False, **arguments)
 
@@ -78,6 +78,31 @@ def test_the_disk_is_found_again_until_the_file_or_a_transform_changes(case: dic
     item = dataset(case, tmp_path, cache_dir=folder)[0]["image"]
     assert prepared(tmp_path) == 3
     assert float(item.max() - item.min()) == 0
+
+
+@pytest.mark.parametrize("length", [0, 10, 400])
+def test_a_damaged_file_is_made_anew(case: dict[str, str], tmp_path: Path, length: int) -> None:
+    folder = tmp_path / "cache"
+    whole = dataset(case, tmp_path, cache_dir=folder, shift=0.0)[0]["image"]
+    (file,) = folder.iterdir()
+    file.write_bytes(file.read_bytes()[:length])
+    again = dataset(case, tmp_path, cache_dir=folder, shift=0.0)
+    for _ in range(2):
+        assert torch.equal(torch.as_tensor(again[0]["image"]), torch.as_tensor(whole))
+    assert prepared(tmp_path) == 2
+    assert list(folder.iterdir()) == [file]
+
+
+def test_a_full_disk_leaves_nothing_behind(
+    case: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("medcontext.data.caching.torch.save", full)
+    with pytest.raises(OSError, match="No space left"):
+        dataset(case, tmp_path, cache_dir=tmp_path / "cache")[0]
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_keys_follow_time_size_and_entries(case: dict[str, str]) -> None:

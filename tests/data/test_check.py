@@ -144,6 +144,12 @@ def test_several_channels_are_several_files(case: Case, tmp_path: Path) -> None:
         volume(tmp_path / "c2.nii.gz", np.ones(shape))
         (found,) = check_cases({"training": [case]}, **check)
         assert message in str(found)
+    shifted = np.eye(4)
+    shifted[0, 3] = 0.01
+    volume(tmp_path / "c2.nii.gz", np.full((4, 5, 6), 2, np.int16), shifted)
+    (found,) = check_cases({"training": [case]}, **check)
+    assert "c2.nii.gz and " in str(found)
+    assert "have different affines, so they cannot be stacked as channels; make them equal" in str(found)
     Path(files[2]).unlink()
     (found,) = check_cases({"training": [case]}, **check)
     assert "c2.nii.gz is missing" in str(found)

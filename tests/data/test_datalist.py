@@ -125,7 +125,7 @@ def test_patients_are_held_out_and_folded_whole(patients: Path) -> None:
     assert [len(fold) for fold in folds] == [4] * 5
     assert sorted(set().union(*folds)) == [f"p{i}" for i in range(10)]
     assert not set(folds[0]) & set(seen(load_cases(patients, "training", fold=0, num_folds=5)))
-    with pytest.raises(ValueError, match="10 validation cases cannot be held out of 10"):
+    with pytest.raises(ValueError, match="validation_cases 10 cannot be held out of 10"):
         load_cases(patients, "training", num_validation=10)
 
 
@@ -169,7 +169,7 @@ def test_cases_of_another_form(tmp_path: Path, case: Any) -> None:
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose .*; give one"),
         ({"fold": 5}, "fold must be within 0..4"),
         ({"fold": 0, "num_folds": 1}, "num_folds within 2..20"),
-        ({"num_validation": 20}, "20 validation cases cannot be held out of 20 training cases"),
+        ({"num_validation": 20}, "validation_cases 20 cannot be held out of 20 training cases"),
     ],
 )
 def test_arguments(datalist: Path, arguments: dict[str, Any], message: str) -> None:

@@ -62,6 +62,9 @@ def test_nothing_to_start_from(tmp_path: Path) -> None:
     other = saved(tmp_path / "other.pt", nn.Linear(2, 2))
     with pytest.raises(ValueError, match="Nothing in .*other.pt fits this Network; published .* convert_weights"):
         load_pretrained(target, other)
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="list.pt does not hold the weights of one network by name; give a model.pt"):
+        load_pretrained(target, tmp_path / "list.pt")
     with pytest.raises(FileNotFoundError, match="There is no checkpoint .*absent.pt"):
         load_pretrained(target, tmp_path / "absent.pt")
     torch.testing.assert_close(dict(target.state_dict()), before)

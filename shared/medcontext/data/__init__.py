@@ -22,7 +22,7 @@ from medcontext.data.datasets import (
     load_split,
     synapse_organs,
 )
-from medcontext.data.label_mapping import label_mapping, label_names
+from medcontext.data.label_mapping import count_classes, label_mapping, label_names
 from medcontext.data.phantom_acdc import make_acdc_phantom
 from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
@@ -42,6 +42,7 @@ __all__ = [
     "case_name",
     "check_cases",
     "check_dataset",
+    "count_classes",
     "data_hash",
     "describe_cases",
     "label_mapping",

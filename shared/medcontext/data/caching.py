@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import monai
+import torch
 from monai.data import CacheDataset, Dataset, PersistentDataset
+from monai.utils import convert_to_tensor
 
-__all__ = ["cached_dataset", "case_key", "transforms_key"]
+import medcontext
+
+__all__ = ["DiskCacheDataset", "cached_dataset", "case_key", "transforms_key"]
+
+logger = logging.getLogger(__name__)
 
 
 def cached_dataset(
@@ -38,8 +48,34 @@ def cached_dataset(
         progress: show a progress bar meanwhile.
     """
     if cache_dir is None:
-        return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=num_workers or None, progress=progress)
-    return PersistentDataset(data, transform, Path(cache_dir), hash_func=case_key, hash_transform=transforms_key)
+        return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
+    return DiskCacheDataset(data, transform, Path(cache_dir), hash_func=case_key, hash_transform=transforms_key)
+
+
+class DiskCacheDataset(PersistentDataset):
+    """MONAI's, with files that appear under their names only when they are whole, and damaged ones made anew."""
+
+    def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
+        """The prepared case, from disk if it is there."""
+        key = self.hash_func(item_transformed).decode() + self.transform_hash
+        file = Path(self.cache_dir) / f"{key}.pt"
+        if file.is_file():
+            try:
+                return torch.load(file, weights_only=True)
+            except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+                logger.warning("%s is damaged (%s) and made anew", file, type(error).__name__)
+        prepared = self._pre_transform(deepcopy(item_transformed))
+        content = convert_to_tensor(prepared, convert_numeric=False, track_meta=False)
+        with tempfile.NamedTemporaryFile(dir=self.cache_dir, suffix=".part", delete=False) as part:
+            try:
+                torch.save(content, part)
+                part.close()
+                os.replace(part.name, file)
+            except BaseException:
+                part.close()
+                Path(part.name).unlink(missing_ok=True)
+                raise
+        return prepared
 
 
 def case_key(case: Mapping[str, Any]) -> bytes:
@@ -55,7 +91,7 @@ def case_key(case: Mapping[str, Any]) -> bytes:
 
 
 def transforms_key(transforms: Sequence[Any]) -> bytes:
-    """Hex digits that change with any argument of the transforms.
+    """Hex digits that change with any argument of the transforms, and with the versions of MONAI and MedContext.
 
     Raises:
         TypeError: When one cannot be pickled, so that nothing would tell when it changes.
@@ -66,4 +102,5 @@ def transforms_key(transforms: Sequence[Any]) -> bytes:
         raise TypeError(
             f"A cache on disk needs transforms that can be pickled ({error}); use memory instead."
         ) from error
-    return hashlib.sha256(content).hexdigest()[:32].encode()
+    versions = f"{monai.__version__} {medcontext.__version__}".encode()  # a transform may change with them
+    return hashlib.sha256(content + versions).hexdigest()[:32].encode()

@@ -215,6 +215,10 @@ def _check_grid(images: list[tuple[str, Any]], label: tuple[str, Any]) -> list[s
     for name, other in [*images[1:], label]:
         if len(other.shape) != 3 or image.shape[:3] != other.shape:
             return [f"{name} has shape {other.shape}, its image {image.shape}; they must be of the same grid."]
+        if len(images) > 1 and name != label[0] and not np.allclose(image.affine, other.affine):
+            return [
+                f"{name} and {first} have different affines, so they cannot be stacked as channels; make them equal."
+            ]
         if not _in_same_place(image, other):
             return [f"{name} lies elsewhere than its image {first} (their affines differ); resample it onto the image."]
     return []

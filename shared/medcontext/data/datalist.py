@@ -206,7 +206,7 @@ def _hold_out(cases: list[Case], count: int, order: np.random.Generator) -> tupl
     patients = _patients(cases)
     if not 0 <= count < max(len(patients), 1):
         raise ValueError(
-            f"{count} validation cases cannot be held out of {len(patients)} training cases; hold out fewer."
+            f"validation_cases {count} cannot be held out of {len(patients)} training cases; hold out fewer."
         )
     return _split(cases, patients, order.permutation(len(patients))[:count])
 

@@ -10,7 +10,7 @@ from typing import Any
 from medcontext.data.datalist import load_datalist
 from medcontext.metrics.label_ids import LabelMapping, label_ids
 
-__all__ = ["label_mapping", "label_names", "map_labels", "named_labels"]
+__all__ = ["count_classes", "label_mapping", "label_names", "map_labels", "named_labels"]
 
 
 def label_names(content: Mapping[str, Any]) -> dict[int, str]:
@@ -32,6 +32,20 @@ def label_names(content: Mapping[str, Any]) -> dict[int, str]:
     if twice:
         raise ValueError(f"'labels' of dataset.json names several ids {twice[0]!r}; give each a name of its own.")
     return names
+
+
+def count_classes(labels: Mapping[str, Any]) -> int:
+    """Channels that a network of these labels needs, background included.
+
+    Raises:
+        ValueError: When a label has no id of its own, a whole number above 0.
+    """
+    for name, index in labels.items():
+        if isinstance(index, bool) or not isinstance(index, int) or index < 1:
+            raise ValueError(
+                f"labels gives {name!r} {index!r}; each label needs one id, 1 or more. Regions belong into reported."
+            )
+    return 1 + max(labels.values(), default=0)
 
 
 def label_mapping(datalist: str | os.PathLike[str], labels: LabelMapping) -> list[list[int]]:

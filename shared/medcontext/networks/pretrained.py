@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+from typing import Any
 
+import torch
 from monai.networks import copy_model_state
-from torch import nn
+from torch import Tensor, nn
 
 from medcontext.networks.wrapping import load_checkpoint
 
@@ -33,9 +35,11 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
     """
     if path is None:
         return network
-    weights = load_checkpoint(path)
-    if "network" in weights and isinstance(weights["network"], dict):  # the state of a training
+    weights: Any = load_checkpoint(path)
+    if isinstance(weights, dict) and isinstance(weights.get("network"), dict):  # the state of a training
         weights = weights["network"]
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} does not hold the weights of one network by name; give a model.pt or teacher.pt.")
     own = network.state_dict()
     _, loaded, kept = copy_model_state(network, weights)
     if not loaded:
@@ -49,6 +53,9 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
         "not in it, left random": [key for key in kept if key not in weights],
         "without a place in the network": sorted(weights.keys() - own.keys()),
     }
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    if distributed and torch.distributed.get_rank() > 0:
+        return network
     logger.info("%d of %d tensors taken from %s", len(loaded), len(own), path)
     for title, names in groups.items():
         if names:
