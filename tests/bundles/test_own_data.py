@@ -76,6 +76,8 @@ def test_starting_from_the_weights_of_other_classes(bundle: str, home: Path, cap
         f"{len(kept)} of {len(before)} tensors taken from {pretrained}" in message for message in caplog.messages
     )
     for key in kept:
+        if "running_" in key or key.endswith("num_batches_tracked"):  # batch norm goes on counting
+            continue
         torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-6)
     with pytest.raises(SystemExit, match="medcontext: There is no checkpoint nowhere.pt"):
         train(bundle, home, run_name="other", pretrained="nowhere.pt", **keys)
