@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: makes .venv in the repository and installs the package into it, once.
 # Usage: install_medcontext EXTRA   (EXTRA: "" or "dev")
+#        install_browser            where Debian's package may be installed without asking: on a machine of CI
 
 install_medcontext() {
     local extra=${1:-} python=${PYTHON:-python3} target=".${1:+[$1]}" stamp version
@@ -21,4 +22,16 @@ install_medcontext() {
     fi
     .venv/bin/pip install --quiet -c constraints.txt "torch==$version" -e "$target"
     touch ".venv/.installed-$stamp-$extra"
+}
+
+install_browser() {
+    local name
+    for name in chromium chromium-browser google-chrome microsoft-edge; do
+        command -v "$name" >/dev/null 2>&1 && return 0
+    done
+    if [ -n "${CI:-}" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        echo "Installing Chromium ..."
+        { apt-get update && apt-get install --yes --no-install-recommends chromium; } >/dev/null 2>&1 ||
+            echo "Chromium could not be installed; the tests in a browser are skipped." >&2
+    fi
 }

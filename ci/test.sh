@@ -4,6 +4,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source ci/install.sh
 install_medcontext dev
+install_browser
 
 selection=(-m "not slow")
 if [ "${1:-}" = --all ]; then
