@@ -80,7 +80,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
 
     (found,) = runs_of(home)
     client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
-    shared = Path(client.download_artifacts(found.info.run_id, "anonymous"))
+    shared = Path(client.download_artifacts(found.info.run_id, "evaluation"))
     assert len(pd.read_csv(shared / "metrics.csv")) == len(table)
     assert not any(re.search(r"img\d{4}", (shared / name).read_text()) for name in ("metrics.csv", "report.html"))
     assert "img0" in (folder / "evaluation" / "report.html").read_text()

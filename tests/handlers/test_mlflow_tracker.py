@@ -53,6 +53,7 @@ def test_one_run_for_training_resuming_and_evaluation(uri: str, tmp_path: Path) 
     assert run.data.tags["medcontext.mode"] == "medcontext"
     expected = {"train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency"}
     expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds", "test_mean_dice"}
+    expected |= {"train_seconds", "peak_memory_mib"}
     assert run.data.metrics.keys() == expected
     client = mlflow.MlflowClient(uri)
     history = client.get_metric_history(run.info.run_id, "train_loss")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import math
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+import torch
 from ignite.engine import Engine, Events
 from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
@@ -48,6 +52,7 @@ class MLflowTracker(MLFlowHandler):
         tags: tags of the run.
         params: parameters of the run; those already logged are left alone.
         artifacts: a file or folder to upload when the engine is done.
+        artifact_path: folder of the run's artifacts that a folder goes to; its own name if ``None``.
         dataset: name of the data, under which the cases are logged as the run's inputs.
         cases: by section, as :func:`medcontext.data.describe_cases` gives them: their hash becomes a dataset input of
             the run, their list the file ``cases/<section>.json``.
@@ -65,6 +70,7 @@ class MLflowTracker(MLFlowHandler):
         tags: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         artifacts: str | None = None,
+        artifact_path: str | None = None,
         dataset: str = "cases",
         cases: Mapping[str, Mapping[str, Any]] | None = None,
         validator: Engine | None = None,
@@ -79,6 +85,7 @@ class MLflowTracker(MLFlowHandler):
         self.run_file = Path(ckpt_dir) / RUN_FILE
         self.tags = {name: str(value) for name, value in (tags or {}).items()}
         self.params = {name: str(value)[:500] for name, value in (params or {}).items()}
+        self.artifact_path = artifact_path
         self.dataset = dataset
         self.cases = dict(cases or {})
         self.validator = validator
@@ -87,6 +94,7 @@ class MLflowTracker(MLFlowHandler):
         self._status_before: str | None = None
         self._pending: list[Metric] = []
         self._step_started = 0.0
+        self._train_seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the engine, and to the validator if there is one."""
@@ -97,7 +105,7 @@ class MLflowTracker(MLFlowHandler):
             return
         engine.add_event_handler(Events.ITERATION_STARTED, self._start_step)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.flush)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
         engine.add_event_handler(MedContextEvents.RUN_ABORTED, self._aborted)
         if self.validator is not None:
             self.validator.add_event_handler(Events.COMPLETED, self._validated)
@@ -112,6 +120,7 @@ class MLflowTracker(MLFlowHandler):
         self._status_before = self.cur_run.info.status
         self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
         known = self.client.get_run(run_id).data
+        self._train_seconds = known.metrics.get("train_seconds", 0.0)
         params = [Param(name, value) for name, value in self.params.items() if name not in known.params]
         tags = [RunTag(name, value) for name, value in self.tags.items() if name not in known.tags]
         for i in range(0, max(len(params), 1), 100):
@@ -155,7 +164,14 @@ class MLflowTracker(MLFlowHandler):
     def iteration_completed(self, engine: Engine) -> None:
         """Collect the values of one training step."""
         self.step = engine.state.iteration
-        self._collect({**train_metrics(engine), "step_seconds": time.perf_counter() - self._step_started})
+        seconds = time.perf_counter() - self._step_started
+        self._train_seconds += seconds
+        self._collect({**train_metrics(engine), "step_seconds": seconds})
+
+    def _epoch_completed(self) -> None:
+        """Log what training has cost so far, and send."""
+        self._collect({"train_seconds": self._train_seconds, "peak_memory_mib": _peak_memory_mib()})
+        self.flush()
 
     def _validated(self, engine: Engine) -> None:
         self._collect(_scalars(engine.state.metrics))
@@ -193,7 +209,9 @@ class MLflowTracker(MLFlowHandler):
             return
         for path in filter(None, self.artifacts):
             if Path(path).is_dir():
-                self.client.log_artifacts(self.cur_run.info.run_id, str(path), artifact_path=Path(path).name)
+                self.client.log_artifacts(
+                    self.cur_run.info.run_id, str(path), artifact_path=self.artifact_path or Path(path).name
+                )
             elif Path(path).is_file():
                 self.client.log_artifact(self.cur_run.info.run_id, str(path))
         self.client.set_terminated(self.cur_run.info.run_id, RunStatus.to_string(status))
@@ -207,6 +225,18 @@ class MLflowTracker(MLFlowHandler):
     def _exception(self, _engine: Engine, error: Exception) -> None:
         self._finish(self._joined_status(RunStatus.FAILED))
         raise error
+
+
+def _peak_memory_mib() -> float:
+    """The most memory that PyTorch has held on the GPU, or without one this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    memory = psutil.Process().memory_info()
+    if hasattr(memory, "peak_wset"):  # Windows
+        return float(memory.peak_wset) / 2**20
+    resource = importlib.import_module("resource")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit) / 2**20
 
 
 def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
