@@ -19,13 +19,24 @@ from medcontext.data import case_name, check_dataset, label_names, load_datalist
 from medcontext.data.phantom_layouts import pack_phantoms as pack
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
+from medcontext.experiment import MODES, grid, plan, run_cells
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
 from medcontext.keys import MedContextKeys
 from medcontext.networks import load_weights
 from medcontext.report import preview_figure
 from medcontext.report.phantoms import draw_phantoms
 
-__all__ = ["check", "convert_weights", "gallery", "main", "pack_phantoms", "phantoms", "prepare", "preview"]
+__all__ = [
+    "check",
+    "convert_weights",
+    "experiment",
+    "gallery",
+    "main",
+    "pack_phantoms",
+    "phantoms",
+    "prepare",
+    "preview",
+]
 
 
 def phantoms(
@@ -202,9 +213,60 @@ def convert_weights(
     print(f"{describe_conversion(report, source)}\n{output}")
 
 
+def experiment(
+    bundles: str | Sequence[str],
+    datasets: str | Sequence[str] = "btcv",
+    fractions: float | Sequence[float] = 1.0,
+    seeds: int | Sequence[int] = (0, 1, 2),
+    modes: str | Sequence[str] = tuple(MODES),
+    experiment_name: str = "experiment",
+    overlays: str | Sequence[str] = (),
+    devices: str | int | Sequence[str | int] = (),
+    output_dir: str | None = None,
+    dry_run: bool = False,
+    **override: Any,
+) -> None:
+    """Train and evaluate every combination, skip what is done, go on with what was cut short, and compare.
+
+    All runs of a dataset take equally many steps, whatever their share of the cases; ``baseline_equal_time`` takes
+    7/3 as many.
+
+    Args:
+        bundles: names or folders of bundles, separated by commas.
+        datasets: ``btcv``, ``acdc``, ``brats``.
+        fractions: shares of the training cases.
+        seeds: at least three are needed to tell anything.
+        modes: among ``medcontext``, ``baseline``, ``baseline_equal_time`` and ``masking_only``.
+        experiment_name: MLflow experiment, and the beginning of the runs' names.
+        overlays: further configuration files of the bundles by name, such as ``phantom``, or your own by path.
+        devices: GPU numbers, or ``cpu``, separated by commas; one run at a time on each.
+        output_dir: logs, states and the comparison; ``<home>/runs/experiments/<experiment_name>`` by default.
+        dry_run: only print what would be run.
+        override: values of configuration keys, as for training.
+    """
+    cells = grid(_tuple(bundles), _tuple(datasets), _tuple(fractions), _tuple(seeds), _tuple(modes))
+    jobs = plan(cells, experiment_name=experiment_name, overlays=_tuple(overlays), overrides=override)
+    folder = Path(output_dir or jobs[0].run_dir.parents[1] / "experiments" / experiment_name)
+    if dry_run:
+        for job in jobs:
+            print(f"{job.cell.name}: {job.training['max_epochs']} epochs")
+        return
+    failures = run_cells(jobs, folder, _tuple(devices))
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if failures:
+        raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")
+    print(folder)
+
+
+def _tuple(value: Any) -> tuple[Any, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
 def main() -> None:
     """Run a command; a user's mistake ends it with one sentence."""
-    commands = {f.__name__: f for f in (phantoms, pack_phantoms, gallery, prepare, check, preview, convert_weights)}
+    all_commands = (phantoms, pack_phantoms, gallery, prepare, check, preview, convert_weights, experiment)
+    commands = {command.__name__: command for command in all_commands}
     try:
         fire.Fire(commands, name="medcontext")
     except (ValueError, OSError, CheckpointWriteError) as error:

@@ -17,6 +17,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 
+from medcontext.files import write_file
 from medcontext.metrics import LabelMapping, MetricSummary, case_mean_dice, label_ids, summarise
 from medcontext.report.figures import curves_figure, draw_planes, metrics_boxplot
 from medcontext.report.planes import Plane
@@ -69,8 +70,8 @@ def write_report(
     output = Path(output_dir)
     output.mkdir(parents=True, exist_ok=True)
 
-    _write(output / "metrics.csv", metrics.to_csv(index=False, float_format="%.6g").encode())
-    _write(output / "summary.json", _summary_json(summary, metrics, info).encode())
+    write_file(output / "metrics.csv", metrics.to_csv(index=False, float_format="%.6g").encode())
+    write_file(output / "summary.json", _summary_json(summary, metrics, info).encode())
     overlays = [
         _Overlay(rank, f"{case}: mean Dice {_number(dice)}", _png(draw_planes(cases[case], labels)))
         for rank, (case, dice) in _ranked_cases(metrics).items()
@@ -80,8 +81,8 @@ def write_report(
     for rank in ("best", "median", "worst"):
         (output / f"overlay_{rank}.png").unlink(missing_ok=True)
     for overlay in overlays:
-        _write(output / f"overlay_{overlay.rank}.png", overlay.png)
-    return _write(output / "report.html", page.encode())
+        write_file(output / f"overlay_{overlay.rank}.png", overlay.png)
+    return write_file(output / "report.html", page.encode())
 
 
 def _ranked_cases(metrics: pd.DataFrame) -> dict[str, tuple[str, float]]:
@@ -183,14 +184,3 @@ def _png(figure: Figure) -> bytes:
 
 def _data_uri(png: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file so that whoever reads it sees the old content or the new, never half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path
