@@ -246,7 +246,7 @@ def experiment(
     """
     cells = grid(_tuple(bundles), _tuple(datasets), _tuple(fractions), _tuple(seeds), _tuple(modes))
     jobs = plan(cells, experiment_name=experiment_name, overlays=_tuple(overlays), overrides=override)
-    folder = Path(output_dir or jobs[0].run_dir.parents[1] / "experiments" / experiment_name)
+    folder = Path(output_dir or jobs[0].home / "runs" / "experiments" / experiment_name)
     if dry_run:
         for job in jobs:
             print(f"{job.cell.name}: {job.training['max_epochs']} epochs")

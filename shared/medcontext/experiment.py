@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from mlflow import MlflowClient
 from monai.bundle import ConfigWorkflow
 from tqdm import tqdm
 
@@ -66,10 +67,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Job:
-    """What a cell runs: the arguments of its training and of its evaluation, as for ``monai.bundle run``."""
+    """What a cell runs.
+
+    Attributes:
+        cell: the place in the grid.
+        home: where data and runs lie.
+        run_dir: outputs of the training.
+        tracking_uri: MLflow database or server.
+        training: arguments of the training, as for ``monai.bundle run``.
+        evaluating: arguments of the evaluation.
+    """
 
     cell: Cell
+    home: Path
     run_dir: Path
+    tracking_uri: str
     training: dict[str, Any]
     evaluating: dict[str, Any]
 
@@ -161,11 +173,11 @@ def plan(
         training = {"run_id": "training", "config_file": files, "run_name": run_name, **common, **budget.of(cell)}
         evaluating = {
             "run_id": "evaluating",
-            "config_file": [*files, *_files(cell, ["evaluate"])[-1:]],
+            "config_file": [*files, _file(cell, "evaluate")],
             "ckpt_dir": str(run_dir / "models"),
             **common,
         }
-        jobs.append(Job(cell, run_dir, training, evaluating))
+        jobs.append(Job(cell, budget.home, run_dir, budget.tracking_uri, training, evaluating))
     return jobs
 
 
@@ -176,6 +188,7 @@ class _Budget:
         self.files, self.overrides = files, overrides
         parser = self._parse(train_fraction=1.0, seed=0)
         self.home = Path(parser.get_parsed_content("home"))
+        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or parser.get_parsed_content("tracking_uri")
         self.batch_size = parser.get_parsed_content("batch_size")
         self.epochs = {
             key: parser.get_parsed_content(key) for key in ("max_epochs", "val_interval", "checkpoint_interval")
@@ -238,6 +251,8 @@ def run_cells(jobs: Sequence[Job], output_dir: str | os.PathLike[str], devices: 
     environments = _environments(devices)
     for environment in environments:
         places.put(environment)
+    for uri in {job.tracking_uri for job in jobs}:
+        MlflowClient(uri).search_experiments(max_results=1)  # makes the tables, which processes must not do at once
     if len(open_ones) < len(records):
         print(f"{len(records) - len(open_ones)} of {len(records)} runs were done before.", file=sys.stderr)
 
@@ -257,7 +272,8 @@ def run_cells(jobs: Sequence[Job], output_dir: str | os.PathLike[str], devices: 
             while pending:
                 done, pending = wait(pending, timeout=1, return_when=FIRST_EXCEPTION)
                 failures += [failure for future in done if (failure := future.result())]
-                bar.update(len(done))
+                if done:
+                    bar.update(len(done))
         finally:  # after an exception, Ctrl-C included, nothing goes on behind the user's back
             for future in futures:
                 future.cancel()
@@ -318,7 +334,7 @@ class _Record:
     def _call(self, entry: str, environment: Mapping[str, str]) -> int:
         arguments = dict(self.content[entry])
         if entry == "training" and (self.job.run_dir / "models" / "last.pt").is_file():
-            arguments["config_file"] = [*arguments["config_file"], *_files(self.job.cell, ["resume"])[-1:]]
+            arguments["config_file"] = [*arguments["config_file"], _file(self.job.cell, "resume")]
         file = self.path.with_suffix(f".{entry}.json")
         write_file(file, (json.dumps(arguments, indent=4) + "\n").encode())
         command = [sys.executable, "-m", "monai.bundle", "run", "--args_file", str(file)]
@@ -402,13 +418,15 @@ def _roots() -> Iterator[Path]:
 
 
 def _files(cell: Cell, overlays: Sequence[str]) -> list[str]:
-    """Configuration files of a cell; overlays are named, or paths."""
+    """Configuration files of a cell's training."""
+    return [_file(cell, name) for name in ("train", cell.dataset, *overlays)]
+
+
+def _file(cell: Cell, name: str) -> str:
+    """Path of a configuration file that is named, or given as a path."""
     configs = Path(cell.bundle) / "configs"
-    files = []
-    for name in ("train", cell.dataset, *overlays):
-        path = Path(name).resolve() if str(name).endswith(".json") else configs / f"{name}.json"
-        if not path.is_file():
-            known = sorted(p.stem for p in configs.glob("*.json") if p.stem not in ("metadata", "train", "inference"))
-            raise FileNotFoundError(f"There is no {path}; overlays of the bundle are {', '.join(known)}.")
-        files.append(str(path))
-    return files
+    path = Path(name).resolve() if name.endswith(".json") else configs / f"{name}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in configs.glob("*.json") if p.stem not in ("metadata", "train", "inference"))
+        raise FileNotFoundError(f"There is no {path}; overlays of the bundle are {', '.join(known)}.")
+    return str(path)
