@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,8 @@ def cube(start: tuple[int, int, int], size: int = 4, shape: tuple[int, int, int]
     return volume
 
 
-def row(prediction: torch.Tensor, label: torch.Tensor) -> dict[str, str | float | bool]:
-    (only,) = case_metrics(prediction, label, {"organ": 1}, SPACING)
+def row(prediction: torch.Tensor, label: torch.Tensor, **options: Any) -> dict[str, str | float | bool]:
+    (only,) = case_metrics(prediction, label, {"organ": 1}, SPACING, **options)
     return only
 
 
@@ -28,6 +29,7 @@ def test_equal_masks_score_one_at_no_distance() -> None:
     assert result == {
         "label": "organ",
         "dice": 1.0,
+        "surface_dice": 1.0,
         "hd95_mm": 0.0,
         "assd_mm": 0.0,
         "label_volume_ml": pytest.approx(64 * 6 / 1000),
@@ -66,6 +68,33 @@ def test_average_distance_takes_both_directions() -> None:
     assert result["dice"] == pytest.approx(2 / 3)
 
 
+# The surface of a voxel passes its eight corners, an eighth of its area at each; neighbours share four corners, and the
+# other four of each are one voxel away.
+@pytest.mark.parametrize(
+    ("axis", "tolerance_mm", "expected"),
+    [(0, 0, 0.5), (0, 0.9, 0.5), (0, 1, 1.0), (1, 1.9, 0.5), (1, 2, 1.0), (2, 2.9, 0.5), (2, 3, 1.0)],
+)
+def test_surface_dice_of_neighbours(axis: int, tolerance_mm: float, expected: float) -> None:
+    start = [5, 5, 5]
+    start[axis] += 1
+    pair = cube((start[0], start[1], start[2]), size=1), cube((5, 5, 5), size=1)
+    assert row(*pair, surface_tolerance_mm=tolerance_mm)["surface_dice"] == pytest.approx(expected)
+
+
+def test_distance_equal_to_the_tolerance_counts_in_spite_of_rounding() -> None:
+    size = float(torch.tensor(0.4))  # as a header holds it: 0.4000000059604645
+    pair = cube((10, 5, 5), size=1), cube((5, 5, 5), size=1)
+    (result,) = case_metrics(*pair, {"organ": 1}, (size, 1.0, 1.0), surface_tolerance_mm=2.0)
+    assert result["surface_dice"] == 1.0
+
+
+def test_tolerance_by_label() -> None:
+    label = cube((5, 5, 5), size=1) + 2 * cube((10, 5, 5), size=1)
+    tolerances = {"a": 0.5, "b": 1.0, "of another dataset": 9.0}
+    rows = case_metrics(label.roll(1, 1), label, {"a": 1, "b": 2}, SPACING, surface_tolerance_mm=tolerances)
+    assert [r["surface_dice"] for r in rows] == [pytest.approx(0.5), pytest.approx(1.0)]
+
+
 def test_masks_at_the_border_of_the_volume() -> None:
     result = row(cube((16, 0, 16)), cube((16, 0, 16)))
     assert (result["dice"], result["hd95_mm"]) == (1.0, 0.0)
@@ -86,9 +115,44 @@ EMPTY = torch.zeros(1, 20, 20, 20)
 def test_empty_masks(prediction: torch.Tensor, label: torch.Tensor, dice: float, missed: bool, spurious: bool) -> None:
     result = row(prediction, label)
     assert result["dice"] == pytest.approx(dice, nan_ok=True)
+    assert result["surface_dice"] == pytest.approx(dice, nan_ok=True)
     assert math.isnan(float(result["hd95_mm"]))
     assert math.isnan(float(result["assd_mm"]))
     assert (result["missed"], result["spurious"]) == (missed, spurious)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "prediction", "label", "dice"),
+    [
+        ("paper", EMPTY, cube((5, 5, 5)), 0.0),
+        ("paper", cube((5, 5, 5)), EMPTY, 0.0),
+        ("paper", EMPTY, EMPTY, 1.0),
+        ("paper_unetr", EMPTY, cube((5, 5, 5)), 0.0),
+        ("paper_unetr", cube((5, 5, 5)), EMPTY, 0.0),
+        ("paper_unetr", EMPTY, EMPTY, 0.0),
+    ],
+)
+def test_published_rules_for_empty_masks(
+    protocol: str, prediction: torch.Tensor, label: torch.Tensor, dice: float
+) -> None:
+    result = row(prediction, label, protocol=protocol)
+    assert (result["paper_dice"], result["paper_hd95_voxels"]) == (dice, 0.0)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "paper_unetr"])
+def test_published_columns_come_last_and_are_in_voxels(protocol: str) -> None:
+    pair = cube((5, 5, 5), size=1), cube((5, 5, 7), size=1)
+    result = row(*pair, protocol=protocol)
+    assert list(result)[-2:] == ["paper_dice", "paper_hd95_voxels"]
+    assert (result["hd95_mm"], result["paper_hd95_voxels"]) == (pytest.approx(6.0), pytest.approx(2.0))
+
+
+def test_published_percentile_is_of_both_directions_together() -> None:
+    prediction = cube((5, 5, 5), size=1)
+    prediction[0, 5, 5, 9] = 1
+    result = row(prediction, cube((5, 5, 5), size=1), protocol="paper")
+    assert result["hd95_mm"] == pytest.approx(0.95 * 12)  # of 0 and 12 mm, the other direction being 0
+    assert result["paper_hd95_voxels"] == pytest.approx(0.9 * 4)  # of 0, 0 and 4 voxels
 
 
 def test_rows_follow_labels_and_ignore_other_ids() -> None:
@@ -143,3 +207,20 @@ def test_probabilities_are_no_label_map() -> None:
 def test_spacing_must_be_three_positive_numbers(spacing: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="spacing must be three positive numbers in mm"):
         case_metrics(cube((5, 5, 5)), cube((5, 5, 5)), {"organ": 1}, spacing)
+
+
+@pytest.mark.parametrize("tolerance", [-1, math.nan, math.inf, "2", True, None])
+def test_tolerance_must_be_a_number_of_mm(tolerance: Any) -> None:
+    with pytest.raises(ValueError, match="surface tolerance of 'organ' must be a number of mm, 0 or more, got"):
+        row(cube((5, 5, 5)), cube((5, 5, 5)), surface_tolerance_mm=tolerance)
+
+
+def test_tolerances_must_name_every_label() -> None:
+    with pytest.raises(ValueError, match=r"must name every label, \['organ'\] missing. Give one number for all"):
+        row(cube((5, 5, 5)), cube((5, 5, 5)), surface_tolerance_mm={"spleen": 1.0})
+
+
+@pytest.mark.parametrize("protocol", ["papers", "", None, ["paper"]])
+def test_protocol_must_be_known(protocol: Any) -> None:
+    with pytest.raises(ValueError, match="protocol must be one of default, paper, paper_unetr, got"):
+        row(cube((5, 5, 5)), cube((5, 5, 5)), protocol=protocol)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from medcontext.metrics.case_metrics import case_metrics
+from medcontext.metrics.case_metrics import SurfaceTolerance, case_metrics, surface_tolerances
 from medcontext.metrics.label_dice import LabelDice
 from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.metrics.protocols import PROTOCOLS, EmptyCases, MetricProtocol, metric_protocol
 from medcontext.metrics.summary import MetricSummary, case_mean_dice, summarise
 
 __all__ = [
     "case_metrics",
+    "SurfaceTolerance",
+    "surface_tolerances",
+    "PROTOCOLS",
+    "EmptyCases",
+    "MetricProtocol",
+    "metric_protocol",
     "LabelDice",
     "LabelMapping",
     "label_ids",

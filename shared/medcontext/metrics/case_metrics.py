@@ -1,38 +1,51 @@
-r"""Dice, surface distances and volumes of one case, label by label.
+r"""Dice, surface Dice, surface distances and volumes of one case, label by label.
 
 Which numbers a label gets is explicit, so that no organ vanishes from an average by being absent:
 
-===============  ====================  =====  =========  ==========  ============
-in the label     in the prediction     dice   distances  ``missed``  ``spurious``
-===============  ====================  =====  =========  ==========  ============
-yes              yes                   value  value      False       False
-yes              no                    0      NaN        True        False
-no               yes                   0      NaN        False       True
-no               no (not counted)      NaN    NaN        False       False
-===============  ====================  =====  =========  ==========  ============
+===============  ====================  =================  =========  ==========  ============
+in the label     in the prediction     dice, surface      distances  ``missed``  ``spurious``
+===============  ====================  =================  =========  ==========  ============
+yes              yes                   value              value      False       False
+yes              no                    0                  NaN        True        False
+no               yes                   0                  NaN        False       True
+no               no (not counted)      NaN                NaN        False       False
+===============  ====================  =================  =========  ==========  ============
 
 NaN means "no such value" and is left out of averages. A distance to something that is not there has no value, which
-flatters a model that misses organs: read the distances beside the counts of missed and spurious labels.
+flatters a model that misses organs: read the distances beside the counts of missed and spurious labels. What published
+scripts do instead can be added, see :mod:`medcontext.metrics.protocols`.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from monai.metrics import compute_average_surface_distance, compute_dice, compute_hausdorff_distance
 
 from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.metrics.protocols import PROTOCOLS, metric_protocol
+from medcontext.metrics.surfaces import Mask, boundary_voxels, nearest_distances, surface_dice
 
-__all__ = ["case_metrics"]
+__all__ = ["SurfaceTolerance", "case_metrics", "surface_tolerances"]
 
-_MARGIN = 1  # voxels around both masks, so that the crop's border never becomes part of a surface
+SurfaceTolerance: TypeAlias = float | Mapping[str, float]
+"""Tolerance of the surface Dice in mm, one for all labels or one for each by name."""
+
+_VOXELS = (1.0, 1.0, 1.0)
 
 
 def case_metrics(
-    prediction: torch.Tensor, label: torch.Tensor, labels: LabelMapping, spacing: Sequence[float]
+    prediction: torch.Tensor,
+    label: torch.Tensor,
+    labels: LabelMapping,
+    spacing: Sequence[float],
+    *,
+    surface_tolerance_mm: SurfaceTolerance = 2.0,
+    protocol: str = "default",
 ) -> list[dict[str, str | float | bool]]:
     """Measure one case.
 
@@ -42,82 +55,131 @@ def case_metrics(
         labels: foreground names with their id, or with several ids for a region that unites labels. Ids that are not
             named count as background.
         spacing: size of a voxel along each spatial axis in mm.
+        surface_tolerance_mm: how far apart surfaces may be and still agree, in mm, for all labels or by name.
+        protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`. Those of published scripts add columns.
 
     Returns:
-        One row per label, in the order of ``labels``, with the keys ``label``, ``dice``, ``hd95_mm`` (the larger of
-        the two directed 95th percentiles of the surface distances), ``assd_mm`` (mean of the surface distances in both
-        directions), ``label_volume_ml``, ``prediction_volume_ml``, ``missed`` and ``spurious``. The module's table
-        says what empty labels get.
+        One row per label, in the order of ``labels``, with the keys ``label``, ``dice``, ``surface_dice`` (share of
+        both surfaces' area within the tolerance of the other, after Nikolov et al.), ``hd95_mm`` (the larger of the
+        two directed 95th percentiles of the surface distances), ``assd_mm`` (mean of the surface distances of both
+        directions together), ``label_volume_ml``, ``prediction_volume_ml``, ``missed`` and ``spurious``; with a
+        published protocol also ``paper_dice`` and ``paper_hd95_voxels`` (95th percentile of the surface distances of
+        both directions together, in voxels). The module's table says what empty labels get.
 
     Raises:
-        ValueError: when the shapes differ or are not three-dimensional, when values are not whole numbers, or when
-            ``spacing`` is not three positive numbers.
+        ValueError: when the shapes differ or are not three-dimensional, when values are not whole numbers, when
+            ``spacing`` is not three positive numbers, when a tolerance is missing or below 0, or when there is no such
+            protocol.
     """
-    spacing = _checked_spacing(spacing)
+    spacing, ids = _checked_spacing(spacing), label_ids(labels)
+    tolerances = surface_tolerances(surface_tolerance_mm, ids)
+    metric_protocol(protocol)
     predicted, truth = _label_map(prediction, "prediction"), _label_map(label, "label")
     if predicted.shape != truth.shape:
         raise ValueError(
-            f"prediction and label must have the same shape, got {tuple(predicted.shape)} and {tuple(truth.shape)}. "
+            f"prediction and label must have the same shape, got {predicted.shape} and {truth.shape}. "
             "Bring both to the same geometry, for example with monai.transforms.Invertd on both."
         )
     return [
-        {"label": name, **_label_metrics(_union(predicted, ids), _union(truth, ids), spacing)}
-        for name, ids in label_ids(labels).items()
+        {"label": name, **_label_metrics(_union(predicted, of), _union(truth, of), spacing, tolerances[name], protocol)}
+        for name, of in ids.items()
     ]
 
 
-def _label_metrics(predicted: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> dict[str, float | bool]:
-    """Measure one label from two boolean masks (*spatial)."""
+def surface_tolerances(tolerance_mm: SurfaceTolerance, labels: LabelMapping) -> dict[str, float]:
+    """Check the tolerance of the surface Dice and return it for every label.
+
+    Args:
+        tolerance_mm: one for all labels, or one for each by name; names of other labels are ignored.
+        labels: the labels that are measured.
+
+    Raises:
+        ValueError: when a label has no tolerance, or one is not a finite number of mm, 0 or more.
+    """
+    given = tolerance_mm if isinstance(tolerance_mm, Mapping) else dict.fromkeys(labels, tolerance_mm)
+    missing = [name for name in labels if name not in given]
+    if missing:
+        raise ValueError(f"the surface tolerance must name every label, {missing} missing. Give one number for all.")
+    for name in labels:
+        value = given[name]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not number or not math.isfinite(value) or value < 0:
+            raise ValueError(f"the surface tolerance of {name!r} must be a number of mm, 0 or more, got {value!r}.")
+    return {name: float(given[name]) for name in labels}
+
+
+def _label_metrics(
+    predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance_mm: float, protocol: str
+) -> dict[str, float | bool]:
+    """Measure one label from two masks (*spatial)."""
     voxel_ml = math.prod(spacing) / 1000.0
-    predicted_voxels, truth_voxels = int(predicted.sum()), int(truth.sum())
-    dice, hd95, assd = math.nan, math.nan, math.nan
+    predicted_voxels, truth_voxels = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
     if predicted_voxels and truth_voxels:
-        dice, hd95, assd = _overlap(predicted, truth, spacing)
-    elif predicted_voxels or truth_voxels:
-        dice = 0.0
+        ours, published = _overlap(predicted, truth, spacing, tolerance_mm, published=protocol != "default")
+    else:
+        case = "missed" if truth_voxels else "spurious" if predicted_voxels else "absent"
+        ours, published = _empty(case, protocol)
     return {
-        "dice": dice,
-        "hd95_mm": hd95,
-        "assd_mm": assd,
+        **ours,
         "label_volume_ml": truth_voxels * voxel_ml,
         "prediction_volume_ml": predicted_voxels * voxel_ml,
         "missed": truth_voxels > 0 and predicted_voxels == 0,
         "spurious": predicted_voxels > 0 and truth_voxels == 0,
+        **published,
     }
 
 
-def _overlap(predicted: torch.Tensor, truth: torch.Tensor, spacing: Sequence[float]) -> tuple[float, float, float]:
-    """Dice, HD95 (mm) and ASSD (mm) of two masks that both hold something."""
+def _overlap(
+    predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance_mm: float, published: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Our columns of two masks that both hold something, and the published ones."""
     box = _bounding_box(predicted | truth)
-    y_pred, y = predicted[box][None, None], truth[box][None, None]
-    with warnings.catch_warnings():
-        # MONAI 1.6 passes its own deprecated argument
-        warnings.filterwarnings("ignore", message=".*always_return_as_numpy.*", category=FutureWarning)
-        dice = compute_dice(y_pred, y, include_background=True)
-        hd95 = compute_hausdorff_distance(y_pred, y, include_background=True, percentile=95, spacing=spacing)
-        assd = compute_average_surface_distance(y_pred, y, include_background=True, symmetric=True, spacing=spacing)
-    return float(dice), float(hd95), float(assd)
+    predicted, truth = predicted[box], truth[box]
+    surfaces = boundary_voxels(predicted), boundary_voxels(truth)
+    directed = nearest_distances(*surfaces, spacing), nearest_distances(*surfaces[::-1], spacing)
+    common = np.count_nonzero(predicted & truth)
+    ours = {
+        "dice": 2 * common / (np.count_nonzero(predicted) + np.count_nonzero(truth)),
+        "surface_dice": surface_dice(predicted, truth, spacing, tolerance_mm),
+        "hd95_mm": float(max(np.percentile(distances, 95) for distances in directed)),
+        "assd_mm": float(np.concatenate(directed).mean()),
+    }
+    if not published:
+        return ours, {}
+    voxels = [nearest_distances(*surfaces, _VOXELS), nearest_distances(*surfaces[::-1], _VOXELS)]
+    hd95_voxels = float(np.percentile(np.concatenate(voxels), 95))
+    return ours, {"paper_dice": ours["dice"], "paper_hd95_voxels": hd95_voxels}
 
 
-def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
-    """Slices around the voxels of ``mask``, which must hold some, with the margin."""
+def _empty(case: str, protocol: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Our columns of a label that is ``missed``, ``spurious`` or ``absent``, and the published ones."""
+    default, published = PROTOCOLS["default"], PROTOCOLS[protocol]
+    overlap, distance = getattr(default.overlap, case), getattr(default.distance, case)
+    ours = {"dice": overlap, "surface_dice": overlap, "hd95_mm": distance, "assd_mm": distance}
+    if published is default:
+        return ours, {}
+    overlap, distance = getattr(published.overlap, case), getattr(published.distance, case)
+    return ours, {"paper_dice": overlap, "paper_hd95_voxels": distance}
+
+
+def _bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Slices around the voxels of ``mask``, which must hold some. Surfaces inside are those of the whole volume."""
     box = []
-    for axis, size in enumerate(mask.shape):
-        others = tuple(other for other in range(mask.ndim) if other != axis)
-        occupied = mask.any(dim=others).nonzero()
-        box.append(slice(max(int(occupied[0]) - _MARGIN, 0), min(int(occupied[-1]) + 1 + _MARGIN, size)))
+    for axis in range(mask.ndim):
+        occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
     return tuple(box)
 
 
-def _union(label_map: torch.Tensor, ids: Sequence[int]) -> torch.Tensor:
-    mask = label_map == ids[0]
+def _union(label_map: npt.NDArray[np.generic], ids: Sequence[int]) -> Mask:
+    mask: Mask = label_map == ids[0]
     for other in ids[1:]:
         mask |= label_map == other
     return mask
 
 
-def _label_map(values: torch.Tensor, name: str) -> torch.Tensor:
-    """Return a label map as a plain CPU tensor (*spatial)."""
+def _label_map(values: torch.Tensor, name: str) -> npt.NDArray[np.generic]:
+    """Return a label map as an array (*spatial)."""
     shape = tuple(values.shape)
     if len(shape) == 4 and shape[0] == 1:
         values = values[0]
@@ -126,10 +188,10 @@ def _label_map(values: torch.Tensor, name: str) -> torch.Tensor:
             f"{name} must be a label map of shape (1, X, Y, Z) or (X, Y, Z), got {shape}. "
             "Take argmax over the channels first, keeping one."
         )
-    plain = torch.as_tensor(values.detach().cpu().numpy())
-    if plain.is_floating_point() and not torch.equal(plain, plain.round()):
+    array: npt.NDArray[np.generic] = values.detach().cpu().numpy()
+    if values.is_floating_point() and not np.array_equal(array, np.round(array)):
         raise ValueError(f"{name} must hold whole label ids, got fractions. Take argmax over the channels first.")
-    return plain
+    return array
 
 
 def _checked_spacing(spacing: Sequence[float]) -> tuple[float, ...]:
