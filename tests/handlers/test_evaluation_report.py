@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from medpy.metric import binary
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.transforms import (
@@ -99,8 +100,11 @@ def test_metrics_are_there_under_their_names(evaluated: tuple[Path, SupervisedEv
         "test_mean_dice",
         "test_missed",
         "test_spurious",
-        *(f"test_dice_{label}" for label in LABELS),
-        *(f"test_hd95_{label}" for label in LABELS),
+        *(
+            f"test_{metric}_{label}"
+            for metric in ("dice", "surface_dice", "hd95", "missed", "spurious")
+            for label in LABELS
+        ),
     }
     assert all(isinstance(value, float) for value in metrics.values())
     assert metrics["test_dice_liver"] > 0.5
@@ -123,8 +127,9 @@ def test_orientation_on_disk_does_not_change_the_result(evaluated: tuple[Path, S
 
 def test_report_is_written_with_its_circumstances(evaluated: tuple[Path, SupervisedEvaluator]) -> None:
     info = json.loads((evaluated[0] / "summary.json").read_text())["info"]
-    assert list(info) == ["bundle", "date", "command", "versions"]
+    assert list(info) == ["bundle", "date", "metrics", "command", "versions"]
     assert info["date"] == "yesterday"
+    assert info["metrics"] == {"protocol": "default", "surface_tolerance_mm": 2.0}
     assert set(info["versions"]) == {"medcontext", "monai", "torch", "python"}
     assert (evaluated[0] / "report.html").stat().st_size > 100_000
     assert {path.name for path in evaluated[0].glob("*.png")} == {"overlay_best.png", "overlay_worst.png"}
@@ -193,6 +198,70 @@ def test_label_in_no_case_is_nan(tmp_path: Path) -> None:
     metrics = Replay(EvaluationReport(tmp_path, {**LABELS, "tail": 9}), [[output()]]).run()
     assert math.isnan(metrics["test_dice_tail"])
     assert metrics["test_mean_dice"] == 1.0
+
+
+def without(label: str, where: str) -> dict[str, Any]:
+    """A case in which a label is taken out of the prediction or the label map."""
+    item = output(1)
+    item[where] = torch.where(item[where] == LABELS[label], 0, item[where])
+    return item
+
+
+def test_organ_that_is_never_found_is_counted_where_it_has_no_distance(tmp_path: Path) -> None:
+    batches = [[without("spleen", "pred")], [without("spleen", "pred")], [without("spleen", "label")]]
+    metrics = Replay(EvaluationReport(tmp_path, LABELS), batches).run()
+    assert math.isnan(metrics["test_hd95_spleen"])
+    assert (metrics["test_missed_spleen"], metrics["test_spurious_spleen"]) == (2, 1)
+    assert (metrics["test_missed_liver"], metrics["test_spurious_liver"]) == (0, 0)
+    assert (metrics["test_dice_spleen"], metrics["test_surface_dice_spleen"]) == (0, 0)
+
+
+@pytest.mark.parametrize(("protocol", "absent"), [("paper", 1.0), ("paper_unetr", 0.0)])
+def test_published_means_leave_nothing_out(tmp_path: Path, protocol: str, absent: float) -> None:
+    batches = [[output(0)], [without("spleen", "pred")]]
+    labels = {"spleen": LABELS["spleen"], "tail": 9}
+    metrics = Replay(EvaluationReport(tmp_path, labels, protocol=protocol), batches).run()
+    assert metrics["test_paper_dice_spleen"] == pytest.approx((1 + 0) / 2)
+    assert metrics["test_paper_dice_tail"] == absent
+    assert metrics["test_paper_mean_dice"] == pytest.approx((0.5 + absent) / 2)
+    assert (metrics["test_paper_hd95_spleen"], metrics["test_paper_hd95_tail"]) == (0, 0)
+    assert metrics["test_paper_mean_hd95"] == 0
+    assert metrics["test_mean_dice"] == pytest.approx(0.5)
+    assert json.loads((tmp_path / "summary.json").read_text())["info"]["metrics"]["protocol"] == protocol
+
+
+def test_published_distances_are_in_voxels(tmp_path: Path) -> None:
+    metrics = Replay(EvaluationReport(tmp_path, LABELS, protocol="paper"), [[output(2)]]).run()
+    _, label, prediction = case(2)
+    hd95 = [binary.hd95(prediction == number, label == number) for number in LABELS.values()]
+    assert [metrics[f"test_paper_hd95_{name}"] for name in LABELS] == pytest.approx(hd95)
+    assert metrics["test_paper_mean_hd95"] == pytest.approx(sum(hd95) / len(hd95))
+
+
+def test_tolerance_reaches_the_surface_dice(tmp_path: Path) -> None:
+    values = [
+        Replay(EvaluationReport(tmp_path, LABELS, surface_tolerance_mm=mm), [[output(1)]]).run()
+        for mm in (0.0, 50.0, {**dict.fromkeys(LABELS, 0.0), "liver": 50.0})
+    ]
+    strict, loose, mixed = ([v[f"test_surface_dice_{name}"] for name in ("liver", "spleen")] for v in values)
+    assert max(strict) < 1
+    assert loose == [1, 1]
+    assert mixed == [loose[0], strict[1]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "nnformer"}, "protocol must be one of default, paper, paper_unetr, got 'nnformer'"),
+        ({"surface_tolerance_mm": -1.0}, "must be a number of mm, 0 or more, got -1.0"),
+        ({"surface_tolerance_mm": {"liver": 1.0}}, "must name every label"),
+    ],
+)
+def test_refuses_unusable_rules_before_anything_is_measured(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        EvaluationReport(tmp_path, LABELS, **options)
 
 
 def test_prefix_and_second_run(tmp_path: Path) -> None:

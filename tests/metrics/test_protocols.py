@@ -11,9 +11,8 @@ CASES = ("missed", "spurious", "absent")
 
 def rows_of(text: str) -> dict[str, list[list[str]]]:
     """Cells of the tables' rows by the case that they are about, in both kinds of table."""
-    return {
-        case: [re.split(r"\s{2,}", line)[2:] for line in text.splitlines() if f"({case})" in line] for case in CASES
-    }
+    lines = {case: [line for line in text.splitlines() if f"({case})" in line] for case in CASES}
+    return {case: [re.split(r"\s{2,}", line)[2:] for line in found] for case, found in lines.items()}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -26,12 +26,33 @@ from monai.utils import CommonKeys, ImageMetaKey
 from torch import distributed
 
 import medcontext
-from medcontext.metrics import LabelMapping, MetricSummary, case_metrics, label_ids, summarise
+from medcontext.metrics import (
+    LabelMapping,
+    MetricSummary,
+    SurfaceTolerance,
+    case_metrics,
+    label_ids,
+    metric_protocol,
+    summarise,
+    surface_tolerances,
+)
 from medcontext.report import Plane, label_planes, write_report
 
 __all__ = ["EvaluationReport"]
 
 logger = logging.getLogger(__name__)
+
+# columns of the summary and how MLflow shows them; it leaves out values that no case gives, so it gets the counts too
+_BY_LABEL = {
+    "dice_mean": "dice",
+    "surface_dice_mean": "surface_dice",
+    "hd95_mm_mean": "hd95",
+    "missed": "missed",
+    "spurious": "spurious",
+    "paper_dice_mean": "paper_dice",
+    "paper_hd95_voxels_mean": "paper_hd95",
+}
+_OVER_LABELS = {"paper_dice_mean": "paper_mean_dice", "paper_hd95_voxels_mean": "paper_mean_hd95"}
 
 _FILE_TYPES = re.compile(r"(\.nii)?\.gz$|\.(nii|mha|mhd|nrrd|npy|npz|dcm)$", re.IGNORECASE)
 
@@ -55,16 +76,23 @@ class EvaluationReport:
     where it lies in another geometry.
 
     When the epoch ends, ``engine.state.metrics`` gets ``<prefix>_mean_dice``, ``<prefix>_missed``,
-    ``<prefix>_spurious`` and for every label ``<prefix>_dice_<label>`` and ``<prefix>_hd95_<label>`` (mm; NaN where a
-    label has no such value in any case). When the run ends, the report is written. So list it **before** handlers that
-    log metrics or upload files, such as ``MLflowTracker``. Of every case only the drawn slices are kept in memory, less
-    than 1 MB. Over several processes the first one writes; a case that a sampler gave out twice counts once.
+    ``<prefix>_spurious`` and for every label ``<prefix>_dice_<label>``, ``<prefix>_surface_dice_<label>``,
+    ``<prefix>_hd95_<label>`` (mm; all three NaN where a label has no such value in any case),
+    ``<prefix>_missed_<label>`` and ``<prefix>_spurious_<label>`` (in how many cases). A published protocol adds
+    ``<prefix>_paper_mean_dice``, ``<prefix>_paper_mean_hd95``, ``<prefix>_paper_dice_<label>`` and
+    ``<prefix>_paper_hd95_<label>`` (voxels), averaged over all cases by label, then over labels, as the scripts do.
+
+    When the run ends, the report is written. So list it **before** handlers that log metrics or upload files, such as
+    ``MLflowTracker``. Of every case only the drawn slices are kept in memory, less than 1 MB. Over several processes
+    the first one writes; a case that a sampler gave out twice counts once.
 
     Args:
         output_dir: folder of the report, see :func:`medcontext.report.write_report`.
         labels: foreground names with their id, or with several ids for a region.
-        info: what is evaluated, for the report's head. Command, versions and date are added where it does not name
-            them.
+        surface_tolerance_mm: how far apart surfaces may be and still agree, in mm, for all labels or by name.
+        protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`, how metrics are taken.
+        info: what is evaluated, for the report's head. How it was measured, command, versions and date are added where
+            it does not name them.
         metric_prefix: beginning of the metrics' names.
         image_channel: channel of the image that is drawn.
         window: intensities drawn as black and as white; by default chosen in each case from the labelled tissue.
@@ -72,7 +100,8 @@ class EvaluationReport:
             names must not be, such as on a shared MLflow server. ``None`` writes none.
 
     Raises:
-        ValueError: when ``labels`` does not map names to ids above 0.
+        ValueError: when ``labels`` does not map names to ids above 0, when a label has no usable tolerance, or when
+            there is no such protocol.
     """
 
     def __init__(
@@ -80,15 +109,20 @@ class EvaluationReport:
         output_dir: str | os.PathLike[str],
         labels: LabelMapping,
         *,
+        surface_tolerance_mm: SurfaceTolerance = 2.0,
+        protocol: str = "default",
         info: Mapping[str, object] | None = None,
         metric_prefix: str = "test",
         image_channel: int = 0,
         window: tuple[float, float] | None = None,
         anonymous_dir: str | os.PathLike[str] | None = None,
     ) -> None:
-        label_ids(labels)
+        surface_tolerances(surface_tolerance_mm, label_ids(labels))
+        metric_protocol(protocol)
         self.output_dir = Path(output_dir)
         self.labels = labels
+        self.surface_tolerance_mm = surface_tolerance_mm
+        self.protocol = protocol
         self.info = dict(info or {})
         self.metric_prefix = metric_prefix
         self.image_channel = image_channel
@@ -140,8 +174,9 @@ class EvaluationReport:
         """Write the report, in the first process only."""
         if _rank() > 0:
             return
+        measured = {"protocol": self.protocol, "surface_tolerance_mm": self.surface_tolerance_mm}
         info = {**self.info}
-        for name, value in _circumstances().items():
+        for name, value in {"metrics": measured, **_circumstances()}.items():
             info.setdefault(name, value)
         path = write_report(self.output_dir, self.metrics, cases=self._planes, labels=self.labels, info=info)
         logger.info("report: %s", path)
@@ -163,7 +198,14 @@ class EvaluationReport:
                 f"{type(prediction).__name__}. Keep track_meta on, or give Invertd to_tensor=True."
             )
         spacing = affine_to_spacing(prediction.affine).tolist()
-        rows = case_metrics(prediction, label, self.labels, spacing)
+        rows = case_metrics(
+            prediction,
+            label,
+            self.labels,
+            spacing,
+            surface_tolerance_mm=self.surface_tolerance_mm,
+            protocol=self.protocol,
+        )
         image = _like(item[CommonKeys.IMAGE], prediction)
         upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
         planes = label_planes(
@@ -181,14 +223,16 @@ class EvaluationReport:
 
     def _named(self, summary: MetricSummary) -> dict[str, float]:
         """Name the averages as MLflow is to show them."""
-        prefix = self.metric_prefix
+        prefix, labels = self.metric_prefix, summary.labels
         values: dict[str, float] = {
             f"{prefix}_mean_dice": summary.mean_dice,
             f"{prefix}_missed": float(summary.missed),
             f"{prefix}_spurious": float(summary.spurious),
         }
-        for column, short in (("dice_mean", "dice"), ("hd95_mm_mean", "hd95")):
-            values |= {f"{prefix}_{short}_{label}": float(value) for label, value in summary.labels[column].items()}
+        for column in labels.columns.intersection(list(_OVER_LABELS)):
+            values[f"{prefix}_{_OVER_LABELS[column]}"] = float(labels[column].mean())
+        for column in labels.columns.intersection(list(_BY_LABEL)):
+            values |= {f"{prefix}_{_BY_LABEL[column]}_{label}": float(value) for label, value in labels[column].items()}
         return values
 
 
@@ -271,6 +315,7 @@ def _table(summary: MetricSummary) -> str:
         "dice_mean": "Dice",
         "dice_low": "95 % from",
         "dice_high": "to",
+        "surface_dice_mean": "surface Dice",
         "hd95_mm_mean": "HD95 mm",
         "assd_mm_mean": "ASSD mm",
         "missed": "missed",
