@@ -1,11 +1,17 @@
-"""Files that are whole at any moment."""
+"""Files that are whole at any moment, and JSON that every reader takes."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-__all__ = ["write_file"]
+import numpy as np
+
+__all__ = ["json_text", "write_file"]
 
 
 def write_file(path: Path, content: bytes) -> Path:
@@ -17,3 +23,20 @@ def write_file(path: Path, content: bytes) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def json_text(content: Mapping[str, Any]) -> str:
+    """Return JSON as this package writes it: NaN and infinity as null, NumPy's numbers as plain, the rest as text."""
+    return json.dumps(_plain(content), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
-from medcontext.files import write_file
+from medcontext.files import json_text, write_file
 from medcontext.metrics import LabelMapping, MetricSummary, case_mean_dice, label_ids, summarise
 from medcontext.report.figures import curves_figure, draw_planes, metrics_boxplot
+from medcontext.report.page import data_uri, number, png, render
 from medcontext.report.planes import Plane
 
 __all__ = ["write_report"]
@@ -73,7 +66,7 @@ def write_report(
     write_file(output / "metrics.csv", metrics.to_csv(index=False, float_format="%.6g").encode())
     write_file(output / "summary.json", _summary_json(summary, metrics, info).encode())
     overlays = [
-        _Overlay(rank, f"{case}: mean Dice {_number(dice)}", _png(draw_planes(cases[case], labels)))
+        _Overlay(rank, f"{case}: mean Dice {number(dice)}", png(draw_planes(cases[case], labels)))
         for rank, (case, dice) in _ranked_cases(metrics).items()
         if case in cases
     ]
@@ -102,23 +95,15 @@ def _render(
     info: Mapping[str, object],
     history: pd.DataFrame | None,
 ) -> str:
-    environment = Environment(
-        loader=PackageLoader("medcontext.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    return render(
+        "report.html.j2",
         info={str(key): _text(value) for key, value in info.items()},
         summary=summary,
         labels=summary.labels.reset_index(names="label").to_dict("records"),
         cases=_case_table(metrics),
-        boxplot=_data_uri(_png(metrics_boxplot(metrics))),
-        overlays=[{"rank": o.rank, "heading": o.heading, "uri": _data_uri(o.png)} for o in overlays],
-        curves=None if history is None else _data_uri(_png(curves_figure(history))),
+        boxplot=data_uri(png(metrics_boxplot(metrics))),
+        overlays=[{"rank": o.rank, "heading": o.heading, "uri": data_uri(o.png)} for o in overlays],
+        curves=None if history is None else data_uri(png(curves_figure(history))),
     )
 
 
@@ -150,37 +135,10 @@ def _summary_json(summary: MetricSummary, metrics: pd.DataFrame, info: Mapping[s
         },
         "labels": summary.labels.to_dict("index"),
     }
-    return json.dumps(_plain_json(content), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain_json(value: Any) -> Any:
-    """Replace what JSON does not know: NaN and infinity by null, NumPy's numbers by Python's, other things by text."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain_json(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_json(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)
+    return json_text(content)
 
 
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{key} {item}" for key, item in value.items())
     return str(value)
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

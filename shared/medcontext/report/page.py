@@ -1,0 +1,50 @@
+"""Pages that open anywhere without a network: templates with one style, pictures and numbers inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+__all__ = ["data_uri", "number", "png", "render"]
+
+
+def render(template: str, **values: object) -> str:
+    """Fill a template of ``report/templates``; values are escaped, a missing one is an error."""
+    environment = Environment(
+        loader=PackageLoader("medcontext.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = number
+    return environment.get_template(template).render(**values)
+
+
+def number(value: float, digits: int = 3, sign: bool = False) -> str:
+    """Return a number as shown, a dash where there is none.
+
+    Args:
+        value: the number.
+        digits: digits behind the point.
+        sign: show a plus, and a true minus, as differences have.
+    """
+    if not math.isfinite(value):
+        return "–"
+    return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}"
+
+
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def data_uri(picture: bytes) -> str:
+    """Return a PNG as what ``<img src>`` can hold itself."""
+    return "data:image/png;base64," + base64.b64encode(picture).decode()
