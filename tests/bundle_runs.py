@@ -26,6 +26,7 @@ COMMON: dict[str, Any] = {
     "num_workers": 0,
     "validation_cases": 1,
     "val_interval": 1,
+    "preview_interval": 0,
     "checkpoint_interval": 1,
     "max_epochs": 2,
     "amp": False,

@@ -1,12 +1,17 @@
-"""A browser without a window, for pages that people open."""
+"""A browser without a window, for pages that people open, and MLflow: a database, and servers."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from mlflow import MlflowClient
+from monai.utils import path_to_sqlite_uri
+
+from mlflow_server import MlflowServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -38,3 +43,40 @@ def page(browser: Browser) -> Iterator[Page]:
     yield page
     page.close()
     assert not errors, errors
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow database without runs, which takes MLflow seconds to make."""
+    path = tmp_path_factory.mktemp("database") / "mlruns.db"
+    MlflowClient(path_to_sqlite_uri(str(path)))
+    return path
+
+
+@pytest.fixture
+def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Address of a database of the test's own."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shutil.copy(empty_database, tmp_path / "mlruns.db")
+    return path_to_sqlite_uri(str(tmp_path / "mlruns.db"))
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    """A running MLflow server for tests that leave it running."""
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def frail_server(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowServer]:
+    """A running MLflow server for a test that stops it."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    (tmp_path / "server").mkdir()
+    shutil.copy(empty_database, tmp_path / "server" / "mlflow.db")
+    server = MlflowServer(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()

@@ -10,7 +10,9 @@ import logging
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 import time
 import uuid
 import weakref
@@ -27,7 +29,9 @@ from medcontext.data import check_dataset, label_names, load_datalist, problems_
 from medcontext.data.label_mapping import map_labels
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
-from medcontext.handlers.mlflow_tracker import RUN_FILE
+from medcontext.handlers.mlflow_outbox import TrackingError
+from medcontext.handlers.mlflow_tracker import RUN_FILE, check_tracking
+from medcontext.handlers.run_context import without_password
 from medcontext.metrics import label_ids
 from medcontext.networks import plain_network
 from medcontext.networks.sizes import check_crop_size
@@ -47,13 +51,15 @@ __all__ = [
     "prepare",
     "run",
     "run_folder",
+    "version",
 ]
 
 logger = logging.getLogger(__name__)
 
 MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
 MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFoundError, AssertionError)
-STOPS: tuple[type[BaseException], ...] = (NonFiniteLossError, CheckpointWriteError, ResumeError)
+STOPS: tuple[type[BaseException], ...] = (NonFiniteLossError, CheckpointWriteError, ResumeError, TrackingError)
+UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
 # the least value of each whole number, and the numbers that are shares of something
@@ -61,7 +67,7 @@ COUNTS = {
     **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), 1),
     **dict.fromkeys(("in_channels", "sw_batch_size"), 1),
     "out_channels": 2,
-    **dict.fromkeys(("seed", "validation_cases", "num_workers"), 0),
+    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval"), 0),
 }
 SHARES = ("cache_rate", "warmup_fraction", "teacher_warmup", "teacher_momentum", "train_fraction")
 
@@ -114,6 +120,12 @@ def name(bundle_root: str) -> str:
     return Path(bundle_root).resolve().name
 
 
+def version(bundle_root: str) -> str:
+    """The version that the bundle's ``configs/metadata.json`` gives, ``unknown`` without one."""
+    path = Path(bundle_root) / "configs" / "metadata.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["version"]) if path.is_file() else "unknown"
+
+
 def new_run_name(*words: str) -> str:
     """A unique name such as ``btcv-medcontext-20260131-140501-3f2a``, the same whenever this workflow asks again.
 
@@ -162,7 +174,7 @@ def hyperparameters() -> dict[str, Any]:
     for key, value in parser.get().items():
         composed = isinstance(value, dict) and "_target_" in json.dumps(value, default=str)
         derived = isinstance(value, str) and value.startswith("$") and any(mark in value for mark in ("#", "::"))
-        if key in ENTRY_KEYS or key == "tracking_uri" or key.startswith("_") or composed or derived:
+        if key in ENTRY_KEYS | UNLOGGED_KEYS or key.startswith("_") or composed or derived:
             continue
         _flatten(key, parser.get_parsed_content(key), found)
     return found
@@ -253,10 +265,8 @@ def prepare(engine: str) -> None:
     """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
 
     Looks for misspelt keys, missing or wrong data, a run folder that is in use, components that reject their
-    arguments, and a crop size that the network cannot take. Anything wrong ends the program with the sentence alone.
-
-    Args:
-        engine: id of the engine in the configuration, such as ``train#trainer``.
+    arguments, a crop size that the network cannot take, and an MLflow that does not answer. Anything wrong ends the
+    program with the sentence alone.
 
     Raises:
         SystemExit: With the sentence.
@@ -273,13 +283,18 @@ def prepare(engine: str) -> None:
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
         check_network(network, *channels, parser.get_parsed_content("roi_size"))
     output_dir = Path(parser.get_parsed_content("output_dir"))
+    first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    with one_sentence():
+        if first_process and "tracking_uri" in parser.get():
+            check_tracking(parser.get_parsed_content("tracking_uri"))
     with one_sentence(), _no_rubbish(output_dir):
         parser.get_parsed_content(engine)
-    if not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0:
+    if first_process:
         output_dir.mkdir(parents=True, exist_ok=True)
-        parser.export_config_file(
-            parser.get(), str(output_dir / f"{re.split('#|::', engine)[0]}_config.json"), indent=4
-        )
+        config = dict(parser.get())
+        if isinstance(config.get("tracking_uri"), str):  # MLflow shows the file to whoever may see the run
+            config["tracking_uri"] = without_password(config["tracking_uri"])
+        parser.export_config_file(config, str(output_dir / f"{re.split('#|::', engine)[0]}_config.json"), indent=4)
         print(f"outputs: {output_dir}", file=sys.stderr)
 
 
@@ -290,10 +305,28 @@ def run(engine: Any) -> None:
         engine: a MONAI trainer or evaluator.
 
     Raises:
-        SystemExit: When a loss is not finite, a checkpoint cannot be written, or one does not fit that is resumed.
+        SystemExit: When a loss is not finite, a checkpoint cannot be written, one does not fit that is resumed, or
+            MLflow does not take a run.
     """
-    with one_sentence(kinds=STOPS):
+    with _terminable(), one_sentence(kinds=STOPS):
         engine.run()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM, by which schedulers end a job, end the run as Ctrl-C does, unless the program handles it itself."""
+
+    def terminate(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if ours:
+        signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _seed(parser: Any) -> int:

@@ -21,6 +21,7 @@ from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
 from medcontext.experiment import MODES, grid, plan, run_cells
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
+from medcontext.handlers.mlflow_outbox import send_kept
 from medcontext.keys import MedContextKeys
 from medcontext.networks import load_weights
 from medcontext.report import preview_figure
@@ -36,6 +37,7 @@ __all__ = [
     "phantoms",
     "prepare",
     "preview",
+    "send_unsent",
 ]
 
 
@@ -263,10 +265,19 @@ def _tuple(value: Any) -> tuple[Any, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
+def send_unsent(ckpt_dir: str, tracking_uri: str | None = None) -> None:
+    """Send what MLflow did not take while it was away.
+
+    Args:
+        ckpt_dir: folder of the run's checkpoints, beside which it is kept.
+        tracking_uri: MLflow's address, if it is another than that of the training.
+    """
+    print(f"{send_kept(ckpt_dir, tracking_uri)} entries sent to MLflow")
+
+
 def main() -> None:
     """Run a command; a user's mistake ends it with one sentence."""
-    all_commands = (phantoms, pack_phantoms, gallery, prepare, check, preview, convert_weights, experiment)
-    commands = {command.__name__: command for command in all_commands}
+    commands = {name: globals()[name] for name in __all__ if name != "main"}
     try:
         fire.Fire(commands, name="medcontext")
     except (ValueError, OSError, CheckpointWriteError) as error:

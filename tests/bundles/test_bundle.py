@@ -38,7 +38,7 @@ from bundle_runs import (
     train,
     workflow_for,
 )
-from medcontext import cli
+from medcontext import __version__, cli
 from medcontext.data import BTCV_LABELS
 from medcontext.handlers import TeacherUpdate
 
@@ -65,7 +65,7 @@ def weights(folder: Path, name: str = "model.pt") -> dict[str, torch.Tensor]:
 @for_bundles()
 def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     before = snapshot(ROOT)
-    folder = train(bundle, home)
+    folder = train(bundle, home, preview_interval=2)
     models = folder / "models"
     assert {path.name for path in models.iterdir()} == {"model.pt", "teacher.pt", "last.pt", "mlflow_run.json"}
     assert (folder / "tensorboard").is_dir()
@@ -97,9 +97,13 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
 
     assert found.info.status == "FINISHED"
     tags = {key: value for key, value in found.data.tags.items() if key.startswith("medcontext.")}
+    version = read_json(ROOT / "bundles" / bundle / "configs" / "metadata.json")["version"]
     assert tags.pop("medcontext.data_hash")
-    assert tags.pop("medcontext.version")
+    assert "--run_name" not in tags.pop("medcontext.command")  # this process's
+    tags.pop("medcontext.gpu", None)
     assert tags == {
+        "medcontext.version": __version__,
+        "medcontext.bundle_version": version,
         "medcontext.bundle": bundle,
         "medcontext.dataset": "btcv",
         "medcontext.mode": "medcontext",
@@ -108,10 +112,13 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         "medcontext.seed": "0",
         "medcontext.steps": "4",
     }
+    configs = {item.path for item in client.list_artifacts(found.info.run_id)}
+    assert {"train_config.json", "metadata.json", "evaluate_config.json"} <= configs
+    assert [item.path for item in client.list_artifacts(found.info.run_id, "previews")] == ["previews/epoch_0002.png"]
     expected = {"train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency"}
     expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds"}
     expected |= {"val_mean_dice", "test_mean_dice"} | {f"val_dice_{label}" for label in SYNAPSE}
-    expected |= {f"test_dice_{label}" for label in SYNAPSE}
+    expected |= {f"test_dice_{label}" for label in SYNAPSE} | {"system/cpu_utilization_percentage"}
     assert expected <= found.data.metrics.keys()
     assert found.data.params["max_epochs"] == "2"
     assert found.data.params["context_weight"] == "1.0"
@@ -421,10 +428,8 @@ def test_metadata_follows_the_schema(bundle: str, tmp_path: Path) -> None:
 
 @for_bundles()
 def test_metadata_speaks_of_this_version(bundle: str) -> None:
-    import medcontext
-
     metadata = read_json(ROOT / "bundles" / bundle / "configs" / "metadata.json")
-    assert metadata["version"] == medcontext.__version__
+    assert metadata["version"] == __version__
     assert metadata["version"] in metadata["changelog"]
 
 

@@ -1,24 +1,21 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+import torch
 from ignite.engine import Events
 from mlflow.exceptions import MlflowException
 from monai.engines import Evaluator
-from monai.utils import path_to_sqlite_uri
 
-from medcontext.handlers import MLflowTracker, TeacherUpdate
+from medcontext.handlers import MLflowTracker, ResumeTraining, TeacherUpdate, TrainingCheckpoint
 from tiny import trainer
-
-
-@pytest.fixture
-def uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    return path_to_sqlite_uri(str(tmp_path / "mlruns.db"))
 
 
 def tracker(uri: str, folder: Path, **kwargs: Any) -> MLflowTracker:
@@ -69,7 +66,9 @@ def test_one_run_for_training_resuming_and_evaluation(uri: str, tmp_path: Path) 
     assert run.data.params == {"seed": "3"}
 
 
-@pytest.mark.parametrize(("error", "status"), [(RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(RuntimeError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")]
+)
 def test_a_run_that_breaks_is_marked_and_keeps_its_values(
     uri: str, tmp_path: Path, error: BaseException, status: str
 ) -> None:
@@ -96,20 +95,6 @@ def test_new_folders_make_new_runs_even_under_the_same_name(uri: str, tmp_path: 
     assert len(runs(uri)) == 3
 
 
-def test_a_failed_evaluation_leaves_a_finished_training_finished(uri: str, tmp_path: Path) -> None:
-    trainer(train_handlers=[tracker(uri, tmp_path)]).run()
-    engine = evaluator()
-    tracker(uri, tmp_path).attach(engine)
-
-    def fail() -> None:
-        raise RuntimeError("cannot read the case")
-
-    engine.add_event_handler(Events.ITERATION_STARTED, fail)
-    with pytest.raises(RuntimeError, match="cannot read the case"):
-        engine.run()
-    assert [run.info.status for run in runs(uri)] == ["FINISHED"]
-
-
 def test_an_evaluation_of_foreign_weights_leaves_their_folder_alone(uri: str, tmp_path: Path) -> None:
     engine = evaluator()
     tracker(uri, tmp_path / "models").attach(engine)
@@ -134,7 +119,148 @@ def test_values_that_mlflow_does_not_take_are_kept(
     monkeypatch.setattr(handler.client, "log_batch", refuse_once)
     engine.run()
     assert "the server is away" in caplog.text
-    assert len(mlflow.MlflowClient(uri).get_metric_history(runs(uri)[0].info.run_id, "train_loss")) == 8
+    assert len(points(uri, "train_loss")) == 8
+
+
+def points(uri: str, name: str) -> list[tuple[int, float]]:
+    client = mlflow.MlflowClient(uri)
+    return [(point.step, point.value) for point in client.get_metric_history(runs(uri)[0].info.run_id, name)]
+
+
+def test_steps_that_are_trained_again_keep_their_first_values(uri: str, tmp_path: Path) -> None:
+    def fail() -> None:
+        raise RuntimeError("x")
+
+    def checkpointed(epochs: int, **kwargs: Any) -> Any:
+        handlers = [tracker(uri, tmp_path, **kwargs), TrainingCheckpoint(str(tmp_path))]
+        if (tmp_path / "last.pt").exists():
+            handlers.insert(0, ResumeTraining(str(tmp_path / "last.pt")))
+        return trainer(epochs=epochs, train_handlers=handlers)
+
+    cut = checkpointed(2, tags={"medcontext.steps": 8}, params={"max_epochs": 2, "seed": 0})
+    cut.add_event_handler(Events.ITERATION_COMPLETED(once=6), fail)
+    with pytest.raises(RuntimeError, match="x"):
+        cut.run()
+    first = points(uri, "train_loss")
+    assert [step for step, _ in first] == [1, 2, 3, 4, 5, 6]
+    spent = [value for _, value in points(uri, "train_seconds")]
+    assert len(spent) == 2  # at the end of the first epoch, and when the second was cut
+
+    checkpointed(3, tags={"medcontext.steps": 12}, params={"max_epochs": 3, "seed": 0, "new": 1}).run()
+    losses = points(uri, "train_loss")
+    assert losses[:6] == first
+    assert [step for step, _ in losses] == list(range(1, 13))
+    assert [step for step, _ in points(uri, "train_seconds")] == [4, 6, 8, 12]
+    (run,) = runs(uri)
+    assert run.data.metrics["train_seconds"] > spent[-1]
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"max_epochs": "2", "seed": "0", "new": "1"}
+    tags = {name: value for name, value in run.data.tags.items() if name.startswith(("medcontext.", "resumed."))}
+    assert tags.pop("medcontext.command")
+    assert tags == {"medcontext.steps": "12", "medcontext.resumed_at_step": "4", "resumed.max_epochs": "3"}
+
+
+def test_an_error_before_the_first_step_leaves_no_run_behind_that_seems_to_run(uri: str, tmp_path: Path) -> None:
+    engine = trainer(train_handlers=[tracker(uri, tmp_path)])
+
+    def fail() -> None:
+        raise RuntimeError("no memory")
+
+    engine.add_event_handler(Events.STARTED, fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        engine.run()
+    (run,) = runs(uri)
+    assert run.info.status == "FAILED"
+    assert run.data.metrics == {}
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (SystemExit(143), "KILLED")]
+)
+@pytest.mark.parametrize("joins", [False, True])
+def test_an_evaluation_that_breaks(uri: str, tmp_path: Path, error: BaseException, status: str, joins: bool) -> None:
+    if joins:
+        trainer(train_handlers=[tracker(uri, tmp_path)]).run()
+    engine = evaluator()
+    tracker(uri, tmp_path).attach(engine)
+
+    def fail() -> None:
+        raise error
+
+    engine.add_event_handler(Events.EPOCH_STARTED, fail)
+    with pytest.raises(type(error)):
+        engine.run()
+    assert [run.info.status for run in runs(uri)] == ["FINISHED" if joins else status]
+
+
+def test_configs_are_there_when_training_starts_and_figures_when_they_are_drawn(uri: str, tmp_path: Path) -> None:
+    config = tmp_path / "train_config.json"
+    config.write_text("{}")
+    client, seen = mlflow.MlflowClient(uri), []
+
+    def artifacts(folder: str | None = None) -> list[str]:
+        return [item.path for item in client.list_artifacts(runs(uri)[0].info.run_id, folder)]
+
+    def look(engine: Any) -> None:
+        if engine.state.iteration == 5:
+            until(lambda: "train_config.json" in artifacts())
+            until(lambda: artifacts("previews") == ["previews/epoch_0001.png"])
+            seen.append(engine.state.epoch)
+
+    def draw(engine: Any) -> None:
+        (tmp_path / "previews").mkdir(exist_ok=True)
+        (tmp_path / "previews" / f"epoch_{engine.state.epoch:04}.png").write_bytes(b"png")
+
+    keys = {"configs": [str(config), str(tmp_path / "none.json")], "figures": str(tmp_path / "previews")}
+    engine = trainer(epochs=2)
+    engine.add_event_handler(Events.EPOCH_COMPLETED, draw)
+    engine.add_event_handler(Events.ITERATION_STARTED, look)
+    tracker(uri, tmp_path / "models", **keys).attach(engine)
+    engine.run()
+    assert seen == [2]
+    assert artifacts("previews") == ["previews/epoch_0001.png", "previews/epoch_0002.png"]
+
+
+def until(condition: Callable[[], bool]) -> None:
+    limit = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+def test_the_load_of_the_machine(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    for _ in range(2):
+        engine = trainer(train_handlers=[tracker(uri, tmp_path, system_metrics=True)])
+        engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: time.sleep(0.2))
+        engine.run()
+    metrics = runs(uri)[0].data.metrics
+    assert {"system/cpu_utilization_percentage", "system/system_memory_usage_megabytes"} <= metrics.keys()
+    assert 0 < metrics["system/system_memory_usage_percentage"] <= 100
+    numbers = [step for step, _ in points(uri, "system/cpu_utilization_percentage")]
+    assert numbers == list(range(len(numbers)))  # the second counts on
+    assert len(numbers) >= 4
+    assert not [thread for thread in threading.enumerate() if thread.name in ("SystemMetricsMonitor", "mlflow outbox")]
+
+
+def test_a_machine_whose_load_cannot_be_sampled(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("psutil.net_io_counters", lambda: None)
+    trainer(train_handlers=[tracker(uri, tmp_path, system_metrics=True)]).run()
+    assert "The machine's load cannot be sampled" in caplog.text
+    assert runs(uri)[0].info.status == "FINISHED"
+
+
+def test_where_a_run_comes_from(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.orig_argv", ["python", "train.py", "--tracking_uri", "http://me:secret@host:5000/x y"])
+    trainer(train_handlers=[tracker(uri, tmp_path, tags={}, params={"labels.left (kidney)": "v" * 7000})]).run()
+    (run,) = runs(uri)
+    assert run.data.params == {"labels.left _kidney_": "v" * 6000}
+    tags = run.data.tags
+    assert tags["medcontext.command"] == "python train.py --tracking_uri 'http://host:5000/x y'"
+    assert tags["version.torch"] == torch.__version__
+    assert {"mlflow.user", "mlflow.source.name", "version.python", "version.monai", "version.mlflow"} <= tags.keys()
 
 
 def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> None:
@@ -145,6 +271,11 @@ def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> No
     engine.run()
     assert [run.info.run_name for run in runs(uri)] == ["one"]
     assert json.loads((tmp_path / "models" / "mlflow_run.json").read_text())["run_name"] == "elsewhere"
+
+
+def test_a_negative_wait() -> None:
+    with pytest.raises(ValueError, match="tracking_wait must be 0 or more seconds, got -1"):
+        tracker("sqlite://", Path(), wait=-1)
 
 
 def test_a_damaged_run_file_stops_nothing(uri: str, tmp_path: Path) -> None:

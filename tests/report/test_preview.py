@@ -38,6 +38,18 @@ def test_predictions_get_columns_even_if_one_row_lacks_them() -> None:
     assert [axis.axison for axis in figure.axes[6:]] == [True] * 4 + [False] * 2
 
 
+def test_columns_can_be_chosen() -> None:
+    crop = row()
+    crop = {"image": crop["image"], "label": crop["label"], "pred": torch.zeros_like(crop["label"])}
+    figure = preview_figure(
+        [crop], LABELS, spacing=SPACING, headings={"image": "crop", "pred": "network", "label": "x"}
+    )
+    assert titles(figure) == ["crop", "network", "x"]
+    crop_shown, network_shown = (np.asarray(figure.axes[i].images[0].get_array()) for i in (0, 1))
+    np.testing.assert_array_equal(network_shown, crop_shown)
+    assert "dropped" not in [text.get_text() for text in figure.legends[0].texts]
+
+
 def test_slice_has_most_of_the_mask() -> None:
     figure = preview_figure([row()], LABELS, spacing=SPACING)
     tint = np.asarray(figure.axes[2].images[1].get_array())

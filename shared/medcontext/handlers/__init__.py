@@ -14,6 +14,7 @@ from medcontext.handlers.checkpoints import (
 from medcontext.handlers.evaluation_report import EvaluationReport
 from medcontext.handlers.mlflow_tracker import MLflowTracker
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
+from medcontext.handlers.preview_figure import PreviewFigure
 from medcontext.handlers.progress import ProgressBar
 from medcontext.handlers.seeding import EpochSeed
 from medcontext.handlers.step_values import step_values, write_step
@@ -28,6 +29,7 @@ __all__ = [
     "ModelCheckpoint",
     "ResumeError",
     "NonFiniteLossError",
+    "PreviewFigure",
     "ProgressBar",
     "ResumeTraining",
     "StopOnNonFiniteLoss",

@@ -6,41 +6,65 @@ import importlib
 import json
 import logging
 import math
+import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
 from ignite.engine import Engine, Events
-from mlflow.entities import Dataset, DatasetInput, InputTag, LifecycleStage, Metric, Param, RunStatus, RunTag
+from mlflow import MlflowClient
+from mlflow.entities import LifecycleStage, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from monai.handlers import MLFlowHandler
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
+from medcontext.handlers.mlflow_operations import (
+    PARAM_LENGTH,
+    Operation,
+    Point,
+    clean_key,
+    file_operation,
+    input_operation,
+    metrics_operations,
+    note_operations,
+    status_operation,
+    text_operation,
+)
+from medcontext.handlers.mlflow_outbox import Outbox, reach, send_unsent, unsent_file
+from medcontext.handlers.run_context import context_tags
 from medcontext.handlers.step_values import train_metrics
+from medcontext.handlers.system_metrics import SystemMonitor
 
-__all__ = ["RUN_FILE", "MLflowTracker"]
+__all__ = ["RUN_FILE", "MLflowTracker", "check_tracking"]
 
 RUN_FILE = "mlflow_run.json"
 """Beside the checkpoint: names the MLflow run that it came from."""
 
 logger = logging.getLogger(__name__)
 
-BATCH = 1000  # MLflow's limit of metrics in one request
+WAIT_AFTER_ABORT = 10.0
+"""Seconds to wait, at most, for a server that is away when a run breaks off: who kills it does not wait for long."""
 
 
 class MLflowTracker(MLFlowHandler):
     """Log a run's metrics, parameters, tags and files under the names that ``medcontext compare`` reads.
 
     Training writes the run's identity to ``<ckpt_dir>/mlflow_run.json``; a resumed training or an evaluation that finds
-    the file joins that run, where MONAI's handler would open a new one. Step values are collected and sent at the end
-    of each epoch; what cannot be sent is kept and tried again. A training that ends by an exception is marked
-    ``FAILED``, by Ctrl-C ``KILLED``; an evaluation leaves the status of the training that it joins as it was.
+    the file joins that run, where MONAI's handler would open a new one. All but the opening of the run is sent in the
+    background (:class:`~medcontext.handlers.mlflow_outbox.Outbox`), step values at the end of each epoch; what MLflow
+    does not take is kept beside the checkpoints, and sent by whatever joins the run next. A training that ends by an
+    exception is marked ``FAILED``, by Ctrl-C or SIGTERM ``KILLED``; an evaluation that joins a training leaves its
+    status as it is.
+
+    Steps that are trained again after a crash keep the values that they were logged with first. A resumed training
+    renews tags; parameters, which MLflow never changes, keep their first value, and the new one becomes the tag
+    ``resumed.<parameter>``. The tag ``medcontext.resumed_at_step`` lists the steps after which training was taken up
+    again.
 
     Attach it to the trainer (and name the ``validator``), or to the evaluator of a test set.
 
@@ -50,7 +74,9 @@ class MLflowTracker(MLFlowHandler):
         experiment_name: MLflow experiment, created when it is not there.
         run_name: name of a new run.
         tags: tags of the run.
-        params: parameters of the run; those already logged are left alone.
+        params: parameters of the run.
+        configs: files to upload when the run opens.
+        figures: a folder whose files are uploaded under its name when they appear.
         artifacts: a file or folder to upload when the engine is done.
         artifact_path: folder of the run's artifacts that a folder goes to; its own name if ``None``.
         dataset: name of the data, under which the cases are logged as the run's inputs.
@@ -58,6 +84,11 @@ class MLflowTracker(MLFlowHandler):
             the run, their list the file ``cases/<section>.json``.
         validator: engine whose metrics are logged along with the trainer's.
         join: join the run named beside the checkpoints, if there is one; a new training must not.
+        system_metrics: whether to sample the load of the machine every ten seconds of training.
+        wait: seconds to wait at the end for MLflow where it does not answer.
+
+    Raises:
+        ValueError: When ``wait`` is negative.
     """
 
     def __init__(
@@ -69,30 +100,45 @@ class MLflowTracker(MLFlowHandler):
         run_name: str,
         tags: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
+        configs: Sequence[str] = (),
+        figures: str | None = None,
         artifacts: str | None = None,
         artifact_path: str | None = None,
         dataset: str = "cases",
         cases: Mapping[str, Mapping[str, Any]] | None = None,
         validator: Engine | None = None,
         join: bool = True,
+        system_metrics: bool = False,
+        wait: float = 60.0,
     ) -> None:
+        if wait < 0:
+            raise ValueError(f"tracking_wait must be 0 or more seconds, got {wait}.")
         super().__init__(
             tracking_uri=tracking_uri,
             experiment_name=experiment_name,
             run_name=run_name,
             artifacts=artifacts,
         )
-        self.run_file = Path(ckpt_dir) / RUN_FILE
-        self.tags = {name: str(value) for name, value in (tags or {}).items()}
-        self.params = {name: str(value)[:500] for name, value in (params or {}).items()}
+        self.ckpt_dir = Path(ckpt_dir)
+        self.run_file = self.ckpt_dir / RUN_FILE
+        self.tags = dict(tags or {})
+        self.params = dict(params or {})
+        self.configs = tuple(configs)
+        self.figures = None if figures is None else Path(figures)
         self.artifact_path = artifact_path
         self.dataset = dataset
         self.cases = dict(cases or {})
         self.validator = validator
         self.join = join
+        self.system_metrics = system_metrics
+        self.wait = wait
         self.step = 0
-        self._status_before: str | None = None
-        self._pending: list[Metric] = []
+        self.outbox: Outbox | None = None
+        self._monitor: SystemMonitor | None = None
+        self._owns_status = True
+        self._points: list[Point] = []
+        self._last_steps: dict[str, int] = {}
+        self._drawn: set[Path] = set()
         self._step_started = 0.0
         self._train_seconds = 0.0
 
@@ -111,31 +157,59 @@ class MLflowTracker(MLFlowHandler):
             self.validator.add_event_handler(Events.COMPLETED, self._validated)
 
     def start(self, engine: Engine) -> None:
-        """Open a run, or join the one named beside the checkpoint."""
-        self._set_experiment()
-        self.cur_run = (self._known_run() if self.join else None) or self._new_run(
-            isinstance(engine, MedContextTrainer)
-        )
-        run_id = self.cur_run.info.run_id
-        self._status_before = self.cur_run.info.status
-        self.client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        known = self.client.get_run(run_id).data
-        self._train_seconds = known.metrics.get("train_seconds", 0.0)
-        params = [Param(name, value) for name, value in self.params.items() if name not in known.params]
-        tags = [RunTag(name, value) for name, value in self.tags.items() if name not in known.tags]
-        for i in range(0, max(len(params), 1), 100):
-            self.client.log_batch(run_id, params=params[i : i + 100], tags=tags if i == 0 else [])
-        self._log_cases(run_id)
+        """Open a run, or join the one named beside the checkpoint.
 
-    def _log_cases(self, run_id: str) -> None:
+        Raises:
+            TrackingError: When MLflow does not answer.
+        """
+        training = isinstance(engine, MedContextTrainer)
+        uri = str(self.client.tracking_uri)
+        with reach(uri):
+            self._set_experiment()
+            known = self._known_run() if self.join else None
+        if known is not None:
+            known = self._caught_up(known, uri)
+        with reach(uri):
+            self.cur_run = known or self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
+        run_id = self.cur_run.info.run_id
+        self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri)
+        self._owns_status = training or known is None
+        if training:
+            self._write_run_file()
+        self.outbox.put(*self._opening(engine, joined=known is not None))
+        if training and self.system_metrics:
+            self._start_monitor()
+
+    def _opening(self, engine: Engine, *, joined: bool) -> list[Operation]:
+        """What is to be said of a run when it opens."""
+        known, training = self.cur_run.data, isinstance(engine, MedContextTrainer)
+        self._train_seconds = known.metrics.get("train_seconds", 0.0)
+        self._last_steps = {metric.key: metric.step for metric in known.to_proto().metrics} if training else {}
+        tags = {**context_tags(), **self.tags} if self._owns_status else dict(self.tags)
+        if not training:
+            tags = {name: value for name, value in tags.items() if name not in known.tags}
+        if training and joined:
+            tags |= self._changes(known)
+            steps = known.tags.get("medcontext.resumed_at_step")
+            tags["medcontext.resumed_at_step"] = (
+                f"{steps}, {engine.state.iteration}" if steps else engine.state.iteration
+            )
+        params = {name: value for name, value in self.params.items() if clean_key(name) not in known.params}
+        operations = [status_operation(RunStatus.RUNNING)] if self._owns_status else []
+        operations += note_operations(params, tags)
+        operations += [file_operation(path) for path in self.configs if Path(path).is_file()]
         for section, content in self.cases.items():
-            profile = json.dumps({"num_cases": len(content["cases"])})
-            data = Dataset(self.dataset, content["hash"], "local", json.dumps({"uri": self.dataset}), profile=profile)
-            context = InputTag(MLFLOW_DATASET_CONTEXT, section)
-            self.client.log_inputs(run_id, [DatasetInput(data, [context])])
-            self.client.log_dict(run_id, dict(content), f"cases/{section}.json")
+            operations.append(input_operation(self.dataset, content["hash"], len(content["cases"]), section))
+            operations.append(text_operation(json.dumps(dict(content), indent=2), f"cases/{section}.json"))
+        return operations
+
+    def _changes(self, known: Any) -> dict[str, str]:
+        """Tags for the parameters that have another value than the run was opened with."""
+        now = {clean_key(name): str(value)[:PARAM_LENGTH] for name, value in self.params.items()}
+        return {f"resumed.{name}": value for name, value in now.items() if known.params.get(name, value) != value}
 
     def _known_run(self) -> Any:
+        """The run named beside the checkpoints."""
         if not self.run_file.is_file():
             return None
         try:
@@ -151,12 +225,31 @@ class MLflowTracker(MLFlowHandler):
             raise
         return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
-    def _new_run(self, training: bool) -> Any:
-        run = self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
-        if training:
-            self.run_file.parent.mkdir(parents=True, exist_ok=True)
-            self.run_file.write_text(json.dumps({"run_id": run.info.run_id, "run_name": self.run_name}, indent=4))
-        return run
+    def _caught_up(self, run: Any, uri: str) -> Any:
+        """The run with what was kept for it beside the checkpoints."""
+        with reach(uri, timeout=None):
+            sent = send_unsent(unsent_file(self.ckpt_dir, run.info.run_id), self.client)
+            return self.client.get_run(run.info.run_id) if sent else run
+
+    def _write_run_file(self) -> None:
+        self.ckpt_dir.mkdir(parents=True, exist_ok=True)
+        identity = {"run_id": self.cur_run.info.run_id, "run_name": self.cur_run.info.run_name}
+        self.run_file.write_text(json.dumps(identity, indent=4))
+
+    def _start_monitor(self) -> None:
+        """Sample the machine from now on, counting on where an earlier process of the run stopped."""
+        first = max((step for key, step in self._last_steps.items() if key.startswith("system/")), default=-1) + 1
+        try:
+            self._monitor = SystemMonitor(self._sampled, first=first, run_id=self.cur_run.info.run_id)
+        except Exception as error:  # no network device, say: not worth a training
+            logger.warning("The machine's load cannot be sampled: %s", error)
+        else:
+            self._monitor.start()
+
+    def _sampled(self, values: Mapping[str, float], number: int) -> None:
+        now = _milliseconds()
+        if self.outbox is not None:
+            self.outbox.put(*metrics_operations((name, value, now, number) for name, value in values.items()))
 
     def _start_step(self) -> None:
         self._step_started = time.perf_counter()
@@ -169,62 +262,84 @@ class MLflowTracker(MLFlowHandler):
         self._collect({**train_metrics(engine), "step_seconds": seconds})
 
     def _epoch_completed(self) -> None:
-        """Log what training has cost so far, and send."""
-        self._collect({"train_seconds": self._train_seconds, "peak_memory_mib": _peak_memory_mib()})
+        self._collect_costs()
         self.flush()
+
+    def _collect_costs(self) -> None:
+        """What training has cost so far."""
+        self._collect({"train_seconds": self._train_seconds, "peak_memory_mib": _peak_memory_mib()})
 
     def _validated(self, engine: Engine) -> None:
         self._collect(_scalars(engine.state.metrics))
 
     def _collect(self, values: Mapping[str, float]) -> None:
-        now = int(time.time() * 1000)
-        self._pending += [Metric(name, value, now, self.step) for name, value in values.items()]
+        now = _milliseconds()
+        new = {name: value for name, value in values.items() if self.step > self._last_steps.get(clean_key(name), -1)}
+        self._points += [(name, value, now, self.step) for name, value in new.items()]
 
     def flush(self) -> None:
-        """Send what was collected."""
-        try:
-            while self._pending and self.cur_run is not None:
-                self.client.log_batch(self.cur_run.info.run_id, metrics=self._pending[:BATCH])
-                del self._pending[:BATCH]
-        except MlflowException as error:
-            logger.warning(
-                "MLflow did not take %d values (%s); they are kept and sent later.", len(self._pending), error
-            )
+        """Hand what was collected and drawn to the outbox; nothing waits for it to be sent."""
+        if self.outbox is None:
+            return
+        self.outbox.put(*metrics_operations(self._points))
+        self._points = []
+        if self.figures is not None and self.figures.is_dir():
+            new = sorted(set(self.figures.iterdir()) - self._drawn)
+            self.outbox.put(*(file_operation(path, self.figures.name) for path in new))
+            self._drawn.update(new)
 
     def _complete(self, engine: Engine) -> None:
-        if isinstance(engine, MedContextTrainer):
-            self._finish(RunStatus.FINISHED)
-            return
-        self._collect(_scalars(engine.state.metrics))
-        self._finish(self._joined_status(RunStatus.FINISHED))
-
-    def _joined_status(self, own: int) -> int:
-        """The status of the training that an evaluation joined, else the evaluation's own."""
-        before = RunStatus.from_string(self._status_before)
-        return int(before) if RunStatus.is_terminated(before) else own
-
-    def _finish(self, status: int) -> None:
-        self.flush()
-        if self.cur_run is None:
-            return
-        for path in filter(None, self.artifacts):
-            if Path(path).is_dir():
-                self.client.log_artifacts(
-                    self.cur_run.info.run_id, str(path), artifact_path=self.artifact_path or Path(path).name
-                )
-            elif Path(path).is_file():
-                self.client.log_artifact(self.cur_run.info.run_id, str(path))
-        self.client.set_terminated(self.cur_run.info.run_id, RunStatus.to_string(status))
-        self.cur_run = None
-        self._dispose_sqlite_store()
+        if not isinstance(engine, MedContextTrainer):
+            self._collect(_scalars(engine.state.metrics))
+        self._finish(RunStatus.FINISHED, self.wait)
 
     def _aborted(self, engine: Engine) -> None:
-        killed = isinstance(engine.state.exception, KeyboardInterrupt)
-        self._finish(RunStatus.KILLED if killed else RunStatus.FAILED)
+        if self.step:
+            self._collect_costs()
+        self._break_off(engine.state.exception)
 
-    def _exception(self, _engine: Engine, error: Exception) -> None:
-        self._finish(self._joined_status(RunStatus.FAILED))
+    def _exception(self, _engine: Engine, error: BaseException) -> None:
+        self._break_off(error)
         raise error
+
+    def _break_off(self, error: BaseException) -> None:
+        killed = isinstance(error, (KeyboardInterrupt, SystemExit))
+        self._finish(RunStatus.KILLED if killed else RunStatus.FAILED, min(self.wait, WAIT_AFTER_ABORT))
+
+    def _finish(self, status: int, wait: float) -> None:
+        if self.outbox is None:
+            return
+        if self._monitor is not None:
+            self._monitor.finish()
+        self.flush()
+        for path in filter(None, self.artifacts):
+            if Path(path).exists():
+                folder = (self.artifact_path or Path(path).name) if Path(path).is_dir() else None
+                self.outbox.put(file_operation(path, folder))
+        if self._owns_status:
+            self.outbox.put(status_operation(status))
+        sent = self.outbox.close(wait)
+        self.outbox = self.cur_run = self._monitor = None
+        if sent:
+            self._dispose_sqlite_store()
+
+
+def check_tracking(tracking_uri: str | None) -> None:
+    """See within seconds whether MLflow answers, before a run has cost anything.
+
+    Args:
+        tracking_uri: as for :class:`MLflowTracker`.
+
+    Raises:
+        TrackingError: When it does not.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+    with reach(str(uri)):
+        MlflowClient(uri).search_experiments(max_results=1)
+
+
+def _milliseconds() -> int:
+    return int(time.time() * 1000)
 
 
 def _peak_memory_mib() -> float:

@@ -37,7 +37,8 @@ _HEADINGS: dict[str, str] = {
     MedContextKeys.MASKED_PRED: "student\n(masked image)",
     MedContextKeys.TEACHER_PRED: "teacher\n(masked image)",
 }
-_OPTIONAL = (MedContextKeys.MASKED_PRED, MedContextKeys.TEACHER_PRED)
+_MASKED_PREDICTIONS = (MedContextKeys.MASKED_PRED, MedContextKeys.TEACHER_PRED)
+_OPTIONAL = (CommonKeys.PRED, *_MASKED_PREDICTIONS)
 _DROPPED = "#FF3B7F"
 
 
@@ -52,6 +53,7 @@ def preview_figure(
     title: str = "",
     window: tuple[float, float] | None = None,
     channel: int = 0,
+    headings: Mapping[str, str] | None = None,
 ) -> Figure:
     """Show training crops before and after organ dropout, one crop per row.
 
@@ -72,6 +74,8 @@ def preview_figure(
         title: heading of the figure.
         window: intensities shown as black and as white; by default chosen in each row from the labelled tissue.
         channel: channel of the images.
+        headings: of the columns to draw, by key and in order, instead of those named above; ``pred`` is a further
+            one, a prediction on the whole image.
 
     Raises:
         ValueError: when there are no rows, a row lacks a key, shapes differ, or an argument has no such value.
@@ -82,7 +86,8 @@ def preview_figure(
         raise ValueError(f"plane must be one of {', '.join(PLANE_AXES)}, got {plane!r}.")
     if titles and len(titles) != len(rows):
         raise ValueError(f"titles must name each of the {len(rows)} rows, got {len(titles)}.")
-    keys = [key for key in _HEADINGS if key not in _OPTIONAL or any(key in row for row in rows)]
+    headings = _HEADINGS if headings is None else headings
+    keys = [key for key in headings if key not in _OPTIONAL or any(key in row for row in rows)]
     slices = [_row_slices(row, keys, labels, orientation, plane, channel, window) for row in rows]
     pixel_mm, marks = plane_geometry(plane, ras_spacing(spacing, orientation))
 
@@ -95,12 +100,12 @@ def preview_figure(
         for axis, key in zip(axes[i], keys, strict=True):
             _panel(axis, key, shown, labels, pixel_mm, marks if key == CommonKeys.IMAGE else ())
             if i == 0:
-                axis.set_title(_HEADINGS[key], fontsize=9)
+                axis.set_title(headings[key], fontsize=9)
         if titles:
             axes[i, 0].set_ylabel(plain(titles[i]), fontsize=8)
     maps = [shown[key] for shown in slices for key in (CommonKeys.LABEL, *_OPTIONAL) if key in shown]
-    dropped = Patch(facecolor=_DROPPED, alpha=0.5, label="dropped")
-    add_legend(figure, labels, np.unique(np.concatenate([values.ravel() for values in maps])), [dropped])
+    dropped = [Patch(facecolor=_DROPPED, alpha=0.5, label="dropped")] if MedContextKeys.CONTEXT_MASK in keys else []
+    add_legend(figure, labels, np.unique(np.concatenate([values.ravel() for values in maps])), dropped)
     if title:
         figure.suptitle(plain(title), fontsize=11)
     return figure
@@ -118,8 +123,8 @@ def _panel(
     if key not in shown:
         axis.set_axis_off()
         return
-    background = MedContextKeys.MASKED_IMAGE if key in ("masked_image", *_OPTIONAL) else CommonKeys.IMAGE
-    show_slice(axis, shown[background], pixel_mm, marks)
+    masked = key in (MedContextKeys.MASKED_IMAGE, *_MASKED_PREDICTIONS)
+    show_slice(axis, shown[MedContextKeys.MASKED_IMAGE if masked else CommonKeys.IMAGE], pixel_mm, marks)
     if key == MedContextKeys.CONTEXT_MASK:
         tint = np.zeros((*shown[key].shape, 4))
         tint[shown[key]] = (*to_rgb(_DROPPED), 0.4)
@@ -142,7 +147,7 @@ def _row_slices(
     missing = [str(key) for key in keys if key not in row and key not in _OPTIONAL]
     if missing:
         raise ValueError(f"a row must have {', '.join(missing)}, got {sorted(row)}. Apply RandOrganDropoutd first.")
-    images = (CommonKeys.IMAGE, MedContextKeys.MASKED_IMAGE)
+    images = {CommonKeys.IMAGE, MedContextKeys.MASKED_IMAGE}
     volumes: dict[str, Array] = {}
     for key in keys:
         if key in row:
@@ -153,12 +158,14 @@ def _row_slices(
         shapes = ", ".join(f"{key} {volume.shape}" for key, volume in volumes.items())
         raise ValueError(f"everything in a row must have the same spatial shape, got {shapes}.")
 
-    dropped = volumes[MedContextKeys.CONTEXT_MASK] = volumes[MedContextKeys.CONTEXT_MASK] > 0
+    dropped = volumes.get(MedContextKeys.CONTEXT_MASK, np.zeros(1)) > 0
+    if MedContextKeys.CONTEXT_MASK in volumes:
+        volumes[MedContextKeys.CONTEXT_MASK] = dropped
     named = np.isin(volumes[CommonKeys.LABEL], [i for ids in label_ids(labels).values() for i in ids])
     low, high = window or display_window(volumes[CommonKeys.IMAGE], named)
     index = _most(dropped if dropped.any() else named, PLANE_AXES[plane])
     shown = {key: take_plane(volume, plane, index) for key, volume in volumes.items()}
-    for key in images:
+    for key in images & shown.keys():
         shown[key] = to_grey(shown[key], low, high)
     return shown
 

@@ -1,0 +1,139 @@
+"""Pictures of what the networks make of the crops that they are trained on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Events
+from matplotlib.image import imread
+from monai.utils import CommonKeys
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from medcontext.engines.trainer import MedContextTrainer, TrainingMode
+from medcontext.keys import MedContextKeys
+from medcontext.metrics import LabelMapping
+from medcontext.report import preview_figure
+
+__all__ = ["PreviewFigure"]
+
+logger = logging.getLogger(__name__)
+
+_HEADINGS: dict[str, dict[str, str]] = {
+    TrainingMode.MEDCONTEXT: {
+        CommonKeys.IMAGE: "image",
+        CommonKeys.LABEL: "label",
+        MedContextKeys.CONTEXT_MASK: "dropped",
+        MedContextKeys.MASKED_IMAGE: "masked image",
+        MedContextKeys.MASKED_PRED: "student\n(masked image)",
+        CommonKeys.PRED: "teacher\n(whole image)",
+    },
+    TrainingMode.MASKING_ONLY: {
+        CommonKeys.IMAGE: "image",
+        CommonKeys.LABEL: "label",
+        MedContextKeys.CONTEXT_MASK: "dropped",
+        MedContextKeys.MASKED_IMAGE: "masked image",
+        MedContextKeys.MASKED_PRED: "network\n(masked image)",
+    },
+    TrainingMode.BASELINE: {
+        CommonKeys.IMAGE: "image",
+        CommonKeys.LABEL: "label",
+        CommonKeys.PRED: "network",
+    },
+}
+# the column of a picture, and whose prediction it shows
+_PREDICTIONS: dict[str, dict[str, str]] = {
+    TrainingMode.MEDCONTEXT: {
+        MedContextKeys.MASKED_PRED: MedContextKeys.MASKED_PRED,
+        CommonKeys.PRED: MedContextKeys.TEACHER_PRED,
+    },
+    TrainingMode.MASKING_ONLY: {MedContextKeys.MASKED_PRED: CommonKeys.PRED},
+    TrainingMode.BASELINE: {CommonKeys.PRED: CommonKeys.PRED},
+}
+
+
+class PreviewFigure:
+    """Draw some crops of the last step of an epoch, as ``epoch_0012.png``.
+
+    Shown are image, label, what was dropped, and the predictions that the step was made of: the student's on the masked
+    image and the teacher's on the whole one; for the controls what there is of this.
+
+    Args:
+        output_dir: folder of the pictures.
+        labels: foreground names with their id or ids.
+        spacing: size of a voxel in mm along the arrays' axes.
+        orientation: what the arrays' axes run towards, such as ``"RAS"`` or ``"SPL"``.
+        interval: draw every so many epochs, and in the last.
+        num_crops: crops in a picture, at most.
+        log_dir: folder of TensorBoard's files, where the pictures go too.
+
+    Raises:
+        ValueError: When ``interval`` or ``num_crops`` is not a positive whole number.
+    """
+
+    def __init__(
+        self,
+        output_dir: str,
+        labels: LabelMapping,
+        *,
+        spacing: Sequence[float],
+        orientation: str = "RAS",
+        interval: int = 1,
+        num_crops: int = 3,
+        log_dir: str | None = None,
+    ) -> None:
+        for name, value in (("preview_interval", interval), ("num_crops", num_crops)):
+            if value < 1:
+                raise ValueError(f"{name} must be 1 or more, got {value}.")
+        self.output_dir = Path(output_dir)
+        self.labels = labels
+        self.spacing = tuple(spacing)
+        self.orientation = orientation
+        self.interval = interval
+        self.num_crops = num_crops
+        self.log_dir = log_dir
+
+    def attach(self, engine: MedContextTrainer) -> None:
+        """Subscribe to the end of steps."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def __call__(self, engine: MedContextTrainer) -> None:
+        """Draw, if this step ends an epoch whose turn it is."""
+        epoch = engine.state.epoch
+        due = epoch % self.interval == 0 or epoch == engine.state.max_epochs
+        if not due or engine.state.iteration % engine.state.epoch_length:
+            return
+        try:
+            self._draw(engine)
+        except (OSError, ValueError) as error:  # a picture is not worth a training
+            logger.warning("The preview of epoch %d could not be drawn: %s", epoch, error)
+
+    def _draw(self, engine: MedContextTrainer) -> None:
+        crops = list(zip(engine.state.batch, engine.state.output, strict=True))[: self.num_crops]
+        figure = preview_figure(
+            [_row(batch, output, engine.mode) for batch, output in crops],
+            self.labels,
+            spacing=self.spacing,
+            orientation=self.orientation,
+            title=f"epoch {engine.state.epoch}",
+            headings=_HEADINGS[engine.mode],
+        )
+        self.output_dir.mkdir(parents=True, exist_ok=True)
+        path = self.output_dir / f"epoch_{engine.state.epoch:04}.png"
+        figure.savefig(path)
+        if self.log_dir is not None:
+            with SummaryWriter(self.log_dir) as writer:
+                writer.add_image("preview", imread(path), engine.state.iteration, dataformats="HWC")
+
+
+def _row(batch: Mapping[str, Any], output: Mapping[str, Any], mode: str) -> dict[str, Tensor]:
+    """What is drawn of one crop; of predictions the labels alone, found where the networks are."""
+    row: dict[str, Tensor] = {
+        key: batch[key] for key in (MedContextKeys.MASKED_IMAGE, MedContextKeys.CONTEXT_MASK) if key in batch
+    }
+    row |= {key: output[key] for key in (CommonKeys.IMAGE, CommonKeys.LABEL)}
+    shown = {key: output[name] for key, name in _PREDICTIONS[mode].items() if name in output}
+    return row | {key: prediction.argmax(dim=0, keepdim=True) for key, prediction in shown.items()}
