@@ -52,7 +52,7 @@ ALLOWED: Allowances = {
         "masking#patch_size": EVERY,
         "token_masking#embedding": EVERY,
         "masking#ratio": DEPTH_FIRST,
-        "consistency_weight": DEPTH_FIRST,
+        **dict.fromkeys(("consistency_weight", "protocol"), DEPTH_FIRST),
     },
     "configs/metadata.json": {
         **dict.fromkeys(("changelog", "name", "description", "references"), EVERY),

@@ -299,6 +299,43 @@ def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Pat
     assert found.data.metrics["train_loss_consistency"] < 0.05
 
 
+@for_bundles(UNETR, NNFORMER)
+def test_evaluation_follows_the_chosen_protocol(bundle: str, home: Path) -> None:
+    models = train(bundle, home, "baseline") / "models"
+    tolerance = {**dict.fromkeys(SYNAPSE, 0.0), "liver": 1000.0}
+    run(bundle, "evaluating", "train", "paper", "evaluate", ckpt_dir=str(models), surface_tolerance=tolerance)
+    table = pd.read_csv(models.parent / "evaluation" / "metrics.csv")
+    assert list(table.columns[2:6]) == ["dice", "surface_dice", "hd95_mm", "assd_mm"]
+    assert not table[["paper_dice", "paper_hd95_voxels"]].isna().any(axis=None)
+    liver = table[(table["label"] == "liver") & table["hd95_mm"].notna()]
+    assert (liver["surface_dice"] == 1).all()
+    info = read_json(models.parent / "evaluation" / "summary.json")["info"]["metrics"]
+    assert info == {
+        "protocol": "paper_unetr" if bundle in (UNETR, SWIN_UNETR) else "paper",
+        "surface_tolerance_mm": tolerance,
+    }
+    (found,) = runs_of(home)
+    assert found.data.metrics["test_paper_mean_dice"] == pytest.approx(table["paper_dice"].mean(), abs=1e-5)
+    for label, rows in table.groupby("label"):
+        assert found.data.metrics[f"test_missed_{label}"] == rows["missed"].sum()
+        assert found.data.metrics[f"test_paper_hd95_{label}"] == pytest.approx(
+            rows["paper_hd95_voxels"].mean(), abs=1e-3
+        )
+
+
+@for_bundles(UNETR)
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [({"protocol": "papers"}, "protocol must be one of"), ({"surface_tolerance": -1}, "number of mm, 0 or more")],
+)
+def test_evaluation_refuses_unknown_protocols_and_bad_tolerances(
+    bundle: str, home: Path, choice: dict[str, Any], message: str
+) -> None:
+    network = {"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"}
+    with pytest.raises(SystemExit, match=message):
+        run(bundle, "evaluating", "train", "evaluate", output_dir=str(home / "out"), network=network, **choice)
+
+
 @for_bundles()
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["medcontext", "baseline", "masking_only", "paper"])
@@ -357,7 +394,10 @@ def test_every_hyperparameter_is_read_by_something(bundle: str) -> None:
     """An override of a key that nothing refers to would be accepted and ignored."""
     for name in ("train", "inference"):
         config = read_json(ROOT / "bundles" / bundle / "configs" / f"{name}.json")
-        text = json.dumps(config) + (ROOT / "bundles" / bundle / "configs" / "phantom.json").read_text()
+        overlays = ("phantom.json", "evaluate.json")
+        text = json.dumps(config) + "".join(
+            (ROOT / "bundles" / bundle / "configs" / file).read_text() for file in overlays
+        )
         read = set(re.findall(r"@(\w+)", text)) | ENTRIES | {"train", "validate", "evaluator", "dataset"}
         assert config.keys() <= read
 

@@ -95,6 +95,8 @@ def test_paper_follows_the_dataset(
         assert (get("consistency_weight"), masking.ratio) == (0.5, 0.6)
         assert (get("learning_rate"), get("warmup_fraction"), get("max_grad_norm")) == (1e-4, 0.01, None)
         assert (masking.patch_size, masking.tube_axis) == (16 if bundle == UNETR else 2, 2)
+    own_script = bundle in (UNETR, SWIN_UNETR) and dataset == "btcv"
+    assert get("protocol") == ("paper_unetr" if own_script else "paper")
     assert masking.mode == "tube"
     assert get("consistency").form == "official"
     assert (get("teacher_momentum"), get("teacher_warmup")) == (0.996, 0.01)

@@ -28,8 +28,9 @@ spacing: in voxels of whatever grid the masks lie on, however thick its slices a
 the authors' grids (nnFormer and UNETR++: that of the files; UNETR: 1.5 × 1.5 × 2 mm).
 
 Sources: ``paper`` is ``inference_synapse.py``, ``inference_acdc.py`` and ``inference_tumor.py`` of nnFormer, which
-UNETR++ and MedContext repeat (BraTS in the regions WT, TC and ET); ``paper_unetr`` is MedContext's ``test_8.py`` for
-UNETR on BTCV. All use MedPy's ``hd95``, whose definition is repeated here without it.
+UNETR++ and MedContext repeat (BraTS in the regions WT, TC and ET; UNETR++ averages edema and non-enhancing tumor in as
+well); ``paper_unetr`` is MedContext's ``test_8.py`` for UNETR on BTCV, which averages all 13 organs and also gives an
+average surface distance, left out here. All use MedPy's ``hd95``, whose definition is repeated without it.
 """
 
 from __future__ import annotations
