@@ -14,6 +14,8 @@ from monai.data.utils import set_rnd
 from monai.utils import set_determinism
 
 from medcontext.bundle import build_network, check_configuration
+from medcontext.comparison import GROUP_BY, compare_runs
+from medcontext.comparison.report import PAGE
 from medcontext.convert import convert_checkpoint, describe_conversion
 from medcontext.data import case_name, check_dataset, label_names, load_datalist, problems_table
 from medcontext.data.phantom_layouts import pack_phantoms as pack
@@ -29,6 +31,7 @@ from medcontext.report.phantoms import draw_phantoms
 
 __all__ = [
     "check",
+    "compare",
     "convert_weights",
     "experiment",
     "gallery",
@@ -259,6 +262,34 @@ def experiment(
     if failures:
         raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")
     print(folder)
+
+
+def compare(
+    experiment: str,
+    output_dir: str,
+    group_by: str | Sequence[str] = GROUP_BY,
+    tracking_uri: str | None = None,
+    log_to_mlflow: bool = True,
+) -> None:
+    """Tell from the runs in MLflow whether MedContext helps, hurts, or whether one cannot tell.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        output_dir: folder for the page, its pictures and the tables.
+        group_by: names of tags or hyperparameters, separated by commas.
+        tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home.
+        log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.
+    """
+    comparison = compare_runs(
+        str(experiment),
+        output_dir,
+        group_by=[str(name) for name in _tuple(group_by)],
+        tracking_uri=tracking_uri,
+        log_to_mlflow=log_to_mlflow,
+    )
+    for group in comparison.groups:
+        print(group.sentence)
+    print(Path(output_dir) / PAGE)
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

@@ -1,0 +1,86 @@
+"""From an experiment in MLflow to the verdicts: read, pair, compare, write, log back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import medcontext
+from medcontext.comparison.pairing import check_group_by, pair_runs
+from medcontext.comparison.report import Comparison, write_comparison
+from medcontext.comparison.runs import TrackedRun, read_runs
+from medcontext.comparison.store import connect, default_tracking_uri, find_experiment, without_password
+from medcontext.comparison.tracking import log_comparison
+from medcontext.comparison.verdicts import compare_group
+
+__all__ = ["GROUP_BY", "compare_runs"]
+
+GROUP_BY = ("architecture", "dataset", "train_fraction")
+
+
+def compare_runs(
+    experiment: str,
+    output_dir: str | os.PathLike[str],
+    *,
+    group_by: Sequence[str] = GROUP_BY,
+    tracking_uri: str | None = None,
+    log_to_mlflow: bool = True,
+) -> Comparison:
+    """Compare the MedContext runs of an experiment with their controls.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        output_dir: folder for the files, see :func:`medcontext.comparison.report.write_comparison`.
+        group_by: ``architecture``, ``dataset``, ``train_fraction``, or other tags and hyperparameters of the runs.
+        tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home.
+        log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        ValueError: When there is no such store, experiment or name, or nothing to compare, or MLflow fails.
+        OSError: When ``output_dir`` cannot be written.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    client = connect(uri)
+    found = find_experiment(client, experiment)
+    Path(output_dir).mkdir(parents=True, exist_ok=True)
+    runs = read_runs(client, found.experiment_id)
+    _check(experiment, runs)
+    check_group_by(group_by, (run for run in runs if not run.problem))
+    pairing = pair_runs(runs, group_by)
+    groups = [
+        compare_group(dict(zip(group_by, values, strict=True)), members) for values, members in pairing.groups.items()
+    ]
+    comparison = Comparison(experiment, group_by, groups, runs, pairing.roles, _info(uri, group_by))
+    files = write_comparison(output_dir, comparison)
+    if log_to_mlflow:
+        try:
+            log_comparison(client, found.experiment_id, comparison, files)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (the comparison lies in {output_dir}; where MLflow takes nothing, give --log_to_mlflow False)"
+            ) from error
+    return comparison
+
+
+def _check(experiment: str, runs: Sequence[TrackedRun]) -> None:
+    if not runs:
+        raise ValueError(f"The experiment {experiment!r} has no runs; train and evaluate some first.")
+    if not any(run.mode == "medcontext" and not run.problem for run in runs):
+        reasons = dict.fromkeys(f"{run.name}: {run.problem}" for run in runs if run.problem)
+        more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
+        unfit = f" ({'; '.join(list(reasons)[:3])}{more})" if reasons else ""
+        raise ValueError(f"The experiment {experiment!r} has no MedContext run that can be compared{unfit}.")
+
+
+def _info(uri: str, group_by: Sequence[str]) -> Mapping[str, str]:
+    return {
+        "grouped by": ", ".join(group_by),
+        "runs from": without_password(uri),
+        "compared": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "medcontext": medcontext.__version__,
+    }

@@ -1,0 +1,232 @@
+"""Trainings and their evaluations, as MLflow holds them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from tqdm import tqdm
+
+from medcontext.comparison.store import mlflow_errors, without_password
+from medcontext.metrics import summarise
+
+__all__ = ["COMPARISON", "KIND_TAG", "TrackedRun", "read_runs", "settings_root"]
+
+KIND_TAG = "medcontext.kind"
+COMPARISON = "comparison"
+MODES = ("medcontext", "baseline", "masking_only")
+_PREFIX = "medcontext."
+_NEEDED = ("bundle", "dataset", "data_hash", "fold", "seed", "steps")
+_TABLE, _CONFIG = "evaluation/metrics.csv", "train_config.json"
+
+
+@dataclass(frozen=True, eq=False)
+class TrackedRun:
+    """One training, evaluated or not.
+
+    Attributes:
+        id: MLflow's identifier.
+        name: the run's name.
+        status: MLflow's status, such as ``FINISHED``.
+        end_time: when it finished, in ms since 1970; 0 if it has not.
+        tags: tags ``medcontext.*`` without their prefix.
+        params: the logged hyperparameters.
+        metrics: the latest value of each metric.
+        inputs: by section (``training``, ``test``), digest and number of cases of what was read.
+        config: the configuration that was trained, as written; empty if it was not kept.
+        table: one row per test case and label, see :func:`medcontext.metrics.case_metrics`; empty without evaluation.
+        problem: why the run cannot be compared; empty if it can.
+    """
+
+    id: str
+    name: str
+    status: str
+    end_time: int
+    tags: Mapping[str, str]
+    params: Mapping[str, str] = field(default_factory=dict)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[tuple[str, int | None], ...]] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    problem: str = ""
+
+    @property
+    def mode(self) -> str:
+        """``medcontext``, ``baseline`` or ``masking_only``."""
+        return self.tags.get("mode", "")
+
+    @property
+    def steps(self) -> int:
+        """Length of the training in iterations."""
+        return int(self.tags["steps"])
+
+    @property
+    def unit(self) -> tuple[str, str]:
+        """Fold and seed, which tell repetitions of one training apart."""
+        return self.tags["fold"], self.tags["seed"]
+
+    @property
+    def num_cases(self) -> int | None:
+        """Number of training cases, if it was logged."""
+        counts = {count for _, count in self.inputs.get("training", ())}
+        return counts.pop() if len(counts) == 1 else None
+
+    @cached_property
+    def mean_dice(self) -> float:
+        """Mean over the labels of each label's mean Dice over the test cases."""
+        return summarise(self.table, resamples=1).mean_dice
+
+    @cached_property
+    def settings(self) -> dict[str, str]:
+        """The hyperparameters, and leaves of the configuration by their id for what is no plain number or text."""
+        plain = {settings_root(name) for name in self.params}
+        leaves = {name: text for name, text in _leaves(self.config) if settings_root(name) not in plain}
+        return {**self.params, **leaves}
+
+    @property
+    def key(self) -> dict[str, str]:
+        """What a MedContext run and its control have in common, by the words that a user knows."""
+        names = {"bundle": "bundle", "dataset": "dataset", "data_hash": "training or validation cases"}
+        common = {shown: self.tags[tag] for tag, shown in names.items()}
+        tested = sorted(digest for digest, _ in self.inputs.get("test", ()))
+        return {**common, "test cases": " ".join(tested), "fold": self.tags["fold"], "seed": self.tags["seed"]}
+
+
+def settings_root(name: str) -> str:
+    """Top-level key of the configuration that a setting belongs to."""
+    return re.split(r"[.#]", name)[0]
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Leaves of a configuration as text by their id, without handlers, which look on, and without comments."""
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
+    if items is None:
+        yield name, str(value)
+        return
+    for key, item in items:
+        if key not in ("handlers", "_desc_"):
+            yield from _leaves(item, f"{name}#{key}" if name else str(key))
+
+
+def read_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
+    """Read all runs of an experiment but comparisons, with the tables of those that were evaluated.
+
+    Args:
+        client: connected to the store.
+        experiment_id: of the experiment.
+
+    Returns:
+        The runs, oldest first; those that cannot be compared say why.
+
+    Raises:
+        ValueError: When the store fails.
+    """
+    with mlflow_errors(client.tracking_uri), tempfile.TemporaryDirectory() as folder:
+        found = list(_search(client, experiment_id))
+        return [_read(client, run, Path(folder)) for run in tqdm(found, desc="reading runs", unit="run", disable=None)]
+
+
+def _search(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    token = None
+    while True:
+        page = client.search_runs([experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
+        yield from (run for run in page if run.data.tags.get(KIND_TAG) != COMPARISON)
+        token = page.token
+        if not token:
+            return
+
+
+def _read(client: MlflowClient, run: Run, folder: Path) -> TrackedRun:
+    tags = {name.removeprefix(_PREFIX): text for name, text in run.data.tags.items() if name.startswith(_PREFIX)}
+    content: dict[str, Any] = {
+        "id": run.info.run_id,
+        "name": run.info.run_name or run.info.run_id,
+        "status": run.info.status,
+        "end_time": run.info.end_time or 0,
+        "tags": tags,
+        "params": run.data.params,
+        "metrics": run.data.metrics,
+        "inputs": _inputs(run),
+    }
+    problem = _problem(run, tags)
+    if problem:
+        return TrackedRun(**content, problem=problem)
+    try:
+        files = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
+        content["table"] = _table(_fetch(files, _TABLE, folder / run.info.run_id))
+        content["config"] = _config(_fetch(files, _CONFIG, folder / run.info.run_id))
+    except ValueError as error:
+        problem = str(error)
+    except (MlflowException, OSError, ImportError) as error:  # one run whose files lie out of reach spoils no other
+        problem = f"its files cannot be read: {' '.join(without_password(str(error)).split())[:200]}"
+    return TrackedRun(**content, problem=problem)
+
+
+def _inputs(run: Run) -> dict[str, tuple[tuple[str, int | None], ...]]:
+    """By section, digest and number of cases of the run's data."""
+    found: dict[str, tuple[tuple[str, int | None], ...]] = {}
+    for item in run.inputs.dataset_inputs if run.inputs else ():
+        section = next((tag.value for tag in item.tags if tag.key == MLFLOW_DATASET_CONTEXT), "")
+        count = json.loads(item.dataset.profile or "{}").get("num_cases")
+        found[section] = (*found.get(section, ()), (item.dataset.digest, count))
+    return found
+
+
+def _problem(run: Run, tags: Mapping[str, str]) -> str:
+    """Why a run cannot be compared, as far as can be seen without its files."""
+    if "mode" not in tags:
+        return "it is no training of a bundle: it has no tag medcontext.mode"
+    if tags["mode"] not in MODES:
+        return f"its mode {tags['mode']!r} is none of {', '.join(MODES)}"
+    if run.info.status != "FINISHED":
+        return f"its status is {run.info.status}"
+    missing = [f"medcontext.{name}" for name in _NEEDED if name not in tags]
+    if missing:
+        return f"it has no tag {', '.join(missing)}"
+    if not tags["steps"].isdigit() or tags["steps"] == "0":
+        return f"its tag medcontext.steps is no number of steps but {tags['steps']!r}"
+    trained = {metric.key: metric.step for metric in run.data.to_proto().metrics}.get("train_seconds")
+    if trained is not None and trained != int(tags["steps"]):
+        return f"it trained {trained} steps, although its tag medcontext.steps says {tags['steps']}"
+    return ""
+
+
+def _fetch(files: ArtifactRepository, path: str, folder: Path) -> Path | None:
+    """Copy a file of a run here; ``None`` if there is none."""
+    if path not in {item.path for item in files.list_artifacts(path.rpartition("/")[0] or None)}:
+        return None
+    folder.mkdir(exist_ok=True)
+    return Path(files.download_artifacts(path, str(folder)))
+
+
+def _table(path: Path | None) -> pd.DataFrame:
+    if path is None:
+        raise ValueError(f"it has no {_TABLE}: run evaluate.json with its checkpoint")
+    try:
+        table = pd.read_csv(path, dtype={"case": str, "label": str})  # a name may look like a number, as 12345e678901
+        summarise(table, resamples=1)
+    except ValueError as error:
+        raise ValueError(f"its {_TABLE} cannot be used: {error}") from error
+    return table
+
+
+def _config(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(f"its {_CONFIG} cannot be read: {error}") from error

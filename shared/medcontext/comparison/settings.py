@@ -1,0 +1,64 @@
+"""What must be equal between a MedContext run and its control for a fair pair."""
+
+from __future__ import annotations
+
+from medcontext.comparison.runs import TrackedRun, settings_root
+
+__all__ = ["unfair_differences", "variant_differences"]
+
+# what a run is called, where it lies, which cases it reads (compared by hash), and its length (compared by steps)
+_IDENTITY = {
+    *("bundle_root", "home", "dataset_dir", "datalist", "output_dir", "ckpt_dir", "experiment_name", "run_name"),
+    *("tracking_uri", "log_case_names", "resume", "mlflow_tags", "cases", "train_cases", "train_fraction"),
+    *("fold", "seed", "validation_cases", "max_epochs", "val_interval", "checkpoint_interval"),
+}
+# what changes speed and memory alone; `phantom` holds what phantom.json chooses from
+_MACHINE = {
+    *("device", "rank", "cache_rate", "cache_dir", "num_workers", "batched_passes", "sw_batch_size"),
+    *("imports", "initialize", "finalize", "training", "run", "phantom"),
+}
+# what is MedContext itself
+_METHOD = {
+    *("mode", "masking", "organ_dropout", "token_masking", "context_weight", "consistency", "consistency_weight"),
+    *("teacher", "teacher_momentum", "teacher_warmup"),
+}
+_UNSET = "not set"
+
+
+def unfair_differences(run: TrackedRun, control: TrackedRun) -> list[str]:
+    """Settings in which a control differs from a MedContext run although it should not.
+
+    Compared are the logged hyperparameters and, for what is no plain number or text there (network, optimizer,
+    schedule, intensities, augmentation), the configurations as they were written. Free to differ are names, folders,
+    the length of the training, what changes speed alone, and what belongs to MedContext. If one of the two did not
+    keep its configuration, the hyperparameters alone are compared.
+
+    Args:
+        run: with MedContext.
+        control: without.
+
+    Returns:
+        Such as ``learning_rate 0.001 instead of 0.002``, in the order of the names.
+    """
+    different = _differences(run, control, free=_IDENTITY | _MACHINE | _METHOD)
+    return [f"{name} {_short(theirs)} instead of {_short(ours)}" for name, (ours, theirs) in different.items()]
+
+
+def variant_differences(run: TrackedRun, other: TrackedRun) -> list[str]:
+    """Names of settings, the number of steps included, in which two MedContext runs of the same cases differ."""
+    steps = [] if run.steps == other.steps else ["steps"]
+    return [*steps, *_differences(run, other, free=_IDENTITY | _MACHINE)]
+
+
+def _differences(run: TrackedRun, other: TrackedRun, free: set[str]) -> dict[str, tuple[str, str]]:
+    whole = bool(run.config) and bool(other.config)
+    ours, theirs = (run.settings, other.settings) if whole else (run.params, other.params)
+    return {
+        name: (ours.get(name, _UNSET), theirs.get(name, _UNSET))
+        for name in sorted(ours.keys() | theirs.keys())
+        if settings_root(name) not in free and ours.get(name) != theirs.get(name)
+    }
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -1,0 +1,90 @@
+"""The MLflow database or server that runs are compared from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, LifecycleStage
+from mlflow.exceptions import MlflowException
+from monai.utils import path_to_sqlite_uri
+from sqlalchemy.engine import make_url
+
+from medcontext.bundle import find_home
+
+__all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors", "without_password"]
+
+# MLflow itself tries for four minutes to reach a server that is not there, and draws a bar for every file
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+
+
+def default_tracking_uri() -> str:
+    """``$MLFLOW_TRACKING_URI``, else the database of the home: that of the working directory, or the repository's."""
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    if given:
+        return given
+    repository = Path(__file__).resolve().parents[3] / "bundles" / "any"
+    databases = [Path(find_home(str(folder))) / "mlruns.db" for folder in (Path.cwd(), repository)]
+    return str(path_to_sqlite_uri(str(next((path for path in databases if path.is_file()), databases[0]))))
+
+
+def connect(tracking_uri: str) -> MlflowClient:
+    """Open a database or server that is there; MLflow alone would make a database that is not.
+
+    Raises:
+        ValueError: When there is no such database, or MLflow knows no such store.
+    """
+    if tracking_uri.startswith("sqlite"):
+        database = make_url(tracking_uri).database
+        if not database or not Path(database).is_file():
+            raise ValueError(
+                f"There is no MLflow database {database or tracking_uri}; name the one of your runs as "
+                "--tracking_uri sqlite:///FOLDER/mlruns.db, or a server as --tracking_uri http://HOST:PORT."
+            )
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    with mlflow_errors(tracking_uri):
+        return MlflowClient(tracking_uri)
+
+
+def find_experiment(client: MlflowClient, name: str) -> Experiment:
+    """Return an experiment by its name.
+
+    Raises:
+        ValueError: When there is none; names those that there are.
+    """
+    with mlflow_errors(client.tracking_uri):
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == LifecycleStage.ACTIVE:
+            return experiment
+        others = ", ".join(sorted(other.name for other in client.search_experiments()))
+    raise ValueError(
+        f"There is no experiment {name!r} at {without_password(client.tracking_uri)}; there are: {others}."
+    )
+
+
+@contextlib.contextmanager
+def mlflow_errors(tracking_uri: str) -> Iterator[None]:
+    """Tell what MLflow complains about in one sentence, without the password that its address may hold.
+
+    Raises:
+        ValueError: With the sentence.
+    """
+    try:
+        yield
+    except (MlflowException, ModuleNotFoundError) as error:
+        text = " ".join(without_password(str(error)).split())
+        raise ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}") from error
+
+
+def without_password(text: str) -> str:
+    """Leave user names and passwords out of the addresses in a text."""
+    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
