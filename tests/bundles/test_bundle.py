@@ -67,8 +67,17 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     before = snapshot(ROOT)
     folder = train(bundle, home, preview_interval=2)
     models = folder / "models"
-    assert {path.name for path in models.iterdir()} == {"model.pt", "teacher.pt", "last.pt", "mlflow_run.json"}
+    assert {path.name for path in models.iterdir()} == {
+        "model.pt",
+        "teacher.pt",
+        "last.pt",
+        "history.csv",
+        "mlflow_run.json",
+    }
     assert (folder / "tensorboard").is_dir()
+    epochs = pd.read_csv(models / "history.csv")
+    assert epochs["step"].tolist() == [2, 4]
+    assert epochs[["train_loss", "learning_rate", "val_mean_dice"]].notna().all(axis=None)
     assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
 
     run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
@@ -377,6 +386,8 @@ def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bu
         expected, got = (torch.load(f / "models" / "last.pt", weights_only=True)[name] for f in (whole, cut_folder))
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.testing.assert_close(weights(cut_folder), weights(whole), rtol=0, atol=0)
+    histories = [pd.read_csv(folder / "models" / "history.csv") for folder in (whole, cut_folder)]
+    pd.testing.assert_frame_equal(*histories)
     statuses = {r.info.run_name: r.info.status for r in runs_of(home)}
     assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
 

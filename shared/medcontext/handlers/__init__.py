@@ -19,6 +19,7 @@ from medcontext.handlers.progress import ProgressBar
 from medcontext.handlers.seeding import EpochSeed
 from medcontext.handlers.step_values import step_values, write_step
 from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, update_teacher
+from medcontext.handlers.training_history import TrainingHistory
 
 __all__ = [
     "CheckpointWriteError",
@@ -35,6 +36,7 @@ __all__ = [
     "StopOnNonFiniteLoss",
     "TeacherUpdate",
     "TrainingCheckpoint",
+    "TrainingHistory",
     "atomic_save",
     "step_values",
     "teacher_momentum_at",
