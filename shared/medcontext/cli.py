@@ -259,9 +259,10 @@ def experiment(
     failures = run_cells(jobs, folder, _tuple(devices))
     for failure in failures:
         print(failure, file=sys.stderr)
+    if len(failures) < len(jobs) and any(job.cell.mode == "medcontext" for job in jobs):
+        compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
         raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")
-    print(folder)
 
 
 def compare(

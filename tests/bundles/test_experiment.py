@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import pytest
 
 from bundle_runs import ROOT, TINY, UNETR
@@ -175,3 +176,27 @@ def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -
 def test_devices_are_numbers_or_cpu(tmp_path: Path, device: Any) -> None:
     with pytest.raises(ValueError, match="devices must be GPU numbers or cpu"):
         run_cells([script(tmp_path, "good", "None")], tmp_path / "out", [device])
+
+
+@pytest.mark.slow
+def test_one_command_from_the_grid_to_the_verdict(home: Path) -> None:
+    command = [sys.executable, "-m", "medcontext", "experiment", "--bundles", UNETR, "--seeds", "0", "--modes"]
+    command += ["medcontext,baseline", "--experiment_name", "verdict", "--validation_cases", "1", "--fractions", "1.0"]
+    command += [word for key, value in TINY[UNETR].items() for word in (f"--{key}", str(value))]
+    command[command.index("--max_epochs") + 1] = "1"
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "UNETR on btcv, all training cases (3), 1 seed: cannot tell." in first.stdout
+    folder = home / "runs" / "experiments" / "verdict"
+    assert (folder / "comparison" / "comparison.html").is_file()
+    client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns.db")
+    runs = client.search_runs(client.get_experiment_by_name("verdict").experiment_id)
+    assert sorted(run.data.tags.get("medcontext.mode", "comparison") for run in runs) == [
+        "baseline",
+        "comparison",
+        "medcontext",
+    ]
+    assert all("test_mean_dice" in run.data.metrics for run in runs if "medcontext.mode" in run.data.tags)
+
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "2 of 2 runs were done before." in again.stderr
+    assert len(client.search_runs(client.get_experiment_by_name("verdict").experiment_id)) == 3
