@@ -62,21 +62,18 @@ def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.fixture(scope="session")
-def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
-    """A running MLflow server for tests that leave it running."""
-    server = MlflowServer(tmp_path_factory.mktemp("server"))
-    server.start()
+def one_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[MlflowServer]:
+    folder = tmp_path_factory.mktemp("server")
+    shutil.copy(empty_database, folder / "mlflow.db")
+    server = MlflowServer(folder)
     yield server
     server.stop()
 
 
 @pytest.fixture
-def frail_server(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowServer]:
-    """A running MLflow server for a test that stops it."""
+def mlflow_server(one_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> MlflowServer:
+    """A running MLflow server; tests share it, each with an experiment of its own, and may stop it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    (tmp_path / "server").mkdir()
-    shutil.copy(empty_database, tmp_path / "server" / "mlflow.db")
-    server = MlflowServer(tmp_path / "server")
-    server.start()
-    yield server
-    server.stop()
+    if one_server.process is None:
+        one_server.start()
+    return one_server

@@ -45,6 +45,7 @@ __all__ = [
     "find_root",
     "hyperparameters",
     "latest_run",
+    "model_to_log",
     "name",
     "new_run_name",
     "one_sentence",
@@ -62,6 +63,11 @@ STOPS: tuple[type[BaseException], ...] = (NonFiniteLossError, CheckpointWriteErr
 UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
+# what inference.json takes over from a training
+MODEL_KEYS = (
+    *("in_channels", "out_channels", "labels", "orientation", "spacing", "intensity", "roi_size"),
+    *("sw_batch_size", "overlap", "network_def"),
+)
 # the least value of each whole number, and the numbers that are shares of something
 COUNTS = {
     **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), 1),
@@ -190,6 +196,48 @@ def _flatten(key: str, value: Any, found: dict[str, Any]) -> None:
 
 def _is_plain_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, (str, int, float)) for item in value)
+
+
+def model_to_log(log_model: bool, registered_model_name: str | None) -> dict[str, Any] | None:
+    """What :class:`~medcontext.handlers.MLflowTracker` needs to log the running configuration's network as a model.
+
+    Args:
+        log_model: whether to log it at all.
+        registered_model_name: the registered model that it becomes a version of, if any.
+
+    Raises:
+        ValueError: When a model that is not logged shall be registered.
+    """
+    if not log_model:
+        if registered_model_name is not None:
+            raise ValueError(f"registered_model_name {registered_model_name!r} needs log_model true.")
+        return None
+    parser = _required_workflow().parser
+    root = parser.get_parsed_content("bundle_root")
+    known = json.loads((Path(root) / "configs" / "inference.json").read_text(encoding="utf-8"))
+    settings = {key: _plain(parser, key) for key in MODEL_KEYS if key in known}
+    return {
+        "bundle_root": root,
+        "settings": settings,
+        "labels": _plain(parser, "labels"),
+        "registered_model_name": registered_model_name,
+    }
+
+
+def _plain(parser: Any, key: str) -> Any:
+    """A value of the configuration with its references replaced, as far as JSON can hold them."""
+    value = parser.get(key)
+    if isinstance(value, dict):
+        return {name: _plain(parser, f"{key}#{name}") for name in value}
+    if isinstance(value, list):
+        return [_plain(parser, f"{key}#{index}") for index in range(len(value))]
+    if isinstance(value, str) and value.startswith(("$", "@")):
+        parsed = parser.get_parsed_content(key)
+        try:
+            return json.loads(json.dumps(parsed))
+        except TypeError:  # a reference to a component
+            return _plain(parser, value[1:]) if value.startswith("@") else value
+    return value
 
 
 def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_size: Sequence[int]) -> None:

@@ -13,6 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from medcontext.handlers.mlflow_model import log_model
+
 __all__ = [
     "FILE_KINDS",
     "METRICS_LIMIT",
@@ -21,6 +23,7 @@ __all__ = [
     "file_operation",
     "input_operation",
     "metrics_operations",
+    "model_operation",
     "note_operations",
     "send",
     "status_operation",
@@ -35,7 +38,7 @@ METRICS_LIMIT = 1000
 """Points that MLflow takes in one request."""
 NOTES_LIMIT = 100
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000
-FILE_KINDS = {"text", "file"}
+FILE_KINDS = {"text", "file", "model"}
 
 
 def clean_key(key: str) -> str:
@@ -72,6 +75,11 @@ def text_operation(text: str, file: str) -> Operation:
 def file_operation(path: str | Path, folder: str | None = None) -> Operation:
     """A file or a folder as artifacts in ``folder``."""
     return {"kind": "file", "path": str(Path(path).absolute()), "folder": folder}
+
+
+def model_operation(model: Mapping[str, Any], weights: str | Path) -> Operation:
+    """The trained network as a model, for :func:`~medcontext.handlers.mlflow_model.log_model`."""
+    return {"kind": "model", **model, "weights": str(Path(weights).absolute())}
 
 
 def status_operation(status: int) -> Operation:
@@ -132,4 +140,5 @@ _SENDERS: dict[str, Callable[[MlflowClient, str, Operation], None]] = {
     "text": _send_text,
     "file": _send_file,
     "status": _send_status,
+    "model": log_model,
 }

@@ -23,6 +23,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from monai.handlers import MLFlowHandler
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
+from medcontext.handlers.checkpoints import MODEL_FILE
 from medcontext.handlers.mlflow_operations import (
     PARAM_LENGTH,
     Operation,
@@ -31,6 +32,7 @@ from medcontext.handlers.mlflow_operations import (
     file_operation,
     input_operation,
     metrics_operations,
+    model_operation,
     note_operations,
     status_operation,
     text_operation,
@@ -85,6 +87,8 @@ class MLflowTracker(MLFlowHandler):
         validator: engine whose metrics are logged along with the trainer's.
         join: join the run named beside the checkpoints, if there is one; a new training must not.
         system_metrics: whether to sample the load of the machine every ten seconds of training.
+        model: log the best network as an MLflow model at the end, see
+            :func:`~medcontext.handlers.mlflow_model.log_model`; all but ``weights``, which are those in ``ckpt_dir``.
         wait: seconds to wait at the end for MLflow where it does not answer.
 
     Raises:
@@ -109,6 +113,7 @@ class MLflowTracker(MLFlowHandler):
         validator: Engine | None = None,
         join: bool = True,
         system_metrics: bool = False,
+        model: Mapping[str, Any] | None = None,
         wait: float = 60.0,
     ) -> None:
         if wait < 0:
@@ -131,6 +136,7 @@ class MLflowTracker(MLFlowHandler):
         self.validator = validator
         self.join = join
         self.system_metrics = system_metrics
+        self.model = model
         self.wait = wait
         self.step = 0
         self.outbox: Outbox | None = None
@@ -316,6 +322,8 @@ class MLflowTracker(MLFlowHandler):
             if Path(path).exists():
                 folder = (self.artifact_path or Path(path).name) if Path(path).is_dir() else None
                 self.outbox.put(file_operation(path, folder))
+        if self.model is not None and status == RunStatus.FINISHED:
+            self.outbox.put(model_operation(self.model, self.ckpt_dir / MODEL_FILE))
         if self._owns_status:
             self.outbox.put(status_operation(status))
         sent = self.outbox.close(wait)
