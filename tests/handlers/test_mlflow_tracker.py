@@ -230,6 +230,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def test_the_load_of_the_machine(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.05")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     for _ in range(2):
         engine = trainer(train_handlers=[tracker(uri, tmp_path, system_metrics=True)])
         engine.add_event_handler(Events.EPOCH_COMPLETED, lambda: time.sleep(0.2))
@@ -241,6 +243,7 @@ def test_the_load_of_the_machine(uri: str, tmp_path: Path, monkeypatch: pytest.M
     assert numbers == list(range(len(numbers)))  # the second counts on
     assert len(numbers) >= 4
     assert not [thread for thread in threading.enumerate() if thread.name in ("SystemMetricsMonitor", "mlflow outbox")]
+    assert not list((tmp_path / "elsewhere").iterdir())  # MLflow's default database, say
 
 
 def test_a_machine_whose_load_cannot_be_sampled(

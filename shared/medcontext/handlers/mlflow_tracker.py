@@ -246,7 +246,12 @@ class MLflowTracker(MLFlowHandler):
         """Sample the machine from now on, counting on where an earlier process of the run stopped."""
         first = max((step for key, step in self._last_steps.items() if key.startswith("system/")), default=-1) + 1
         try:
-            self._monitor = SystemMonitor(self._sampled, first=first, run_id=self.cur_run.info.run_id)
+            self._monitor = SystemMonitor(
+                self._sampled,
+                first=first,
+                run_id=self.cur_run.info.run_id,
+                tracking_uri=str(self.client.tracking_uri),  # or MLflow makes a database in the working directory
+            )
         except Exception as error:  # no network device, say: not worth a training
             logger.warning("The machine's load cannot be sampled: %s", error)
         else:
