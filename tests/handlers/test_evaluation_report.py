@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +128,39 @@ def test_orientation_on_disk_does_not_change_the_result(evaluated: tuple[Path, S
 
 def test_report_is_written_with_its_circumstances(evaluated: tuple[Path, SupervisedEvaluator]) -> None:
     info = json.loads((evaluated[0] / "summary.json").read_text())["info"]
-    assert list(info) == ["bundle", "date", "metrics", "command", "versions"]
+    assert list(info) == ["bundle", "date", "metrics", "device", "duration", "command", "versions"]
     assert info["date"] == "yesterday"
+    assert info["device"].startswith("cpu (")
+    assert {"medcontext", "monai", "torch", "python"} <= info["versions"].keys()
+    total, each = map(float, re.fullmatch(r"([\d.]+) s, ([\d.]+) s a case", info["duration"]).groups())
+    assert total == pytest.approx(2 * each, abs=0.15)
     assert info["metrics"] == {"protocol": "default", "surface_tolerance_mm": 2.0}
-    assert set(info["versions"]) == {"medcontext", "monai", "torch", "python"}
     assert (evaluated[0] / "report.html").stat().st_size > 100_000
     assert {path.name for path in evaluated[0].glob("*.png")} == {"overlay_best.png", "overlay_worst.png"}
+
+
+@pytest.mark.parametrize(("content", "curves"), [("epoch,train_loss\n1,0.5\n", 1), (None, 0)])
+def test_curves_of_the_training_are_shown_where_they_are_known(
+    tmp_path: Path, content: str | None, curves: int
+) -> None:
+    if content is not None:
+        (tmp_path / "history.csv").write_text(content)
+    handler = EvaluationReport(
+        tmp_path / "open", LABELS, history=tmp_path / "history.csv", anonymous_dir=tmp_path / "hidden"
+    )
+    Replay(handler, [[output(0, "name.nii")]]).run()
+    pages = {name: (tmp_path / name / "report.html").read_text() for name in ("open", "hidden")}
+    assert [page.count("<h2>Training</h2>") for page in pages.values()] == [curves, curves]
+    assert "<span>name</span>" in pages["open"]
+    assert "name<" not in pages["hidden"]
+
+
+def test_what_is_not_known_is_left_out(tmp_path: Path) -> None:
+    handler = EvaluationReport(tmp_path, LABELS, info={"training": {}, "bundle_version": None, "seed": 0, "run": ""})
+    Replay(handler, [[output()]]).run()
+    info = json.loads((tmp_path / "summary.json").read_text())["info"]
+    assert list(info)[:2] == ["seed", "run"]
+    assert "training" not in info
 
 
 @pytest.mark.parametrize("axcodes", ["RAS", "LPS", "SPL"])

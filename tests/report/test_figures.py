@@ -1,34 +1,20 @@
 from __future__ import annotations
 
-import io
 import sys
 
 import numpy as np
-import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
-from PIL import Image
 
+from drawn import legend, pixels
 from medcontext.report import (
-    curves_figure,
     draw_planes,
     label_colours,
     label_planes,
-    metrics_boxplot,
     overlay_figure,
 )
+from medcontext.report.figures import label_text
 from torso import LABELS, SPACING, case
-
-
-def pixels(figure: Figure) -> np.ndarray:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return np.asarray(Image.open(buffer).convert("RGB"))
-
-
-def legend(figure: Figure) -> list[str]:
-    return [text.get_text() for box in figure.legends for text in box.get_texts()]
 
 
 def test_overlay_shows_three_planes_of_truth_and_prediction() -> None:
@@ -91,67 +77,21 @@ def test_colours_are_fixed_and_distinct() -> None:
     assert len(label_colours([f"label{i}" for i in range(40)])) == 40
 
 
-METRICS = pd.DataFrame(
-    [(f"case{i}", name, dice, dice == 0, False) for i in range(5) for name, dice in (("liver", 0.9), ("a_b", 0.1 * i))],
-    columns=["case", "label", "dice", "missed", "spurious"],
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("left_kidney", "left kidney"),
+        ("$x$", r"\$x\$"),
+        ("two\nlines", "two lines"),
+        ("a" * 26, "a" * 26),
+        ("b" * 27, "b" * 25 + "…"),
+    ],
 )
-
-
-def test_boxplot_has_a_row_per_label_and_marks_the_missed() -> None:
-    figure = metrics_boxplot(METRICS)
-    (axis,) = figure.axes
-    assert [tick.get_text() for tick in axis.get_yticklabels()] == ["liver", "a b"]
-    assert legend(figure) == ["missed"]
-    assert pixels(figure).shape[1] > 600
-
-
-def test_boxplot_of_one_case_and_of_a_label_in_no_case() -> None:
-    metrics = METRICS.iloc[:2].assign(dice=[0.5, float("nan")], missed=False)
-    figure = metrics_boxplot(metrics)
-    assert "in no case" in [text.get_text() for text in figure.axes[0].texts]
-    assert legend(figure) == []
-    pixels(figure)
-
-
-def test_boxplot_needs_rows() -> None:
-    with pytest.raises(ValueError, match="at least one row"):
-        metrics_boxplot(METRICS.iloc[:0])
-
-
-def history(epochs: int = 6) -> pd.DataFrame:
-    steps = np.arange(1, epochs + 1)
-    return pd.DataFrame(
-        {
-            "epoch": steps,
-            "train_loss": 1 / steps,
-            "train_loss_context": 0.5 / steps,
-            "val_mean_dice": np.where(steps % 2 == 0, 0.1 * steps, np.nan),
-            "val_dice_left_kidney": np.where(steps % 2 == 0, 0.05 * steps, np.nan),
-            "learning_rate": 1e-4,
-        }
-    )
-
-
-def test_curves_of_losses_and_dice() -> None:
-    losses, dice = curves_figure(history()).axes
-    assert [line.get_label() for line in losses.lines] == ["total", "context"]
-    assert [line.get_label() for line in dice.lines] == ["mean", "left kidney"]
-    assert list(dice.lines[0].get_xdata()) == [2, 4, 6]  # validated every other epoch
-
-
-def test_curves_of_one_kind_and_an_index_of_epochs() -> None:
-    (axis,) = curves_figure(history().set_index("epoch")[["train_loss"]]).axes
-    assert axis.get_ylabel() == "loss"
-    assert list(axis.lines[0].get_xdata()) == [1, 2, 3, 4, 5, 6]
-
-
-def test_curves_need_a_known_column() -> None:
-    with pytest.raises(ValueError, match=r"history must have columns .* got \['learning_rate'\]"):
-        curves_figure(history()[["epoch", "learning_rate"]])
+def test_labels_as_text_of_a_figure(name: str, text: str) -> None:
+    assert label_text(name) == text
 
 
 def test_no_pyplot() -> None:
-    for figure in (metrics_boxplot(METRICS), overlay_figure(*case(1), LABELS, spacing=SPACING)):
-        pixels(figure)
+    pixels(overlay_figure(*case(1), LABELS, spacing=SPACING))
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()

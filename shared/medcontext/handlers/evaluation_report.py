@@ -5,17 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import platform
 import re
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import monai
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
@@ -25,7 +21,6 @@ from monai.transforms import Orientation, ResampleToMatch
 from monai.utils import CommonKeys, ImageMetaKey
 from torch import distributed
 
-import medcontext
 from medcontext.metrics import (
     LabelMapping,
     MetricSummary,
@@ -36,7 +31,7 @@ from medcontext.metrics import (
     summarise,
     surface_tolerances,
 )
-from medcontext.report import Plane, label_planes, write_report
+from medcontext.report import Plane, circumstances, device_name, label_planes, read_history, write_report
 
 __all__ = ["EvaluationReport"]
 
@@ -91,13 +86,14 @@ class EvaluationReport:
         labels: foreground names with their id, or with several ids for a region.
         surface_tolerance_mm: how far apart surfaces may be and still agree, in mm, for all labels or by name.
         protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`, how metrics are taken.
-        info: what is evaluated, for the report's head. How it was measured, command, versions and date are added where
-            it does not name them.
+        info: what is evaluated, for the report. ``None`` and ``{}`` are left out; how metrics were taken, device,
+            duration, command, versions and date are added where it does not name them.
         metric_prefix: beginning of the metrics' names.
         image_channel: channel of the image that is drawn.
         window: intensities drawn as black and as white; by default chosen in each case from the labelled tissue.
         anonymous_dir: folder of a second copy of the report that names the cases by hashes, to be shown where file
             names must not be, such as on a shared MLflow server. ``None`` writes none.
+        history: file of a :class:`medcontext.handlers.TrainingHistory`, whose curves the report shows if it is there.
 
     Raises:
         ValueError: when ``labels`` does not map names to ids above 0, when a label has no usable tolerance, or when
@@ -116,6 +112,7 @@ class EvaluationReport:
         image_channel: int = 0,
         window: tuple[float, float] | None = None,
         anonymous_dir: str | os.PathLike[str] | None = None,
+        history: str | os.PathLike[str] | None = None,
     ) -> None:
         surface_tolerances(surface_tolerance_mm, label_ids(labels))
         metric_protocol(protocol)
@@ -123,17 +120,20 @@ class EvaluationReport:
         self.labels = labels
         self.surface_tolerance_mm = surface_tolerance_mm
         self.protocol = protocol
-        self.info = dict(info or {})
+        self.info = {name: value for name, value in (info or {}).items() if value not in (None, {})}
         self.metric_prefix = metric_prefix
         self.image_channel = image_channel
         self.window = window
         self.anonymous_dir = anonymous_dir
+        self.history = history
         self.metrics = pd.DataFrame()
         self._cases: list[_Case] = []
         self._planes: dict[str, tuple[Plane, ...]] = {}
+        self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to every case, the end of the epoch and the end of the run."""
+        """Subscribe to the start, every case, the end of the epoch and the end of the run."""
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.summarise)
@@ -170,25 +170,42 @@ class EvaluationReport:
         if _rank() == 0:
             logger.info("mean Dice %.4f over %d cases\n%s", summary.mean_dice, summary.cases, _table(summary))
 
-    def write(self) -> None:
+    def write(self, engine: Engine) -> None:
         """Write the report, in the first process only."""
         if _rank() > 0:
             return
-        measured = {"protocol": self.protocol, "surface_tolerance_mm": self.surface_tolerance_mm}
-        info = {**self.info}
-        for name, value in {"metrics": measured, **_circumstances()}.items():
-            info.setdefault(name, value)
-        path = write_report(self.output_dir, self.metrics, cases=self._planes, labels=self.labels, info=info)
-        logger.info("report: %s", path)
+        shared: dict[str, Any] = {
+            "labels": self.labels,
+            "info": {**self.info, **self._added(engine)},
+            "history": None if self.history is None else read_history(self.history),
+        }
+        path = write_report(self.output_dir, self.metrics, cases=self._planes, **shared)
+        logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
         if self.anonymous_dir is not None:
             hashes = {name: hashlib.sha256(name.encode()).hexdigest()[:12] for name in self._planes}
             write_report(
                 self.anonymous_dir,
                 self.metrics.assign(case=self.metrics["case"].map(hashes)),
                 cases={hashes[name]: planes for name, planes in self._planes.items()},
-                labels=self.labels,
-                info=info,
+                **shared,
             )
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _added(self, engine: Engine) -> dict[str, object]:
+        """What the handler knows of an evaluation and `info` does not say."""
+        seconds = time.perf_counter() - self._started
+        known: dict[str, object] = {
+            "metrics": {"protocol": self.protocol, "surface_tolerance_mm": self.surface_tolerance_mm}
+        }
+        duration = {"duration": f"{seconds:.1f} s, {seconds / len(self._planes):.1f} s a case"}
+        device = getattr(engine.state, "device", None)
+        if device is not None:
+            known["device"] = device_name(device)
+        return {
+            name: value for name, value in {**known, **duration, **circumstances()}.items() if name not in self.info
+        }
 
     def _measure(self, item: Mapping[str, Any]) -> _Case:
         prediction, label = _label_map(item[CommonKeys.PRED]), _label_map(item[CommonKeys.LABEL])
@@ -292,21 +309,6 @@ def _rank() -> int:
 
 def _world_size() -> int:
     return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
-
-
-def _circumstances() -> dict[str, object]:
-    """Command, versions and date, which make a report repeatable."""
-    versions = {"medcontext": medcontext.__version__, "monai": monai.__version__, "torch": torch.__version__}
-    return {
-        "command": " ".join(map(_quote, [Path(sys.executable).name, *sys.orig_argv[1:]])),
-        "versions": {**versions, "python": platform.python_version()},
-        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
-    }
-
-
-def _quote(word: str) -> str:
-    """Quote a word for a shell; lists of files hold single quotes, which read better inside double ones."""
-    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
 
 
 def _table(summary: MetricSummary) -> str:

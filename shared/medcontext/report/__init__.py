@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from medcontext.report.charts import curves_figure, metrics_boxplot, read_history
 from medcontext.report.evaluation import write_report
-from medcontext.report.figures import curves_figure, draw_planes, metrics_boxplot, overlay_figure
+from medcontext.report.figures import draw_planes, overlay_figure
 from medcontext.report.palette import label_colours
 from medcontext.report.planes import Plane, label_planes
 from medcontext.report.preview import preview_figure
+from medcontext.report.provenance import (
+    bundle_version,
+    checkpoint_sha256,
+    circumstances,
+    device_name,
+    evaluation_dir,
+    training_settings,
+)
 
 __all__ = [
     "write_report",
@@ -17,5 +26,12 @@ __all__ = [
     "preview_figure",
     "metrics_boxplot",
     "curves_figure",
+    "read_history",
     "label_colours",
+    "bundle_version",
+    "checkpoint_sha256",
+    "circumstances",
+    "device_name",
+    "evaluation_dir",
+    "training_settings",
 ]

@@ -11,16 +11,18 @@ import pandas as pd
 
 from medcontext.files import json_text, write_file
 from medcontext.metrics import LabelMapping, MetricSummary, case_mean_dice, label_ids, summarise
-from medcontext.report.figures import curves_figure, draw_planes, metrics_boxplot
+from medcontext.report.charts import curves_figure, metrics_boxplot
+from medcontext.report.figures import draw_planes
 from medcontext.report.page import data_uri, number, png, render
 from medcontext.report.planes import Plane
+from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
 
 __all__ = ["write_report"]
 
 
 @dataclass(frozen=True)
 class _Overlay:
-    """Picture of one case: its rank among the cases, the heading and the PNG."""
+    """Picture of one case: its rank among the cases, what is shown and the PNG."""
 
     rank: str
     heading: str
@@ -48,8 +50,8 @@ def write_report(
         metrics: one row per case and label: ``case`` and what :func:`medcontext.metrics.case_metrics` gives.
         cases: slices by case from :func:`medcontext.report.label_planes`. Cases without slices get no picture.
         labels: foreground names with their id or ids.
-        info: what was evaluated, in reading order: bundle, dataset, checkpoint, run name, command, versions, date.
-            Values are shown as text; a mapping as its items.
+        info: what was evaluated, in reading order: bundle, dataset, run, checkpoint, command, versions, date. Values
+            are shown as text; a mapping as its items.
         history: training history for :func:`medcontext.report.curves_figure`.
 
     Returns:
@@ -66,7 +68,7 @@ def write_report(
     write_file(output / "metrics.csv", metrics.to_csv(index=False, float_format="%.6g").encode())
     write_file(output / "summary.json", _summary_json(summary, metrics, info).encode())
     overlays = [
-        _Overlay(rank, f"{case}: mean Dice {number(dice)}", png(draw_planes(cases[case], labels)))
+        _Overlay(rank, f"{case}, mean Dice {number(dice)}", png(draw_planes(cases[case], labels)))
         for rank, (case, dice) in _ranked_cases(metrics).items()
         if case in cases
     ]
@@ -97,14 +99,26 @@ def _render(
 ) -> str:
     return render(
         "report.html.j2",
-        info={str(key): _text(value) for key, value in info.items()},
+        info={str(key).replace("_", " "): _text(value) for key, value in info.items()},
         summary=summary,
-        labels=summary.labels.reset_index(names="label").to_dict("records"),
+        counts=summary.labels.to_dict("index"),
+        table=label_table(metrics, LABEL_COLUMNS),
+        paper=label_table(metrics, PAPER_COLUMNS),
         cases=_case_table(metrics),
-        boxplot=data_uri(png(metrics_boxplot(metrics))),
+        charts=_charts(metrics),
         overlays=[{"rank": o.rank, "heading": o.heading, "uri": data_uri(o.png)} for o in overlays],
         curves=None if history is None else data_uri(png(curves_figure(history))),
     )
+
+
+def _charts(metrics: pd.DataFrame) -> dict[str, str]:
+    """Box plots by what they show."""
+    shown = {"Dice": "dice", "HD95": "hd95_mm"}
+    return {
+        title: data_uri(png(metrics_boxplot(metrics, column)))
+        for title, column in shown.items()
+        if column == "dice" or (column in metrics.columns and metrics[column].notna().any())
+    }
 
 
 def _case_table(metrics: pd.DataFrame) -> list[dict[str, object]]:
@@ -140,5 +154,5 @@ def _summary_json(summary: MetricSummary, metrics: pd.DataFrame, info: Mapping[s
 
 def _text(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
+        return ", ".join(f"{str(key).replace('_', ' ')} {item}" for key, item in value.items())
     return str(value)

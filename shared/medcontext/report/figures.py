@@ -1,4 +1,4 @@
-"""Figures of a report: slices with coloured labels, previews of organ dropout, box plots and training curves.
+"""Figures of slices with coloured labels, truth beside prediction.
 
 Figures are made without pyplot: no window, no global state, and safe beside a user's own plots. Slices follow the
 radiological convention (see :mod:`medcontext.report.planes`): R, at the viewer's left, is the patient's right.
@@ -6,18 +6,15 @@ radiological convention (see :mod:`medcontext.report.planes`): R, at the viewer'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import MaxNLocator
 
 from medcontext.metrics.label_ids import LabelMapping, label_ids
 from medcontext.report.palette import label_colours
@@ -25,10 +22,9 @@ from medcontext.report.planes import Array, Plane, label_planes
 
 __all__ = [
     "add_legend",
-    "curves_figure",
     "draw_labels",
     "draw_planes",
-    "metrics_boxplot",
+    "label_text",
     "outline",
     "overlay_figure",
     "plain",
@@ -37,7 +33,7 @@ __all__ = [
 ]
 
 _FILL = 0.38
-_DPI = 130
+_DPI = 160
 
 
 def overlay_figure(
@@ -92,9 +88,10 @@ def draw_planes(planes: Sequence[Plane], labels: LabelMapping, *, title: str = "
         raise ValueError("planes must hold at least one slice, got none.")
     sizes = [size_mm(plane.image, plane.pixel_mm) for plane in planes]
     widest = max(width for _, width in sizes)
-    inch_per_mm = min(3.2 / widest, 5.0 / max(height for height, _ in sizes))
+    inch_per_mm = min(2.6 / widest, 4.1 / max(height for height, _ in sizes))
     heights = [height * inch_per_mm for height, _ in sizes]
-    figure = Figure(figsize=(6.6, sum(heights) + 0.25 * len(planes) + 1.2), layout="constrained", dpi=_DPI)
+    legend = 0.2 * -(-len(labels) // 2)
+    figure = Figure(figsize=(5.4, sum(heights) + 0.2 * len(planes) + 0.5 + legend), layout="constrained", dpi=_DPI)
     axes = figure.subplots(len(planes), 2, squeeze=False, height_ratios=heights)
     for (left, right), plane in zip(axes, planes, strict=True):
         for axis, label_map in ((left, plane.label), (right, plane.prediction)):
@@ -180,7 +177,7 @@ def add_legend(figure: Figure, labels: LabelMapping, shown: Iterable[int], extra
     present = set(np.asarray(list(shown)).tolist())
     colours = label_colours(labels)
     handles = [
-        Patch(facecolor=(*to_rgb(colours[name]), 0.7), edgecolor=colours[name], label=plain(name.replace("_", " ")))
+        Patch(facecolor=(*to_rgb(colours[name]), 0.7), edgecolor=colours[name], label=label_text(name))
         for name, ids in label_ids(labels).items()
         if present & set(ids)
     ]
@@ -190,122 +187,12 @@ def add_legend(figure: Figure, labels: LabelMapping, shown: Iterable[int], extra
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=10, frameon=False)
 
 
-def metrics_boxplot(metrics: pd.DataFrame) -> Figure:
-    """Show every case's Dice, label by label, as boxes with points.
-
-    Crosses at 0 are labels that were missed, open squares labels predicted where there were none.
-
-    Args:
-        metrics: one row per case and label with the columns ``label``, ``dice``, ``missed`` and ``spurious``.
-
-    Raises:
-        ValueError: when ``metrics`` is empty.
-    """
-    names = list(dict.fromkeys(metrics["label"]))
-    if not names:
-        raise ValueError("metrics must have at least one row, got none.")
-    figure = Figure(figsize=(6.4, 1.3 + 0.36 * len(names)), layout="constrained", dpi=_DPI)
-    axis = figure.subplots()
-    colours = label_colours(names)
-    for place, name in enumerate(names):
-        rows = metrics[(metrics["label"] == name) & metrics["dice"].notna()]
-        if rows.empty:
-            axis.text(0.5, place, "in no case", color="0.5", fontsize=10, ha="center", va="center")
-            continue
-        _box_with_points(axis, rows, place, colours[name])
-    axis.set_yticks(range(len(names)), [plain(name.replace("_", " ")) for name in names], fontsize=12)
-    axis.set(xlim=(-0.03, 1.03), ylim=(len(names) - 0.4, -0.6), xlabel="Dice")
-    axis.tick_params(axis="x", labelsize=11)
-    axis.xaxis.label.set_fontsize(12)
-    axis.grid(axis="x", color="0.9")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    marks = [
-        Line2D([], [], marker="x", color="black", linestyle="none", markersize=6, label="missed"),
-        Line2D([], [], marker="s", color="black", linestyle="none", fillstyle="none", markersize=6, label="spurious"),
-    ]
-    used = [mark for mark, column in zip(marks, ("missed", "spurious"), strict=True) if metrics[column].any()]
-    if used:
-        figure.legend(handles=used, loc="outside lower center", ncols=2, fontsize=11, frameon=False)
-    return figure
-
-
-def _box_with_points(axis: Axes, rows: pd.DataFrame, place: int, colour: str) -> None:
-    axis.boxplot(
-        rows["dice"].to_numpy(),
-        positions=[place],
-        orientation="horizontal",
-        widths=0.6,
-        showfliers=False,
-        patch_artist=True,
-        boxprops={"facecolor": (*to_rgb(colour), 0.35), "edgecolor": "0.35"},
-        medianprops={"color": "black", "linewidth": 1.5},
-        whiskerprops={"color": "0.35"},
-        capprops={"color": "0.35"},
-    )
-    # spread evenly, in a fixed order, so that the same metrics give the same picture
-    offset = pd.Series(np.linspace(-0.2, 0.2, len(rows)) if len(rows) > 1 else [0.0], index=rows.index)
-    missed, spurious = rows["missed"].astype(bool), rows["spurious"].astype(bool)
-    hit, across, up = ~missed & ~spurious, rows["dice"], place + offset
-    axis.scatter(across[hit], up[hit], s=11, color="0.15", alpha=0.75, linewidths=0, zorder=3, clip_on=False)
-    axis.scatter(across[missed], up[missed], s=34, color="black", marker="x", zorder=3, clip_on=False)
-    axis.scatter(
-        across[spurious], up[spurious], s=30, marker="s", facecolors="none", edgecolors="black", zorder=3, clip_on=False
-    )
-
-
-def curves_figure(history: pd.DataFrame) -> Figure:
-    """Show loss terms and validation Dice by epoch.
-
-    Args:
-        history: one row per epoch, indexed by epoch or with a column ``epoch``. Columns whose names begin with
-            ``train_loss`` are drawn as losses; ``val_mean_dice`` and ``val_dice_<label>`` as Dice. Epochs without a
-            value (NaN), such as those without validation, are bridged.
-
-    Raises:
-        ValueError: when there is nothing to draw.
-    """
-    table = history.set_index("epoch") if "epoch" in history.columns else history
-    names = [str(name) for name in table.columns]
-    losses = [name for name in names if name.startswith("train_loss")]
-    scores = [name for name in names if name == "val_mean_dice" or name.startswith("val_dice_")]
-    if not losses and not scores:
-        raise ValueError(
-            f"history must have columns train_loss…, val_mean_dice or val_dice_<label>, got {names}. "
-            "Name them as they are logged."
-        )
-    groups = [group for group in (losses, scores) if group]
-    figure = Figure(figsize=(6.4, 3.2 * len(groups)), layout="constrained", dpi=_DPI)
-    for axis, group in zip(figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0], groups, strict=True):
-        _curves(axis, table, group)
-        axis.set_ylabel("loss" if group is losses else "validation Dice")
-        if group is scores:
-            axis.set_ylim(-0.02, 1.02)
-    axis.set_xlabel("epoch")
-    return figure
-
-
-def _curves(axis: Axes, table: pd.DataFrame, names: Sequence[str]) -> None:
-    main = {"train_loss": "total", "val_mean_dice": "mean"}
-    short = {n: main.get(n, n.removeprefix("train_loss_").removeprefix("val_dice_").replace("_", " ")) for n in names}
-    colours: Mapping[str, str] = label_colours(name for name in names if name not in main)
-    for name in names:
-        series = table[name].dropna()
-        axis.plot(
-            series.index,
-            series.to_numpy(),
-            color=colours.get(name, "black"),
-            linewidth=2.2 if name in main else 1.2,
-            marker="o" if len(series) < 30 else None,
-            markersize=3,
-            label=plain(short[name]),
-        )
-    axis.grid(color="0.92")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=10, frameon=False)
-
-
 def plain(text: object) -> str:
     """Return text that matplotlib does not take for mathematics."""
     return str(text).replace("$", r"\$")
+
+
+def label_text(name: str, longest: int = 26) -> str:
+    """Write a label's name for a figure: spaces for underscores, on one line, cut where it would crowd out the rest."""
+    text = " ".join(name.replace("_", " ").split())
+    return plain(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import warnings
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
@@ -35,13 +36,15 @@ def number(value: float, digits: int = 3, sign: bool = False) -> str:
     """
     if not math.isfinite(value):
         return "–"
-    return f"{value:+.{digits}f}".replace("-", "−") if sign else f"{value:.{digits}f}"
+    return f"{value:+z.{digits}f}".replace("-", "−") if sign else f"{value:z.{digits}f}"
 
 
 def png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # letters that matplotlib's font lacks are boxes
+        figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 

@@ -1,0 +1,140 @@
+"""Where the numbers of an evaluation come from, and the folder that keeps them apart from those of other data."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import monai
+import torch
+
+import medcontext
+from medcontext.data.file_memory import sha256_of
+
+__all__ = ["bundle_version", "checkpoint_sha256", "circumstances", "device_name", "evaluation_dir", "training_settings"]
+
+logger = logging.getLogger(__name__)
+
+_SETTINGS = ("dataset", "mode", "seed", "train_fraction", "train_cases", "fold", "max_epochs")
+
+
+def circumstances() -> dict[str, Any]:
+    """Command, versions and date of this process, which make a report repeatable.
+
+    Among the versions are that of CUDA, where PyTorch was built with it, and the git commit of the package, where it
+    runs from its repository.
+    """
+    versions = {
+        "medcontext": medcontext.__version__,
+        "commit": _commit(),
+        "monai": monai.__version__,
+        "torch": torch.__version__,
+        "CUDA": torch.version.cuda,
+        "python": platform.python_version(),
+    }
+    return {
+        "command": " ".join(map(_quote, [Path(sys.executable).name, *sys.orig_argv[1:]])),
+        "versions": {name: version for name, version in versions.items() if version},
+        "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+    }
+
+
+def device_name(device: torch.device | str) -> str:
+    """Name a device as a reader knows it, such as ``cuda:0 (NVIDIA H100 80GB HBM3)``."""
+    model = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.machine()
+    return f"{device} ({model})"
+
+
+def bundle_version(bundle_root: str | os.PathLike[str]) -> str | None:
+    """The version in a bundle's ``configs/metadata.json``, ``None`` where there is none."""
+    version = _json_object(Path(bundle_root) / "configs" / "metadata.json").get("version")
+    return None if version is None else str(version)
+
+
+def checkpoint_sha256(path: str | os.PathLike[str]) -> str | None:
+    """SHA-256 of a checkpoint as hex digits, ``None`` where there is no such file."""
+    return sha256_of(path) if Path(path).is_file() else None
+
+
+def training_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """What set the training of a checkpoint apart, as far as the configuration in its run's folder says.
+
+    Args:
+        ckpt_dir: folder of the checkpoint; the configuration is ``train_config.json`` in the folder above.
+
+    Returns:
+        Of dataset, mode, seed, share or number of the cases, fold and epochs those that were given as plain values.
+    """
+    config = _json_object(Path(ckpt_dir).resolve().parent / "train_config.json")
+    given = {name: config.get(name) for name in _SETTINGS}
+    return {
+        name: value
+        for name, value in given.items()
+        if isinstance(value, str | int | float) and not str(value).startswith(("$", "@", "%"))
+    }
+
+
+def evaluation_dir(
+    output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str], dataset: str, data_hash: str
+) -> str:
+    """Choose the folder of an evaluation so that it replaces no evaluation of other data.
+
+    Args:
+        output_dir: folder of the run.
+        ckpt_dir: folder of the checkpoint, see :func:`training_settings`.
+        dataset: name of the dataset that is evaluated.
+        data_hash: of its test cases, see :func:`medcontext.data.data_hash`.
+
+    Returns:
+        ``<output_dir>/evaluation``, with ``_<dataset>`` appended when the checkpoint was trained on another one, and
+        with ``_<data_hash>`` when that folder already holds the evaluation of other cases.
+    """
+    name = "evaluation"
+    if training_settings(ckpt_dir).get("dataset", dataset) != dataset:
+        name += "_" + re.sub(r"[^\w.-]+", "-", dataset)
+    info = _json_object(Path(output_dir) / name / "summary.json").get("info")
+    known = info.get("data_hash", data_hash) if isinstance(info, dict) else data_hash
+    return f"{output_dir}/{name}" if known == data_hash else f"{output_dir}/{name}_{data_hash}"
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file, empty where there is none or it is damaged."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s could not be read (%s).", path, error)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _commit() -> str | None:
+    """The git commit that the package runs from, ``None`` outside its repository or without git."""
+    root = Path(medcontext.__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        return f"{commit} with changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *words: str) -> str:
+    result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
+    return result.stdout.strip()
+
+
+def _quote(word: str) -> str:
+    """Quote a word for a shell; lists of files hold single quotes, which read better inside double ones."""
+    return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)
