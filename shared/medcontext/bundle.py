@@ -25,13 +25,13 @@ from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from torch import nn
 
+from medcontext.addresses import without_password
 from medcontext.data import check_dataset, label_names, load_datalist, problems_table
 from medcontext.data.label_mapping import map_labels
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_outbox import TrackingError
 from medcontext.handlers.mlflow_tracker import RUN_FILE, check_tracking
-from medcontext.handlers.run_context import without_password
 from medcontext.metrics import label_ids
 from medcontext.networks import plain_network
 from medcontext.networks.sizes import check_crop_size

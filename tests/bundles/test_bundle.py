@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -83,8 +84,8 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
     table = pd.read_csv(folder / "evaluation" / "metrics.csv")
     assert len(table) == 2 * len(SYNAPSE)
-    assert read_json(folder / "evaluation" / "summary.json")
     assert (folder / "evaluation" / "report.html").is_file()
+    assert "<h2>Training</h2>" in (folder / "evaluation" / "report.html").read_text()
     assert list((folder / "evaluation").rglob("*.png"))
 
     (found,) = runs_of(home)
@@ -102,6 +103,13 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     }
     listed = read_json(Path(client.download_artifacts(found.info.run_id, "cases/training.json")))
     assert listed["hash"] == logged["training"].digest
+    info = read_json(folder / "evaluation" / "summary.json")["info"]
+    assert info["data_hash"] == logged["test"].digest
+    assert info["test_cases"] == 2
+    assert info["bundle_version"] == read_json(ROOT / "bundles" / bundle / "configs" / "metadata.json")["version"]
+    assert info["checkpoint_sha256"] == hashlib.sha256((models / "model.pt").read_bytes()).hexdigest()
+    settings = {"dataset": "btcv", "mode": "medcontext", "seed": 0, "train_fraction": 1.0, "max_epochs": 2}
+    assert info["training"] == settings
     assert all(re.fullmatch("[0-9a-f]{12}", name) for name in listed["cases"])
 
     assert found.info.status == "FINISHED"
@@ -143,6 +151,38 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         assert predicted.get_data_dtype() == np.uint8
         np.testing.assert_allclose(predicted.affine, original.affine, atol=1e-4)
     assert snapshot(ROOT) == before
+
+
+@for_bundles(UNETR)
+def test_evaluations_of_other_data_replace_nothing(bundle: str, home: Path) -> None:
+    folder = train(bundle, home, max_epochs=1)
+    other = home / "data" / "other"
+    shutil.copytree(home / "data" / "btcv", other)
+    content = read_json(other / "dataset.json")
+    (other / "dataset.json").write_text(json.dumps({**content, "test": content["test"][:1]}))
+
+    def evaluate(**overrides: Any) -> None:
+        run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(folder / "models"), **overrides)
+
+    evaluate()
+    first = (folder / "evaluation" / "metrics.csv").read_bytes()
+    (joined,) = runs_of(home)
+    evaluate(dataset="elsewhere", dataset_dir=str(other))  # a second dataset
+    evaluate(dataset_dir=str(other))  # other cases under the same name
+    evaluate()
+    folders = {path.name: path for path in folder.glob("evaluation*")}
+    hashes = {name: read_json(path / "summary.json")["info"]["data_hash"] for name, path in folders.items()}
+    assert set(folders) == {"evaluation", "evaluation_elsewhere", f"evaluation_{hashes['evaluation_elsewhere']}"}
+    assert (folder / "evaluation" / "metrics.csv").read_bytes() == first
+    assert all((path / "anonymous" / "report.html").is_file() for path in folders.values())
+
+    found = {one.info.run_name: one for one in runs_of(home)}
+    assert set(found) == {"one", "one-elsewhere", "one-btcv"}
+    names = [name for name in joined.data.metrics if name.startswith("test_")]
+    assert {name: found["one"].data.metrics[name] for name in names} == {n: joined.data.metrics[n] for n in names}
+    assert [found[name].data.tags["medcontext.dataset"] for name in ("one", "one-elsewhere")] == ["btcv", "elsewhere"]
+    (logged,) = found["one-elsewhere"].inputs.dataset_inputs
+    assert logged.dataset.digest == hashes["evaluation_elsewhere"] != hashes["evaluation"]
 
 
 TURNED = nib.affines.from_matvec(Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix(), (9, -80, 300))

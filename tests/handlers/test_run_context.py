@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import medcontext
-from medcontext.handlers.run_context import context_tags, without_password
+from medcontext.addresses import without_password
+from medcontext.handlers.run_context import context_tags
 
 
 @pytest.fixture

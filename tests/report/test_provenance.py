@@ -12,7 +12,6 @@ import torch
 
 import medcontext
 from medcontext.report import (
-    bundle_version,
     checkpoint_sha256,
     circumstances,
     device_name,
@@ -68,13 +67,6 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU of {device}")
     assert device_name(torch.device("cpu")) == "cpu (riscv64)"
     assert device_name(torch.device("cuda", 1)) == "cuda:1 (GPU of cuda:1)"
-
-
-def test_bundle_version(tmp_path: Path) -> None:
-    assert bundle_version(tmp_path) is None
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "metadata.json").write_text('{"version": "1.2.3"}')
-    assert bundle_version(tmp_path) == "1.2.3"
 
 
 def test_checkpoint_sha256(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import medcontext
+from medcontext.addresses import without_password
 from medcontext.comparison.pairing import check_group_by, pair_runs
 from medcontext.comparison.report import Comparison, write_comparison
 from medcontext.comparison.runs import TrackedRun, read_runs
-from medcontext.comparison.store import connect, default_tracking_uri, find_experiment, without_password
+from medcontext.comparison.store import connect, default_tracking_uri, find_experiment
 from medcontext.comparison.tracking import log_comparison
 from medcontext.comparison.verdicts import compare_group
 

@@ -20,7 +20,8 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from tqdm import tqdm
 
-from medcontext.comparison.store import mlflow_errors, without_password
+from medcontext.addresses import without_password
+from medcontext.comparison.store import mlflow_errors
 from medcontext.metrics import summarise
 
 __all__ = ["COMPARISON", "KIND_TAG", "TrackedRun", "read_runs", "settings_root"]

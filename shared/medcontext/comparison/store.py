@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from mlflow.exceptions import MlflowException
 from monai.utils import path_to_sqlite_uri
 from sqlalchemy.engine import make_url
 
+from medcontext.addresses import without_password
 from medcontext.bundle import find_home
 
-__all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors", "without_password"]
+__all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors"]
 
 # MLflow itself tries for four minutes to reach a server that is not there, and draws a bar for every file
 _ENVIRONMENT = {
@@ -83,8 +83,3 @@ def mlflow_errors(tracking_uri: str) -> Iterator[None]:
     except (MlflowException, ModuleNotFoundError) as error:
         text = " ".join(without_password(str(error)).split())
         raise ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}") from error
-
-
-def without_password(text: str) -> str:
-    """Leave user names and passwords out of the addresses in a text."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)

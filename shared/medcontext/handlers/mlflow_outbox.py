@@ -19,8 +19,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
+from medcontext.addresses import without_password
 from medcontext.handlers.mlflow_operations import FILE_KINDS, METRICS_LIMIT, Operation, send
-from medcontext.handlers.run_context import without_password
 
 __all__ = [
     "Outbox",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -18,8 +17,9 @@ from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 import medcontext
+from medcontext.addresses import without_password
 
-__all__ = ["context_tags", "without_password"]
+__all__ = ["context_tags"]
 
 
 def context_tags() -> dict[str, str]:
@@ -37,11 +37,6 @@ def context_tags() -> dict[str, str]:
         tags["medcontext.gpu"] = torch.cuda.get_device_name()
     commit = _git_commit()
     return tags if commit is None else {**tags, MLFLOW_GIT_COMMIT: commit}
-
-
-def without_password(text: str) -> str:
-    """Leave user names and passwords out of the addresses in a text."""
-    return re.sub(r"(?<=://)[^/@\s]+@", "", text)
 
 
 def _git_commit() -> str | None:

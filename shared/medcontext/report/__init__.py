@@ -9,7 +9,6 @@ from medcontext.report.palette import label_colours
 from medcontext.report.planes import Plane, label_planes
 from medcontext.report.preview import preview_figure
 from medcontext.report.provenance import (
-    bundle_version,
     checkpoint_sha256,
     circumstances,
     device_name,
@@ -28,7 +27,6 @@ __all__ = [
     "curves_figure",
     "read_history",
     "label_colours",
-    "bundle_version",
     "checkpoint_sha256",
     "circumstances",
     "device_name",

@@ -18,9 +18,10 @@ import monai
 import torch
 
 import medcontext
+from medcontext.addresses import without_password
 from medcontext.data.file_memory import sha256_of
 
-__all__ = ["bundle_version", "checkpoint_sha256", "circumstances", "device_name", "evaluation_dir", "training_settings"]
+__all__ = ["checkpoint_sha256", "circumstances", "device_name", "evaluation_dir", "training_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def circumstances() -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return {
-        "command": " ".join(map(_quote, [Path(sys.executable).name, *sys.orig_argv[1:]])),
+        "command": without_password(" ".join(map(_quote, [Path(sys.executable).name, *sys.orig_argv[1:]]))),
         "versions": {name: version for name, version in versions.items() if version},
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
@@ -52,12 +53,6 @@ def device_name(device: torch.device | str) -> str:
     """Name a device as a reader knows it, such as ``cuda:0 (NVIDIA H100 80GB HBM3)``."""
     model = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.machine()
     return f"{device} ({model})"
-
-
-def bundle_version(bundle_root: str | os.PathLike[str]) -> str | None:
-    """The version in a bundle's ``configs/metadata.json``, ``None`` where there is none."""
-    version = _json_object(Path(bundle_root) / "configs" / "metadata.json").get("version")
-    return None if version is None else str(version)
 
 
 def checkpoint_sha256(path: str | os.PathLike[str]) -> str | None:
