@@ -195,27 +195,31 @@ class _Lane:
 class Outbox:
     """Send operations of one run in order from a thread of its own, so that training never waits for MLflow.
 
-    When MLflow does not answer, the operations are kept and tried again, at growing intervals; meanwhile they are
-    written to a file beside the checkpoints too, against a loss of the process. Sending one twice does no harm: points
-    of a metric carry their own time, by which MLflow knows them. Files have a lane of their own, so that a store of
-    artifacts that fails does not hold up the metrics.
+    When MLflow does not answer, the operations are kept and tried again, at growing intervals; what is left at the end
+    is written to a file. Sending one twice does no harm: points of a metric carry their own time, by which MLflow knows
+    them. Files have a lane of their own, so that a store of artifacts that fails does not hold up the metrics.
 
     Args:
         client: of MLflow; after this only the thread uses it.
         run_id: the run.
-        unsent: file for what MLflow does not take.
+        unsent: the file.
         tracking_uri: noted in that file.
+        ahead: keep operations in the file from when they are put until they are sent, so that none are lost with the
+            process.
     """
 
-    def __init__(self, client: MlflowClient, run_id: str, unsent: Path, tracking_uri: str) -> None:
+    def __init__(
+        self, client: MlflowClient, run_id: str, unsent: Path, tracking_uri: str, *, ahead: bool = True
+    ) -> None:
         self.client = client
         self.run_id = run_id
         self.unsent = unsent
         self.tracking_uri = tracking_uri
+        self.ahead = ahead
         self._lanes = {"values": _Lane(), "files": _Lane()}
         self._changed = threading.Condition()
         self._closing = self._abandoned = False
-        self._refusals: set[str] = set()
+        self._told: set[str] = set()
         self._requests = contextlib.ExitStack()
         self._requests.enter_context(short_requests())
         self._thread = threading.Thread(target=self._send_all, name="mlflow outbox", daemon=True)
@@ -223,11 +227,13 @@ class Outbox:
 
     def put(self, *operations: Operation) -> None:
         """Add operations; this returns at once."""
+        if not operations:
+            return
         with self._changed:
+            if self.ahead:
+                self._write(operations, "a")
             for operation in operations:
                 lane = self._lanes["files" if operation["kind"] in FILE_KINDS else "values"]
-                if lane.away:
-                    self._write([operation], "a")
                 if not _merge(lane.operations, operation):
                     lane.operations.append(operation)
             self._changed.notify_all()
@@ -269,7 +275,7 @@ class Outbox:
         rest = [operation for lane in self._lanes.values() for operation in lane.operations]
         if not rest:
             return True
-        self._write(rest, "w")
+        self._write(rest, "w" if self.ahead else "a")
         logger.warning(
             "MLflow did not take %d entries of run %s; they are kept in %s and sent by the next evaluation or resumed "
             "training of it, or by: python -m medcontext send_unsent --ckpt_dir %s",
@@ -312,8 +318,7 @@ class Outbox:
                 logger.warning("MLflow answers again; what was kept is being sent.")
             lane.operations.popleft()
             lane.failures = 0
-            if not any(lane.operations or lane.away for lane in self._lanes.values()):
-                self.unsent.unlink(missing_ok=True)
+            self._forget()
 
     def _failed(self, lane: _Lane, operation: Operation, error: Exception) -> None:
         reason = _reason(error)
@@ -321,23 +326,28 @@ class Outbox:
             if self._abandoned:
                 return
             if _is_refusal(error):
-                self._refused(operation, reason)
+                self._warn_once(f"MLflow refused {operation['kind']} of run {self.run_id} (left out): {reason}")
                 lane.operations.popleft()
+                self._forget()
                 return
             if not lane.away:
                 logger.warning("MLflow does not answer (%s); values are kept and sent later.", reason)
                 lane.since = time.monotonic()
-                self._write(lane.operations, "a")
             longest = PAUSE_AT_THE_END if self._closing else LONGEST_PAUSE
             lane.retry_at = time.monotonic() + min(2.0**lane.failures, longest)
             lane.failures += 1
 
-    def _refused(self, operation: Operation, reason: str) -> None:
-        if reason not in self._refusals:
-            self._refusals.add(reason)
-            logger.warning("MLflow refused %s of run %s (left out): %s", operation["kind"], self.run_id, reason)
+    def _forget(self) -> None:
+        """Delete the file when nothing is left to send."""
+        if self.ahead and not any(lane.operations for lane in self._lanes.values()):
+            self.unsent.unlink(missing_ok=True)
 
-    def _write(self, operations: Sequence[Operation] | deque[Operation], mode: str) -> None:
+    def _warn_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            logger.warning(text)
+
+    def _write(self, operations: Sequence[Operation], mode: str) -> None:
         """Write operations to the file, under a first line that names the run."""
         lines = [json.dumps(operation) for operation in operations]
         if mode == "w" or not self.unsent.exists():
@@ -347,7 +357,7 @@ class Outbox:
             with self.unsent.open(mode, encoding="utf-8") as file:
                 file.write("".join(f"{line}\n" for line in lines))
         except OSError as error:
-            logger.warning("What MLflow did not take could not be written to %s either: %s", self.unsent, error)
+            self._warn_once(f"What is not sent to MLflow yet cannot be kept in a file: {error}")
 
 
 def _merge(waiting: deque[Operation], operation: Operation) -> bool:

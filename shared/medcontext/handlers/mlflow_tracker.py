@@ -178,7 +178,7 @@ class MLflowTracker(MLFlowHandler):
         with reach(uri):
             self.cur_run = known or self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
         run_id = self.cur_run.info.run_id
-        self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri)
+        self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri, ahead=training)
         self._owns_status = training or known is None
         if training:
             self._write_run_file()
