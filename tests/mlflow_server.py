@@ -22,10 +22,11 @@ def free_port() -> int:
 
 
 class MlflowServer:
-    """``mlflow server`` with a database and artifacts in ``folder``, on a port that it keeps."""
+    """``mlflow server`` with artifacts in ``folder`` and a database, there unless given, on a port that it keeps."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, database: str | None = None) -> None:
         self.folder = folder
+        self.database = database or f"sqlite:///{folder}/mlflow.db"
         self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
@@ -33,7 +34,7 @@ class MlflowServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         words = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        words += ["--backend-store-uri", f"sqlite:///{self.folder}/mlflow.db"]
+        words += ["--backend-store-uri", self.database]
         words += ["--artifacts-destination", str(self.folder / "artifacts")]
         environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
         environment.pop("MLFLOW_TRACKING_URI", None)

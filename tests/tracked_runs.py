@@ -87,7 +87,7 @@ class Store:
     def __init__(self, folder: Path, experiment: str = "grid", tracking_uri: str | None = None) -> None:
         self.uri = tracking_uri or str(path_to_sqlite_uri(str(folder / "mlruns.db")))
         self.client = mlflow.MlflowClient(self.uri)
-        location = None if tracking_uri else (folder / "artifacts").as_uri()
+        location = None if tracking_uri else (folder / "artifacts" / experiment).as_uri()
         self.experiment, self.folder = experiment, folder
         self.id = self.client.create_experiment(experiment, artifact_location=location)
 

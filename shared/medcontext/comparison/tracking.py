@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -26,8 +26,10 @@ _BATCH = 1000  # metrics that MLflow takes at once
 def log_comparison(client: MlflowClient, experiment_id: str, comparison: Comparison, files: Mapping[str, Path]) -> str:
     """Log a comparison to the experiment that it compares.
 
-    One run holds the files, ``difference_<control>/<group>`` with its bounds ``…_low`` and ``…_high`` as metrics, and
-    the verdicts as its description. A later comparison of the experiment by the same names takes its place.
+    One run holds the files, as metrics ``difference_<control>/<group>`` and its bounds with the endings ``_low`` and
+    ``_high``, and the verdicts as its description. A later comparison of the experiment by the same names takes its
+    place: in the same run, or, since MLflow keeps metrics, in a new one where a group or control is gone; the old one
+    then goes to MLflow's trash.
 
     Args:
         client: connected to the store.
@@ -42,10 +44,12 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
         ValueError: When MLflow does not take it.
     """
     with mlflow_errors(client.tracking_uri):
-        run_id = _run(client, experiment_id, ",".join(comparison.group_by)).info.run_id
+        metrics = _metrics(comparison)
+        run_id = _run(client, experiment_id, ",".join(comparison.group_by), metrics).info.run_id
         try:
             client.set_tag(run_id, MLFLOW_RUN_NOTE, _note(comparison))
-            _log_metrics(client, run_id, comparison)
+            for start in range(0, len(metrics), _BATCH):
+                client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
             for path in files.values():
                 client.log_artifact(run_id, str(path))
         except BaseException:
@@ -55,10 +59,13 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
     return str(run_id)
 
 
-def _run(client: MlflowClient, experiment_id: str, group_by: str) -> Run:
+def _run(client: MlflowClient, experiment_id: str, group_by: str, metrics: Sequence[Metric]) -> Run:
     """The run of an earlier comparison by the same names, without its files, or a new one."""
     known = client.search_runs([experiment_id], f"tags.`{KIND_TAG}` = '{COMPARISON}'")
     run = next((run for run in known if run.data.tags.get(_GROUP_BY_TAG) == group_by), None)
+    if run is not None and run.data.metrics.keys() - {metric.key for metric in metrics}:
+        client.delete_run(run.info.run_id)
+        run = None
     if run is None:
         tags = {KIND_TAG: COMPARISON, _GROUP_BY_TAG: group_by}
         return client.create_run(experiment_id, run_name=f"comparison by {group_by}", tags=tags)
@@ -69,17 +76,15 @@ def _run(client: MlflowClient, experiment_id: str, group_by: str) -> Run:
     return run
 
 
-def _log_metrics(client: MlflowClient, run_id: str, comparison: Comparison) -> None:
+def _metrics(comparison: Comparison) -> list[Metric]:
     now = int(time.time() * 1000)
-    metrics = []
-    for group in comparison.groups:
-        for control, result in group.results.items():
-            for ending, value in zip(("", "_low", "_high"), result.mean, strict=True):
-                name = f"difference_{control.replace(' ', '_')}{ending}/{comparison.slug(group)}"
-                metrics.append(Metric(name, value, now, 0))
-    known = [metric for metric in metrics if math.isfinite(metric.value)]
-    for start in range(0, len(known), _BATCH):
-        client.log_batch(run_id, metrics=known[start : start + _BATCH])
+    return [
+        Metric(f"difference_{control.replace(' ', '_')}/{comparison.slug(group)}{ending}", value, now, 0)
+        for group in comparison.groups
+        for control, result in group.results.items()
+        for ending, value in zip(("", "_low", "_high"), result.mean, strict=True)
+        if math.isfinite(value)
+    ]
 
 
 def _note(comparison: Comparison) -> str:

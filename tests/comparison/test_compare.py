@@ -1,0 +1,341 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow.exceptions import MlflowException
+from PIL import Image
+
+from medcontext import cli
+from medcontext.comparison import Comparison, compare_runs
+from medcontext.comparison.store import default_tracking_uri
+from medcontext.comparison.tracking import log_comparison
+from tracked_runs import Store, table
+
+HALF = 4.302653 * 0.01 / math.sqrt(3)  # three seeds that differ by 0.01, and cases that do not
+
+
+def comparisons(store: Store) -> list[Any]:
+    runs = store.client.search_runs([store.id], "tags.`medcontext.kind` = 'comparison'")
+    return sorted(runs, key=lambda run: run.info.start_time)
+
+
+def test_verdicts_of_known_effects(comparison: Comparison) -> None:
+    assert {tuple(group.values.values()): group.verdict for group in comparison.groups} == {
+        ("unetr", "btcv", "0.25"): "hurts",
+        ("unetr", "btcv", "1"): "helps",
+    }
+    assert comparison.groups[0].sentence == (
+        "UNETR on btcv, 25 % of the training cases (4), 3 seeds: hurts. MedContext is ahead of the baseline at equal "
+        "steps by 0.100 (0.075 to 0.125), behind the baseline at equal time by 0.050 (0.025 to 0.075) and ahead of "
+        "masking only by 0.080 (0.055 to 0.105)."
+    )
+
+
+def test_files(comparison: Comparison, output: Path) -> None:
+    assert sorted(path.name for path in output.iterdir()) == [
+        "comparison.csv",
+        "comparison.html",
+        "comparison.json",
+        "differences_unetr_btcv_0.25.png",
+        "differences_unetr_btcv_1.png",
+        "few_shot_unetr-on-btcv.png",
+        "overview.png",
+        "runs.csv",
+    ]
+    for path in output.glob("*.png"):
+        picture = np.asarray(Image.open(path).convert("L"))
+        assert picture.shape[1] > 600
+        assert picture.std() > 10
+
+
+def test_table_of_differences(comparison: Comparison, output: Path) -> None:
+    rows = pd.read_csv(output / "comparison.csv", dtype={"train_fraction": str})
+    assert len(rows) == 2 * 3 * 3  # groups, controls, two classes and their mean
+    assert rows.columns[:5].tolist() == ["architecture", "dataset", "train_fraction", "control", "pairs"]
+    row = rows.set_index(["train_fraction", "control", "class"]).loc[("1", "baseline at equal time", "right_kidney")]
+    assert row["difference"] == pytest.approx(0.05)
+    assert (row["low"], row["high"]) == pytest.approx((0.05 - HALF, 0.05 + HALF), abs=1e-5)
+    assert (row["pairs"], row["seeds"], row["cases"]) == (3, 3, 5)
+    assert math.isnan(row["p"])  # five cases
+    mean = rows.set_index(["train_fraction", "control", "class"]).loc[("1", "masking only", "mean of the classes")]
+    assert (mean["p"], mean["verdict"]) == (2 / 64, "helps")
+
+
+def test_table_of_runs(comparison: Comparison, output: Path) -> None:
+    runs = pd.read_csv(output / "runs.csv").set_index("run")
+    assert len(runs) == 26
+    assert runs["role"].value_counts().to_dict() == {
+        "MedContext": 6,
+        "baseline at equal steps": 6,
+        "baseline at equal time": 6,
+        "masking only": 6,
+        "unpaired": 2,
+    }
+    assert runs.loc["failed", "reason"] == "its status is FAILED"
+    assert runs.loc["<b>not evaluated</b>", "reason"].startswith("it has no evaluation/metrics.csv")
+    assert runs.loc["ours-f0.25-s1", ["mean_dice", "training_cases", "train_seconds"]].tolist() == [0.7, 4, 210]
+
+
+def test_verdicts_as_json(comparison: Comparison, output: Path) -> None:
+    content = json.loads((output / "comparison.json").read_text())
+    assert content["experiment"] == "grid"
+    control = content["groups"][0]["controls"]["baseline at equal time"]
+    assert control["verdict"] == "hurts"
+    assert control["interval_95"] == pytest.approx([-0.05 - HALF, -0.05 + HALF], abs=1e-5)
+    assert control["seconds_ratio"] == pytest.approx(1.0)
+    assert content["groups"][0]["cost"]["MedContext"]["time_ratio"] == pytest.approx(7 / 3)
+    assert content["notes"] == []
+
+
+def test_figures_and_verdicts_are_in_mlflow(comparison: Comparison, grid: Store, output: Path) -> None:
+    (run,) = comparisons(grid)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "comparison by architecture,dataset,train_fraction")
+    files = {item.path for item in grid.client.list_artifacts(run.info.run_id)}
+    assert files == {path.name for path in output.iterdir()}
+    metrics = run.data.metrics
+    assert len(metrics) == 2 * 3 * 3
+    assert metrics["difference_baseline_at_equal_time/unetr_btcv_0.25"] == pytest.approx(-0.05)
+    assert metrics["difference_masking_only/unetr_btcv_1_low"] == pytest.approx(0.08 - HALF, abs=1e-5)
+    note = run.data.tags["mlflow.note.content"]
+    assert "- **UNETR on btcv, all training cases (15), 3 seeds: helps.** MedContext is ahead" in note
+
+
+@pytest.fixture
+def small(database: Path) -> Store:
+    """One seed of a MedContext run and a baseline, in an experiment of its own."""
+    store = Store(database, f"small {uuid.uuid4().hex}")
+    store.log("medcontext", table({"liver": [0.8, 0.9]}), name="ours")
+    store.log("baseline", table({"liver": [0.7, 0.8]}), name="baseline")
+    return store
+
+
+def log_other_dataset(store: Store) -> None:
+    for mode, dice in (("medcontext", 0.9), ("baseline", 0.5)):
+        tags = {"dataset": "acdc", "data_hash": "x"}
+        store.log(mode, table({"liver": [dice, dice]}), name=f"acdc {mode}", tags=tags)
+
+
+def test_comparing_again_updates_what_was_logged(small: Store, tmp_path: Path) -> None:
+    first = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
+    (run,) = comparisons(small)
+    log_other_dataset(small)
+    again = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
+    assert (len(first.runs), len(again.runs)) == (2, 4)  # comparisons are no runs to compare
+    (updated,) = comparisons(small)
+    assert (updated.info.run_id, updated.info.status) == (run.info.run_id, "FINISHED")
+    files = {item.path for item in small.client.list_artifacts(run.info.run_id)}
+    assert files == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"differences_unetr_acdc_1.png", "differences_unetr_btcv_1.png"} <= files
+    assert updated.data.metrics["difference_baseline_at_equal_steps/unetr_acdc_1"] == pytest.approx(0.4)
+    compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, group_by=["dataset"])
+    assert len(comparisons(small)) == 2
+
+
+def test_what_is_gone_is_not_left_behind(small: Store, tmp_path: Path) -> None:
+    log_other_dataset(small)
+    compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
+    (tmp_path / "out" / "mine.png").touch()
+    for run in small.client.search_runs([small.id], "attributes.run_name = 'ours'"):
+        small.client.delete_run(run.info.run_id)
+    again = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
+    assert [group.values["dataset"] for group in again.groups] == ["acdc"]
+    (run,) = comparisons(small)
+    assert {name.split("/")[1] for name in run.data.metrics} == {"unetr_acdc_1"}
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == {item.path for item in small.client.list_artifacts(run.info.run_id)} | {"mine.png"}
+    assert "differences_unetr_btcv_1.png" not in files
+
+
+def test_nothing_is_logged_if_not_wanted(small: Store, tmp_path: Path) -> None:
+    compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
+    assert comparisons(small) == []
+
+
+def test_a_store_that_takes_nothing(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("no space left")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refuse)
+    with pytest.raises(ValueError, match="no space left .the comparison lies in .*give --log_to_mlflow False"):
+        compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
+    assert (tmp_path / "out" / "comparison.html").is_file()
+    assert [run.info.status for run in comparisons(small)] == ["FAILED"]
+
+
+def test_notes_are_cut_where_tags_end(small: Store, tmp_path: Path) -> None:
+    found = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
+    many = Comparison(found.experiment, ["seed"], list(found.groups) * 40, found.runs, found.roles, found.info)
+    log_comparison(small.client, small.id, many, {})
+    note = comparisons(small)[0].data.tags["mlflow.note.content"]
+    assert len(note) <= 5000
+    assert note.endswith("The rest is in comparison.html.")
+
+
+def test_doubts_are_noted(small: Store, tmp_path: Path) -> None:
+    small.log("masking_only", table({"liver": [0.7, 0.8]}), tags={"version": "0.9"}, config=None)
+    found = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
+    versions, unknown = found.notes()
+    assert versions == "The runs come from different versions of medcontext: 0.9, 1.0."
+    assert unknown.startswith("1 of 3 compared runs did not keep their configuration")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"tags": {"mode": None}}, "it is no training of a bundle: it has no tag medcontext.mode"),
+        ({"tags": {"mode": "other"}}, "its mode 'other' is none of medcontext, baseline, masking_only"),
+        ({"status": "KILLED"}, "its status is KILLED"),
+        ({"tags": {"seed": None, "steps": None}}, "it has no tag medcontext.seed, medcontext.steps"),
+        ({"tags": {"steps": "many"}, "values": {}}, "its tag medcontext.steps is no number of steps but 'many'"),
+        ({"tags": {"steps": "600"}}, "it trained 300 steps, although its tag medcontext.steps says 600"),
+        ({"metrics": None}, "it has no evaluation/metrics.csv: run evaluate.json with its checkpoint"),
+        ({"metrics": "case,label\n"}, "its evaluation/metrics.csv cannot be used: metrics must have at least one row"),
+        ({"metrics": "case,dice\na,1\n"}, "its evaluation/metrics.csv cannot be used: metrics must have the columns"),
+        ({"metrics": ""}, "its evaluation/metrics.csv cannot be used: No columns to parse"),
+    ],
+)
+def test_why_a_run_cannot_be_compared(small: Store, tmp_path: Path, change: dict[str, Any], reason: str) -> None:
+    small.log(**{"mode": "baseline", "metrics": table({"liver": [0.8]}), "name": "odd", **change})
+    found = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
+    (odd,) = [run for run in found.runs if run.name == "odd"]
+    assert reason in odd.problem
+    assert found.roles[odd.id].reason == odd.problem
+
+
+def test_case_names_that_look_like_numbers_stay_apart(small: Store, tmp_path: Path) -> None:
+    names = ("12345e678901", "12345e678902", "000000000012", "12")  # the first two are both infinite
+    for mode, dice in (("medcontext", 0.9), ("baseline", 0.5)):
+        metrics = table({"liver": [dice] * 4})
+        metrics["case"] = metrics["case"].map(dict(zip("abcd", names, strict=True)))
+        small.log(mode, metrics, seed=3)
+    found = compare_runs(
+        small.experiment, tmp_path / "out", tracking_uri=small.uri, group_by=["seed"], log_to_mlflow=False
+    )
+    (result,) = found.groups[-1].results.values()
+    assert result.table.loc["liver", "cases"] == 4
+
+
+def test_a_damaged_configuration_spoils_one_run_only(small: Store, tmp_path: Path) -> None:
+    run_id = small.log("masking_only", table({"liver": [0.7, 0.8]}), name="odd", config=None)
+    small.client.log_text(run_id, "{", "train_config.json")
+    found = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
+    assert [run.problem[:35] for run in found.runs] == ["", "", "its train_config.json cannot be rea"]
+
+
+def test_files_out_of_reach_spoil_one_run_only(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medcontext.comparison.runs.get_artifact_repository", _out_of_reach)
+    with pytest.raises(
+        ValueError, match="no MedContext run that can be compared .ours: its files cannot be read: Host"
+    ):
+        compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
+
+
+def _out_of_reach(*_: object, **__: object) -> None:
+    raise MlflowException("Host s3://someone:secret@away is down")
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *words: str) -> None:
+    monkeypatch.setattr("sys.argv", ["medcontext", "compare", *words])
+    cli.main()
+
+
+def test_command(
+    small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(small.folder))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    output = str(tmp_path / "out")
+    command(
+        monkeypatch,
+        "--experiment",
+        small.experiment,
+        "--output_dir",
+        output,
+        "--group_by",
+        "architecture,learning_rate",
+    )
+    *sentences, page = capsys.readouterr().out.splitlines()
+    assert sentences == [
+        "UNETR, learning_rate 0.0001, 1 seed: cannot tell. MedContext is not yet comparable to the baseline at equal "
+        "steps (+0.100; 1 seed, at least three are needed). There is no run of the baseline at equal time and masking "
+        "only to compare with."
+    ]
+    assert page == f"{output}/comparison.html"
+    assert len(comparisons(small)) == 1
+
+
+@pytest.fixture(scope="module")
+def useless(database: Path) -> None:
+    """Experiments from which nothing can be told."""
+    Store(database, "empty")
+    Store(database, "untrained").log("baseline", None, name="b", status="FAILED")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--experiment", "gird"],
+            "There is no experiment 'gird' at sqlite:.*; there are: Default, .*grid, .*untrained",
+        ),
+        (["--experiment", "empty"], "The experiment 'empty' has no runs; train and evaluate some first"),
+        (
+            ["--experiment", "untrained"],
+            "'untrained' has no MedContext run that can be compared .b: its status is FAILED",
+        ),
+        (["--group_by", "datset"], "No run has a 'datset' to group by; did you mean dataset"),
+        (
+            ["--tracking_uri", "sqlite:///absent/mlruns.db"],
+            "There is no MLflow database absent/mlruns.db; name the one",
+        ),
+        (["--tracking_uri", "mlruns"], "MLflow at mlruns: The filesystem tracking backend"),
+        (["--tracking_uri", "foo://me:secret@x"], "MLflow at foo://x: .*unsupported URI"),
+        (["--output_dir", "taken"], "File exists: 'taken'"),
+    ],
+)
+@pytest.mark.usefixtures("useless")
+def test_mistakes_are_told_in_one_sentence(
+    grid: Store, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").touch()
+    before = len(comparisons(grid))
+    given = {"--experiment": "grid", "--output_dir": "out", "--tracking_uri": grid.uri}
+    given |= dict(zip(words[::2], words[1::2], strict=True))
+    with pytest.raises(SystemExit, match=f"^medcontext: .*{message}") as refusal:
+        command(monkeypatch, *(word for pair in given.items() for word in pair))
+    assert "secret" not in str(refusal.value)
+    assert {path.name for path in tmp_path.rglob("*")} <= {"taken", "out"}
+    assert len(comparisons(grid)) == before
+
+
+def test_a_server_that_is_not_there_is_given_up_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("MLFLOW_HTTP")]:
+        monkeypatch.delenv(name)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="MLflow at http://127.0.0.1:9: API request .* failed"):
+        compare_runs("grid", tmp_path / "out", tracking_uri="http://me:secret@127.0.0.1:9")
+    assert time.monotonic() - started < 60
+    assert not (tmp_path / "out").exists()
+
+
+def test_where_runs_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://somewhere:5000")
+    assert default_tracking_uri() == "http://somewhere:5000"
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path))
+    assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlruns.db"
+    monkeypatch.delenv("MEDCONTEXT_HOME")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mlruns.db").touch()
+    assert default_tracking_uri() == f"sqlite:///{tmp_path}/mlruns.db"
