@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import image as mpl_image
+from mlflow import MlflowClient
+from mlflow.entities import RunStatus
 from monai.networks.nets import UNETR
 
 import downloads
 from bundle_runs import TINY, workflow_for
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, worst_deviation
 from medcontext import cli
+from medcontext.handlers.mlflow_operations import metrics_operations, status_operation
+from medcontext.handlers.mlflow_outbox import unsent_file
 from medcontext.networks import NNFormer, load_weights
 
 ROOT = Path(__file__).parents[1]
@@ -196,12 +200,29 @@ def test_mistakes_in_converting_write_nothing(
     assert list(without_data.iterdir()) == [published]
 
 
+def test_sending_what_mlflow_did_not_take(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    client = MlflowClient(uri)
+    run_id = client.create_run("0").info.run_id
+    operations = [*metrics_operations([("train_loss", 0.5, 1000, 7)]), status_operation(RunStatus.FINISHED)]
+    lines = [{"run_id": run_id, "tracking_uri": uri}, *operations]
+    path = unsent_file(tmp_path, run_id)
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    call(monkeypatch, "send_unsent", "--ckpt_dir", str(tmp_path))
+    assert capsys.readouterr().out.splitlines()[-1] == "2 entries sent to MLflow"
+    run = client.get_run(run_id)
+    assert (run.data.metrics, run.info.status) == ({"train_loss": 0.5}, "FINISHED")
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["phantoms", "--output_dir", "x", "--dataset", "lits"], "dataset must be one of"),
         (["prepare", "--dataset", "btcv", "--source", "absent", "--output_dir", "x"], "There is no absent; give"),
         (["check", "--dataset_dir", "absent"], "There is no absent/dataset.json"),
+        (["send_unsent", "--ckpt_dir", "absent"], "There is no folder absent"),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> N
         name = Path(operation["bundle_root"]).name
         operation["model_id"] = client.create_logged_model(experiment, name=name, source_run_id=run_id).model_id
     model_id = operation["model_id"]
-    client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
         identity = Model(
@@ -61,8 +64,10 @@ def _register(client: MlflowClient, name: str, model_id: str, run_id: str) -> No
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-    if not any(version.source == f"models:/{model_id}" for version in client.search_model_versions(f"name='{name}'")):
-        client.create_model_version(name, f"models:/{model_id}", run_id=run_id, model_id=model_id, await_creation_for=0)
+    # not models:/ID, which a database without a server looks up at MLflow's global address
+    source = client.get_logged_model(model_id).artifact_location
+    if not any(version.source == source for version in client.search_model_versions(f"name='{name}'")):
+        client.create_model_version(name, source, run_id=run_id, model_id=model_id, await_creation_for=0)
 
 
 def save_model(
@@ -99,15 +104,17 @@ def save_model(
             shutil.copy(Path(bundle_root) / "configs" / name, bundle / "configs" / name)
         (bundle / "configs" / "model.json").write_text(json.dumps(settings, indent=4), encoding="utf-8")
         (bundle / "labels.json").write_text(json.dumps(labels, indent=4), encoding="utf-8")
-        mlflow.pyfunc.save_model(
-            str(path),
-            python_model=str(code),
-            code_paths=[str(code.parent)],
-            artifacts={"bundle": str(bundle), "weights": str(weights)},
-            signature=_signature(labels),
-            pip_requirements=model_requirements(bundle_root),
-            mlflow_model=model,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input example was not provided")  # it would be a scan
+            mlflow.pyfunc.save_model(
+                str(path),
+                python_model=str(code),
+                code_paths=[str(code.parent)],
+                artifacts={"bundle": str(bundle), "weights": str(weights)},
+                signature=_signature(labels),
+                pip_requirements=model_requirements(bundle_root),
+                mlflow_model=model,
+            )
     for cache in list(Path(path).rglob("__pycache__")):
         shutil.rmtree(cache)
 

@@ -162,8 +162,11 @@ def send_kept(ckpt_dir: str | os.PathLike[str], tracking_uri: str | None = None)
         How many entries were sent.
 
     Raises:
+        FileNotFoundError: When there is no such folder.
         TrackingError: When MLflow does not answer; what is kept stays.
     """
+    if not Path(ckpt_dir).is_dir():
+        raise FileNotFoundError(f"There is no folder {ckpt_dir}.")
     sent = 0
     for path in sorted(Path(ckpt_dir).glob(unsent_file("", "*").name)):
         uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or read_unsent(path).tracking_uri
