@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import warnings
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+# where pydicom is installed, MONAI tells every run that NVIDIA's decoder for DICOM, which nothing here uses, is not
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
 
 __all__ = ["__version__"]
 

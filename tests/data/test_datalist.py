@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from medcontext.data import case_files, case_name, data_hash, describe_cases, list_images, load_cases
+from medcontext.data import case_files, case_name, data_hash, describe_cases, load_cases
 
 
 @pytest.fixture
@@ -140,7 +140,6 @@ def test_images_of_several_files(tmp_path: Path) -> None:
     (loaded,) = load_cases(tmp_path / "dataset.json", "test")
     files = [str(tmp_path / file) for file in case["image"]]
     assert loaded == {"image": files, "label": str(tmp_path / "a_seg.nii")}
-    assert list_images(tmp_path) == [{"image": files}]
     assert case_files(loaded) == [*files, str(tmp_path / "a_seg.nii")]
     assert case_name(loaded) == "a_t1"
     before = data_hash([loaded])
@@ -209,21 +208,3 @@ def test_cases_are_described_by_hashes_unless_names_are_wanted(tmp_path: Path) -
     assert named == {"training": {"hash": data_hash(cases), "cases": ["img1"]}}
     # printf img1 | sha256sum
     assert describe_cases({"test": cases})["test"]["cases"] == ["d7bdd545f09d"]
-
-
-def test_images_to_predict(datalist: Path, tmp_path: Path) -> None:
-    test_images = [{"image": case["image"]} for case in load_cases(datalist, "test")]
-    assert list_images(datalist) == list_images(datalist.parent) == test_images
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    for name in ("b.nii.gz", "a.nii", "notes.txt"):
-        (scans / name).touch()
-    assert [Path(case["image"]).name for case in list_images(scans)] == ["a.nii", "b.nii.gz"]
-    assert list_images(scans / "a.nii") == [{"image": str(scans / "a.nii")}]
-    (scans / "a.nii.gz").touch()
-    with pytest.raises(ValueError, match="holds several images called a, whose predictions would be one file"):
-        list_images(scans)
-    (tmp_path / "empty").mkdir()
-    for nothing in (tmp_path / "empty", tmp_path / "absent.nii"):
-        with pytest.raises(FileNotFoundError, match="There is nothing to predict at"):
-            list_images(nothing)

@@ -9,7 +9,6 @@ from medcontext.data.datalist import (
     case_name,
     data_hash,
     describe_cases,
-    list_images,
     load_cases,
     load_datalist,
 )
@@ -22,6 +21,7 @@ from medcontext.data.datasets import (
     load_split,
     synapse_organs,
 )
+from medcontext.data.images import list_images
 from medcontext.data.label_mapping import count_classes, label_mapping, label_names
 from medcontext.data.phantom_acdc import make_acdc_phantom
 from medcontext.data.phantom_brats import make_brats_phantom

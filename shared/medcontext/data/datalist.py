@@ -18,7 +18,6 @@ __all__ = [
     "case_name",
     "data_hash",
     "describe_cases",
-    "list_images",
     "load_cases",
     "load_datalist",
 ]
@@ -101,39 +100,6 @@ def load_cases(
     if section == "validation":
         return validation
     return _subset(training, train_fraction, train_cases, np.random.default_rng(seed + 1))
-
-
-def list_images(source: str | os.PathLike[str]) -> list[Case]:
-    """Images to predict, as cases without labels.
-
-    Args:
-        source: one NIfTI file, a ``dataset.json`` or the folder that holds one (its test cases), or a folder of NIfTI
-            files.
-
-    Raises:
-        FileNotFoundError: When there is nothing to predict.
-        ValueError: When two images have the same name, so that one prediction would overwrite the other.
-    """
-    path = Path(source).absolute()
-    datalist = path / "dataset.json" if path.is_dir() else path
-    if datalist.name == "dataset.json" and datalist.is_file():
-        cases = load_cases(datalist, "test")
-    elif path.is_file():
-        cases = [{"image": str(path)}]
-    else:
-        cases = [{"image": str(file)} for file in sorted([*path.glob("*.nii"), *path.glob("*.nii.gz")])]
-    if not cases:
-        raise FileNotFoundError(
-            f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, or a dataset.json "
-            "with test cases as --dataset_dir."
-        )
-    names = [case_name(case) for case in cases]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(
-            f"{source} holds several images called {twice[0]}, whose predictions would be one file; rename."
-        )
-    return [{"image": case["image"]} for case in cases]
 
 
 def _absolute(case: dict[str, Any] | str, folder: Path) -> Case:

@@ -1,0 +1,102 @@
+"""Finding the images to predict: files, folders, patterns, datasets and DICOM series."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from medcontext.data.datalist import Case, case_files, case_name, load_cases
+from medcontext.dicom import find_series, is_dicom
+
+__all__ = ["list_images"]
+
+logger = logging.getLogger(__name__)
+
+
+def list_images(source: str | os.PathLike[str]) -> list[Case]:
+    """Images to predict, as cases without labels.
+
+    Args:
+        source: one file; a ``dataset.json`` or the folder that holds one (its test cases); a folder of NIfTI files, or,
+            where it holds none, of DICOM files, which may lie in folders below; or a pattern of any of these, such as
+            ``scans/**/*.nii.gz``.
+
+    Returns:
+        Cases with ``image``, a path or several, and ``case``, a name of its own: that of the (first) file, with as many
+        folders before it as tell the cases apart. Images in DICOM hold all files of a series, and have
+        ``series_instance_uid`` too. Label maps and probabilities that lie beside their image are no cases.
+
+    Raises:
+        FileNotFoundError: When there is nothing to predict.
+        ImportError: When there are DICOM files and the libraries for them are missing.
+        ValueError: When two images have the same name, so that one prediction would overwrite the other; when none of
+            the DICOM series is a volume; or when a file is damaged.
+    """
+    path = Path(source).expanduser().absolute()
+    datalist = path / "dataset.json" if path.is_dir() else path
+    if datalist.name == "dataset.json" and datalist.is_file():
+        cases = [{"image": case["image"]} for case in load_cases(datalist, "test")]
+    elif path.is_file() and not _is_image(path):  # another format that MONAI may read
+        cases = [{"image": str(path)}]
+    else:
+        matches = [path] if path.exists() else map(Path, glob.glob(str(path), recursive=True))
+        cases = _cases({file for match in matches for file in _files(match)}, source)
+    if not cases:
+        raise FileNotFoundError(
+            f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, a pattern such as "
+            "'scans/**/*.nii.gz', a folder of DICOM series, or a dataset.json with test cases as --dataset_dir."
+        )
+    return [{**case, "case": name} for case, name in zip(cases, _names(cases, source), strict=True)]
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+
+
+def _stem(path: Path) -> str:
+    return str(path).removesuffix(".gz").removesuffix(".nii")
+
+
+def _is_image(path: Path) -> bool:
+    return _is_nifti(path) or is_dicom(path)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file if it is an image, or what a folder holds: NIfTI files, else DICOM files at any depth."""
+    if path.is_dir():
+        return [file for file in path.iterdir() if _is_nifti(file)] or [
+            file for file in path.rglob("*") if file.is_file() and is_dicom(file)
+        ]
+    return [path] if _is_image(path) else []
+
+
+def _cases(files: set[Path], source: str | os.PathLike[str]) -> list[Case]:
+    """Cases of NIfTI files, less what was made of others of them, and of the series among DICOM files."""
+    volumes = {file for file in files if _is_nifti(file)}
+    made = {_stem(file) + ending for file in volumes for ending in ("_seg", "_probabilities")}
+    cases: list[Case] = [{"image": str(file)} for file in sorted(volumes) if _stem(file) not in made]
+    if files == volumes:
+        return cases
+    series, reasons = find_series(files - volumes)
+    if not series and not cases:
+        raise ValueError(f"There is no volume among the DICOM files at {source}: {'; '.join(reasons)}.")
+    for reason in reasons:
+        logger.warning("not predicted: %s.", reason)
+    return cases + [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
+
+
+def _names(cases: Sequence[Case], source: str | os.PathLike[str]) -> list[str]:
+    """A name for each case: its own, or that of its file after as many folders as tell all apart."""
+    short = [str(case.get("case") or case_name(case)) for case in cases]
+    folders = [() if "case" in case else Path(case_files(case)[0]).parent.parts[1:] for case in cases]
+    for depth in range(max(map(len, folders)) + 1):
+        names = [
+            "_".join([*parts[max(len(parts) - depth, 0) :], name]) for parts, name in zip(folders, short, strict=True)
+        ]
+        if len(set(names)) == len(names):
+            return names
+    twice = next(name for name in short if short.count(name) > 1)
+    raise ValueError(f"{source} holds several images called {twice}, whose predictions would be one file; rename.")

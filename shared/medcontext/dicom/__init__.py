@@ -1,0 +1,17 @@
+"""DICOM: series of images to predict, and segmentations of them. Needs the extra ``medcontext[dicom]``."""
+
+from __future__ import annotations
+
+from medcontext.dicom.loading import LoadScand, SeriesReader
+from medcontext.dicom.segmentation import write_segmentation
+from medcontext.dicom.series import Series, find_series, is_dicom, require_dicom
+
+__all__ = [
+    "LoadScand",
+    "Series",
+    "SeriesReader",
+    "find_series",
+    "is_dicom",
+    "require_dicom",
+    "write_segmentation",
+]

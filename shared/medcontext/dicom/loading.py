@@ -1,0 +1,95 @@
+"""Loading a DICOM series as MONAI loads a NIfTI file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import ImageReader
+from monai.data.utils import orientation_ras_lps
+from monai.transforms import LoadImaged
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from medcontext.dicom.series import ORIENTATION_TOLERANCE, SPACING_TOLERANCE, TILT_TOLERANCE, is_dicom, read
+
+if TYPE_CHECKING:
+    from highdicom import Volume
+
+__all__ = ["LoadScand", "SeriesReader", "read_volume"]
+
+Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+# the values that converters to NIfTI give: rescale slope and intercept, and nothing else
+_VALUES: dict[str, Any] = {
+    "dtype": np.float32,
+    "apply_real_world_transform": False,
+    "apply_presentation_lut": False,
+    "rtol": SPACING_TOLERANCE,
+    "perpendicular_tol": TILT_TOLERANCE,
+}
+
+
+def read_volume(files: Sequence[str]) -> Volume:
+    """Read the files of one series, or the one that holds all of its slices.
+
+    Args:
+        files: as :func:`medcontext.dicom.find_series` gives them.
+
+    Returns:
+        The volume, with axes slices, rows, columns and values in the scanner's units (HU, where it is a CT).
+
+    Raises:
+        ValueError: When a file is damaged, or the images are no volume.
+    """
+    import highdicom
+
+    datasets = [read(file) for file in files]
+    if "NumberOfFrames" in datasets[0]:
+        volume = highdicom.Image.from_dataset(datasets[0], copy=False).get_volume(**_VALUES)
+    else:
+        volume = highdicom.get_volume_from_series(datasets, orientation_tol=ORIENTATION_TOLERANCE, **_VALUES)
+    return volume.flip_spatial(0)  # see slice_order
+
+
+class SeriesReader(ImageReader):
+    """Read the DICOM files of one series as one image, whose axes are columns, rows and slices.
+
+    MONAI's own readers take a folder for a series, whatever lies in it, and a list of files for channels; gaps between
+    the slices go unnoticed.
+    """
+
+    def verify_suffix(self, filename: Files) -> bool:
+        """Whether the files are DICOM."""
+        return all(is_dicom(file) for file in ensure_tuple(filename))
+
+    def read(self, data: Files, **kwargs: Any) -> Volume:
+        """Read a volume, see :func:`read_volume`."""
+        return read_volume([str(file) for file in ensure_tuple(data)])
+
+    def get_data(self, img: Volume) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """Array (columns, rows, slices) and metadata as MONAI's readers give them, affine in RAS."""
+        array = np.ascontiguousarray(img.array.transpose(2, 1, 0))
+        affine = orientation_ras_lps(img.affine[:, [2, 1, 0, 3]])
+        meta = {
+            MetaKeys.AFFINE: affine,
+            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        }
+        return array, meta
+
+
+class LoadScand(LoadImaged):
+    """MONAI's ``LoadImaged`` that takes the files of a DICOM series for one volume.
+
+    Args:
+        keys: of the file or files, see :class:`monai.transforms.LoadImaged`.
+    """
+
+    def __init__(self, keys: KeysCollection) -> None:
+        super().__init__(keys)
+        self.register(SeriesReader())

@@ -1,0 +1,123 @@
+"""Label maps as DICOM SEG, which belong to the series that they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+import medcontext
+from medcontext.dicom.series import SPACING_TOLERANCE, read, slice_order
+
+if TYPE_CHECKING:
+    from highdicom.seg import SegmentDescription
+    from pydicom.sr.coding import Code
+
+__all__ = ["write_segmentation"]
+
+_SIDES = {"left": "Left", "right": "Right"}
+
+
+def write_segmentation(
+    stream: BinaryIO, label_map: npt.NDArray[Any], files: Sequence[str], labels: Mapping[str, int], *, model: str
+) -> None:
+    """Write a label map as binary DICOM SEG with one segment for each label.
+
+    Segments are numbered in the order of ``labels`` and carry their names; those of anatomical structures in DICOM's
+    context group 7192 carry SNOMED's code and side too, others a code of the scheme ``99MEDCONTEXT``.
+
+    Args:
+        stream: where to write.
+        label_map: label ids (columns, rows, slices), as :class:`medcontext.dicom.SeriesReader` orders axes.
+        files: DICOM files of the series, or the one that holds all of its slices.
+        labels: names and ids.
+        model: name of the model, for the segments' algorithm.
+
+    Raises:
+        ValueError: When the series' size is not that of the label map.
+    """
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+    from highdicom.uid import UID
+
+    segments = np.zeros(label_map.shape, np.uint16 if len(labels) > 255 else np.uint8)
+    for number, index in enumerate(labels.values(), start=1):
+        segments[label_map == index] = number
+    sources = [read(file, stop_before_pixels=True) for file in files]
+    frames = segments.transpose(2, 1, 0)
+    if "NumberOfFrames" in sources[0]:
+        frames = _volume(files[0], frames)
+    else:
+        sources = [sources[i] for i in slice_order(sources)]
+    Segmentation(
+        source_images=sources,
+        pixel_array=frames,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[_segment(number, name, model) for number, name in enumerate(labels, start=1)],
+        series_instance_uid=UID(),
+        series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer="MedContext bundles",
+        manufacturer_model_name=model,
+        software_versions=medcontext.__version__,
+        device_serial_number="0",
+        content_description="Research use only",
+        series_description=f"{model} segmentation, research use only",
+    ).save_as(stream)
+
+
+def _volume(file: str, frames: npt.NDArray[Any]) -> Any:
+    """The frames with the places that they have in a file of many frames, whatever their order there."""
+    import highdicom
+
+    geometry: Any = highdicom.imread(file, lazy_frame_retrieval=True).get_volume_geometry(rtol=SPACING_TOLERANCE)
+    return geometry.flip_spatial(0).with_array(frames)  # as read_volume turns them
+
+
+def _segment(number: int, name: str, model: str) -> SegmentDescription:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from highdicom.sr import CodedConcept
+    from pydicom.sr.codedict import codes
+
+    category, kind, side = _codes(name)
+    described = SegmentDescription(
+        segment_number=number,
+        segment_label=name.replace("_", " ")[:64],
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=model, family=codes.DCM.ArtificialIntelligence, version=medcontext.__version__
+        ),
+    )
+    if side is not None:
+        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+            CodedConcept.from_code(side)
+        ]
+    return described
+
+
+def _codes(name: str) -> tuple[Code, Code, Code | None]:
+    """Category, type and side of what a label names."""
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    words = name.lower().replace("_", " ").split()
+    known = getattr(codes.cid7192, _keyword(words), None)
+    if known is not None:
+        return codes.SCT.AnatomicalStructure, known, None
+    known = getattr(codes.cid7192, _keyword(words[1:]), None) if words[0] in _SIDES else None
+    if known is not None:
+        return codes.SCT.AnatomicalStructure, known, getattr(codes.SCT, _SIDES[words[0]])
+    value = "_".join(words).upper()
+    if len(value) > 16:  # a code's length
+        value = f"{value[:9]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    return codes.SCT.Tissue, Code(value, "99MEDCONTEXT", name.replace("_", " ")[:64]), None
+
+
+def _keyword(words: Sequence[str]) -> str:
+    return "".join(word.capitalize() for word in words) or "-"

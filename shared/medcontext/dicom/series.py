@@ -1,0 +1,260 @@
+"""Which DICOM files make a volume, in which order, and why others do not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+__all__ = [
+    "ORIENTATION_TOLERANCE",
+    "SPACING_TOLERANCE",
+    "TILT_TOLERANCE",
+    "Series",
+    "find_series",
+    "is_dicom",
+    "read",
+    "require_dicom",
+    "slice_order",
+]
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+SPACING_TOLERANCE = 0.05
+"""Share of the mean distance by which slices may lie off, as positions are often rounded."""
+
+ORIENTATION_TOLERANCE = 1e-5
+"""What the cosine of the angle between slices may lack to 1: a quarter of a degree."""
+
+TILT_TOLERANCE = 0.01
+"""What the cosine of the angle between a stack and its normal may lack to 1 for highdicom, which looks at single slices
+too, where rounded positions tell little; here the whole stack may be off by half a pixel."""
+
+_PATIENT_VOLUMES = (
+    "CTImageStorage",
+    "EnhancedCTImageStorage",
+    "LegacyConvertedEnhancedCTImageStorage",
+    "MRImageStorage",
+    "EnhancedMRImageStorage",
+    "LegacyConvertedEnhancedMRImageStorage",
+    "PositronEmissionTomographyImageStorage",
+    "EnhancedPETImageStorage",
+    "LegacyConvertedEnhancedPETImageStorage",
+)
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+_TAGS = (
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
+    *("SpecificCharacterSet", "FrameOfReferenceUID", "ImageType", "Rows", "Columns", "NumberOfFrames"),
+    "BitsAllocated",
+    *("SpacingBetweenSlices", *_GEOMETRY),
+)
+
+
+@dataclass(frozen=True)
+class Series:
+    """Images that make one volume.
+
+    Attributes:
+        name: from the series' number and description, and eight digits of the SHA-256 of its UID, which keep the
+            scans of different patients apart; never from what names a patient.
+        uid: ``SeriesInstanceUID``.
+        files: one for each slice, in their order along the volume, or one that holds all.
+    """
+
+    name: str
+    uid: str
+    files: tuple[str, ...]
+
+
+def require_dicom() -> None:
+    """Raise ImportError with what to install where the libraries for DICOM are missing."""
+    try:
+        import highdicom  # noqa: F401
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f"DICOM needs pydicom and highdicom ({error.name} is missing): pip install medcontext[dicom]"
+        ) from error
+
+
+def is_dicom(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is in DICOM's file format, whatever its name."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], list[str]]:
+    """Sort DICOM files into the series that are volumes.
+
+    Localisers among a series' images are left out, and so are copies of an image and a disc's ``DICOMDIR``.
+
+    Args:
+        files: DICOM files in any order, of any number of series.
+
+    Returns:
+        The series that are volumes, by name, and for each other series a clause that says what keeps it from being one.
+
+    Raises:
+        ImportError: When the libraries for DICOM are missing.
+        ValueError: When a file is damaged.
+    """
+    require_dicom()
+    groups: dict[str, dict[str, tuple[str, Dataset]]] = {}
+    for path in sorted(str(file) for file in files if Path(file).name.upper() != "DICOMDIR"):
+        header = read(path, specific_tags=list(_TAGS), stop_before_pixels=True)
+        groups.setdefault(header.SeriesInstanceUID, {}).setdefault(header.SOPInstanceUID, (path, header))
+    found = [_series(uid, *zip(*images.values(), strict=True)) for uid, images in groups.items()]
+    volumes = [series for series in found if isinstance(series, Series)]
+    return sorted(volumes, key=lambda series: series.name), [reason for reason in found if isinstance(reason, str)]
+
+
+def read(path: str, **kwargs: Any) -> Dataset:
+    """Read a DICOM file.
+
+    Args:
+        path: the file.
+        kwargs: those of ``pydicom.dcmread``.
+
+    Raises:
+        ValueError: When it is damaged.
+    """
+    import pydicom
+
+    try:
+        dataset = pydicom.dcmread(path, **kwargs)
+    except Exception as error:
+        raise ValueError(f"{path} is no readable DICOM file ({type(error).__name__}: {error}).") from error
+    lacking = [tag for tag in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID") if not dataset.get(tag)]
+    if lacking:
+        raise ValueError(f"{path} is no readable DICOM file: it ends before {lacking[0]}, or never had one.")
+    if not dataset.get("FrameOfReferenceUID"):  # highdicom needs one, which some anonymised files lack
+        dataset.FrameOfReferenceUID = dataset.SeriesInstanceUID
+    return dataset
+
+
+def _series(uid: str, paths: Sequence[str], headers: Sequence[Dataset]) -> Series | str:
+    """The volume of one series, or why it is none."""
+    name = _name(uid, headers[0])
+    images = [(path, header) for path, header in zip(paths, headers, strict=True) if not _is_localiser(header)]
+    if not images:
+        return f"{name} is a localiser"
+    first = images[0][1]
+    if str(first.SOPClassUID) not in _volume_classes():
+        return f"{name} is no CT, MR or PET ({first.SOPClassUID.name})"
+    framed = "NumberOfFrames" in first
+    problem = _frames_problem([path for path, _ in images]) if framed else _slices_problem([h for _, h in images])
+    problem = problem or _pixels_problem(images)
+    if problem is not None:
+        return f"{name} {problem}"
+    order = [0] if framed else slice_order([header for _, header in images])
+    return Series(name, uid, tuple(images[i][0] for i in order))
+
+
+def slice_order(headers: Sequence[Dataset]) -> list[int]:
+    """Places of a series' images along the normal of their rows and columns, the order of NIfTI converters and ITK."""
+    from highdicom.spatial import get_series_volume_positions
+
+    _, places = get_series_volume_positions(
+        headers, rtol=SPACING_TOLERANCE, orientation_tol=ORIENTATION_TOLERANCE, perpendicular_tol=TILT_TOLERANCE
+    )
+    if places is None:
+        raise ValueError("The images are no stack of evenly spaced, parallel slices.")
+    return [int(place) for place in np.argsort(places)[::-1]]  # highdicom stacks them the other way
+
+
+def _name(uid: str, header: Dataset) -> str:
+    words = [str(header.get(tag) or "") for tag in ("SeriesNumber", "SeriesDescription")]
+    said = re.sub(r"\W+", "_", " ".join(words)).strip("_")[:60] or str(header.get("Modality") or "series").lower()
+    return f"{said}_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
+
+
+def _is_localiser(header: Dataset) -> bool:
+    return "LOCALIZER" in (header.get("ImageType") or ())
+
+
+def _volume_classes() -> set[str]:
+    from pydicom import uid
+
+    return {str(getattr(uid, name)) for name in _PATIENT_VOLUMES}
+
+
+def _frames_problem(paths: Sequence[str]) -> str | None:
+    """What keeps files of many frames from being a volume."""
+    import highdicom
+
+    if len(paths) > 1:
+        return f"has {len(paths)} files of several frames; give the one to predict"
+    geometry = highdicom.imread(paths[0], lazy_frame_retrieval=True).get_volume_geometry(
+        rtol=SPACING_TOLERANCE, allow_duplicate_positions=False
+    )
+    if geometry is None:
+        return "has frames that are no stack of evenly spaced slices, one at each place"
+    return "is one slice only" if geometry.spatial_shape[0] == 1 else None
+
+
+def _slices_problem(headers: Sequence[Dataset]) -> str | None:
+    """What keeps slices from being a volume."""
+    missing = [tag for tag in _GEOMETRY if any(not header.get(tag) for header in headers)]
+    if missing:
+        return f"has images without {' and '.join(missing)}"
+    if len(headers) == 1:
+        return "is one slice only"
+    if len({(header.Rows, header.Columns, *header.PixelSpacing) for header in headers}) > 1:
+        return "has slices of different sizes"
+    axes = np.array([header.ImageOrientationPatient for header in headers], dtype=float).reshape(-1, 2, 3)
+    if (np.einsum("nij,ij->ni", axes, axes[0]) < 1 - ORIENTATION_TOLERANCE).any():
+        return "has slices of different orientations"
+    corners = np.array([header.ImagePositionPatient for header in headers], dtype=float)
+    return _stack_problem(corners, np.cross(*axes[0]), min(map(float, headers[0].PixelSpacing)))
+
+
+def _stack_problem(corners: Array, normal: Array, pixel: float) -> str | None:
+    """What keeps slices of one orientation from being a stack.
+
+    Args:
+        corners: centres of their first pixels (N, 3) in mm.
+        normal: unit vector (3,) across them.
+        pixel: size of a pixel in mm.
+    """
+    along = corners @ normal
+    gaps = np.diff(np.sort(along))
+    if gaps.min() < 0.01 * gaps.max():
+        return "has several images at one place, such as time points or b-values; give one of them"
+    if np.abs(gaps - gaps.mean()).max() > SPACING_TOLERANCE * gaps.mean():
+        return f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; some are missing, or it is no even stack"
+    across = corners - along[:, None] * normal
+    if np.linalg.norm(across - across[0], axis=1).max() > pixel / 2:
+        return "has slices that are shifted against each other, as by a tilted gantry; resample it first"
+    return None
+
+
+def _pixels_problem(images: Sequence[tuple[str, Dataset]]) -> str | None:
+    """What keeps the pixels of files from being read."""
+    from pydicom.pixels.decoders.base import get_decoder
+
+    for path, header in images:
+        syntax = header.file_meta.TransferSyntaxUID
+        pixels = header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1)
+        if not syntax.is_compressed and Path(path).stat().st_size < pixels * header.BitsAllocated // 8:
+            return f"has a file that ends too early, {path}"
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        return f"has pixels in a form that cannot be read ({syntax.name})"
+    if decoder.is_available:
+        return None
+    missing = "; ".join(decoder.missing_dependencies)
+    return f"has compressed pixels ({syntax.name}), for which packages are missing: {missing}"

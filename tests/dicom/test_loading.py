@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
+from highdicom.uid import UID
+from monai.transforms import LoadImaged
+from pydicom import dcmread
+
+from dicom_scans import OBLIQUE, phantom, write_series
+from medcontext.dicom import LoadScand, find_series
+
+
+def as_axes(axes: str) -> np.ndarray:
+    """Affine of an array whose axes run as named, with voxels of 1.5 × 1.2 × 4 mm."""
+    turn = nib.orientations.axcodes2ornt(axes)
+    rotation = np.zeros((3, 3))
+    rotation[turn[:, 0].astype(int), range(3)] = turn[:, 1]
+    return nib.affines.from_matvec(rotation @ np.diag([1.5, 1.2, 4.0]), (9, -80, 300))
+
+
+def save_nifti(path: Path, affine: np.ndarray) -> Path:
+    nib.save(nib.Nifti1Image(phantom().astype(np.float32), affine), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "affine",
+    [OBLIQUE, OBLIQUE @ np.diag([1, 1, -1, 1]), *map(as_axes, ("LPS", "RAI", "PSR", "LIP", "SLA"))],
+    ids=["oblique", "oblique_downwards", "LPS", "RAI", "PSR", "LIP", "SLA"],
+)
+def test_a_series_is_the_nifti_of_the_same_volume(tmp_path: Path, affine: np.ndarray) -> None:
+    """Values and places equal, up to the direction in which the slices are counted."""
+    order = [6, 2, 0, 5, 1, 4, 3]
+    ((series,), _) = find_series(write_series(tmp_path / "ct", phantom(), affine, name="IM{}", order=order))
+    image = LoadScand("image")({"image": list(series.files)})["image"]
+    converted = nib.as_closest_canonical(nib.Nifti1Image(image.numpy(), image.affine.numpy()))
+    expected = nib.as_closest_canonical(nib.Nifti1Image(phantom().astype(np.float32), affine))
+    np.testing.assert_array_equal(converted.get_fdata(), expected.get_fdata())
+    np.testing.assert_allclose(converted.affine, expected.affine, atol=1e-5)
+    assert np.linalg.det(image.affine[:3, :3]) > 0
+
+
+def test_metadata_is_that_of_a_nifti_file(tmp_path: Path) -> None:
+    affine = as_axes("LPS")
+    ((series,), _) = find_series(write_series(tmp_path / "ct", phantom(), affine))
+    files = {"image": list(series.files)}
+    dicom = LoadScand("image")(files)["image"]
+    nifti = LoadImaged("image")({"image": str(save_nifti(tmp_path / "a.nii.gz", affine))})["image"]
+    np.testing.assert_array_equal(dicom, nifti)
+    for key in ("affine", "original_affine", "spatial_shape"):
+        np.testing.assert_allclose(dicom.meta[key], nifti.meta[key], atol=1e-5)
+    assert dicom.meta["space"] == nifti.meta["space"]
+    assert np.isnan(dicom.meta["original_channel_dim"])
+    assert dicom.meta["filename_or_obj"] == series.files[0]
+
+
+def test_values_are_rescaled_slice_by_slice(tmp_path: Path) -> None:
+    """PET has a slope for each slice."""
+
+    def slope(k: int) -> float:
+        return 0.5 * (k + 1)
+
+    paths = write_series(tmp_path, phantom(), OBLIQUE, slope=0.5, intercept=-400.0, RescaleSlope=slope)
+    ((series,), _) = find_series(paths)
+    image = LoadScand("image")({"image": list(series.files)})["image"]
+    np.testing.assert_array_equal(image, (phantom() + 400) * np.arange(1, 8) - 400)
+
+
+def test_one_file_of_many_frames(tmp_path: Path) -> None:
+    slices = [dcmread(path) for path in write_series(tmp_path / "ct", phantom(), OBLIQUE, order=[4, 0, 6, 2, 5, 1, 3])]
+    LegacyConvertedEnhancedCTImage(slices, UID(), 5, UID(), 1).save_as(tmp_path / "frames")
+    ((series,), _) = find_series([tmp_path / "frames"])
+    image = LoadScand("image")({"image": list(series.files)})["image"]
+    np.testing.assert_array_equal(image, phantom())
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+
+
+def test_frames_that_are_no_volume(tmp_path: Path) -> None:
+    slices = [dcmread(path) for path in write_series(tmp_path / "ct", phantom(), OBLIQUE)]
+    LegacyConvertedEnhancedCTImage([*slices[:3], *slices[4:]], UID(), 5, UID(), 1).save_as(tmp_path / "gap")
+    LegacyConvertedEnhancedCTImage(slices[:1], UID(), 5, UID(), 1).save_as(tmp_path / "single")
+    _, reasons = find_series([tmp_path / "gap", tmp_path / "single"])
+    assert ["no stack of evenly spaced slices" in reason for reason in reasons] == [True, False]
+    assert reasons[1].endswith("is one slice only")
+
+
+def test_nifti_files_are_loaded_as_ever(tmp_path: Path) -> None:
+    files = [str(save_nifti(tmp_path / f"{name}.nii.gz", OBLIQUE)) for name in "ab"]
+    for image in (files[0], files):
+        ours, theirs = (loader("image")({"image": image})["image"] for loader in (LoadScand, LoadImaged))
+        np.testing.assert_array_equal(ours, theirs)
+        assert ours.meta["filename_or_obj"] == files[0]

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from highdicom.legacy import LegacyConvertedEnhancedCTImage
+from highdicom.seg import Segmentation, segread
+from highdicom.uid import UID
+from pydicom import dcmread
+
+import medcontext
+from dicom_scans import LPS, OBLIQUE, phantom, write_series
+from medcontext.dicom import find_series, write_segmentation
+
+LABELS = {"liver": 6, "left_kidney": 1, "portal_and_splenic_vein": 9, "left_ventricle": 2}
+
+
+def blobs() -> np.ndarray:
+    label_map = np.zeros(phantom().shape, np.uint8)
+    label_map[2:5, 3:6, 1:4], label_map[7, 7, 6], label_map[0, 0, 0] = 6, 1, 2
+    return label_map
+
+
+def written(files: tuple[str, ...], label_map: np.ndarray) -> Segmentation:
+    stream = io.BytesIO()
+    write_segmentation(stream, label_map, files, LABELS, model="net")
+    return segread(io.BytesIO(stream.getvalue()))
+
+
+def series_files(folder: Path, framed: bool) -> tuple[str, ...]:
+    paths = write_series(folder / "ct", phantom(), OBLIQUE, order=[4, 0, 6, 2, 5, 1, 3])
+    if framed:
+        paths = [folder / "frames"]
+        slices = [dcmread(path) for path in sorted((folder / "ct").iterdir())]
+        LegacyConvertedEnhancedCTImage(slices, UID(), 5, UID(), 1).save_as(paths[0])
+    ((series,), _) = find_series(paths)
+    return series.files
+
+
+@pytest.mark.parametrize("framed", [False, True], ids=["slices", "frames"])
+@pytest.mark.parametrize("empty", [False, True])
+def test_segments_lie_where_the_labels_are(tmp_path: Path, framed: bool, empty: bool) -> None:
+    files = series_files(tmp_path, framed)
+    label_map = blobs() * (not empty)
+    segmentation = written(files, label_map)
+    # every labelled voxel by its place in the patient, worked out from the NIfTI affine
+    for number, index in enumerate(LABELS.values(), start=1):
+        volume = segmentation.get_volume(segment_numbers=[number])
+        marked = np.argwhere(volume.array[..., 0])
+        places = (volume.affine @ np.c_[marked, np.ones(len(marked))].T).T[:, :3]
+        voxels = np.argwhere(label_map == index)
+        expected = (LPS @ OBLIQUE @ np.c_[voxels, np.ones(len(voxels))].T).T[:, :3]
+        assert len(places) == len(expected)
+        np.testing.assert_allclose(np.sort(places, axis=0), np.sort(expected, axis=0), atol=1e-4)
+
+
+def test_it_belongs_to_its_series_and_says_what_the_segments_are(tmp_path: Path) -> None:
+    files = series_files(tmp_path, framed=False)
+    source, segmentation = dcmread(files[0]), written(files, blobs())
+    for tag in ("PatientID", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert segmentation[tag].value == source[tag].value
+    referenced = segmentation.ReferencedSeriesSequence[0]
+    assert referenced.SeriesInstanceUID == source.SeriesInstanceUID
+    assert len(referenced.ReferencedInstanceSequence) == 7
+    assert segmentation.ContentDescription == "Research use only"
+    assert (segmentation.SoftwareVersions, segmentation.ManufacturerModelName) == (medcontext.__version__, "net")
+
+    segments = segmentation.SegmentSequence
+    assert [s.SegmentLabel for s in segments] == ["liver", "left kidney", "portal and splenic vein", "left ventricle"]
+    types = [s.SegmentedPropertyTypeCodeSequence[0] for s in segments]
+    # SNOMED CT: liver structure, kidney structure with left as its side, left ventricle
+    assert [(t.CodeValue, t.CodingSchemeDesignator) for t in types] == [
+        ("10200004", "SCT"),
+        ("64033007", "SCT"),
+        (types[2].CodeValue, "99MEDCONTEXT"),
+        ("87878005", "SCT"),
+    ]
+    assert types[1].SegmentedPropertyTypeModifierCodeSequence[0].CodeMeaning == "Left"
+    assert "SegmentedPropertyTypeModifierCodeSequence" not in types[0]
+    assert types[2].CodeValue.startswith("PORTAL_AN_")
+    assert len(types[2].CodeValue) == 16
