@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medcontext.networks import monai_checkpoints  # noqa: F401  it registers its networks
+from medcontext.networks.ensemble import CheckpointEnsemble, checkpoint_record, load_networks
 from medcontext.networks.nnformer import NNFormer
 from medcontext.networks.official import OfficialReport, load_official_state_dict
 from medcontext.networks.official_files import load_official_checkpoint
@@ -21,13 +22,16 @@ from medcontext.networks.wrapping import (
 __all__ = [
     "NNFormer",
     "UNETRPlusPlus",
+    "CheckpointEnsemble",
     "OfficialReport",
+    "checkpoint_record",
     "load_official_checkpoint",
     "load_official_state_dict",
     "load_pretrained",
     "TokenMasking",
     "find_token_masking",
     "load_checkpoint",
+    "load_networks",
     "load_weights",
     "make_teacher",
     "plain_network",

@@ -1,0 +1,70 @@
+"""Predicting whole volumes with several checkpoints and mirrored views."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from monai.inferers import SlidingWindowInferer
+from torch import Tensor, nn
+
+from medcontext.networks.ensemble import CheckpointEnsemble, mean_logits
+
+__all__ = ["AveragingInferer"]
+
+_ENDS = ("RL", "AP", "SI")
+
+
+class AveragingInferer(SlidingWindowInferer):
+    """MONAI's sliding window, averaged over the members of an ensemble and over mirrored views of the image.
+
+    With neither, it is the sliding window itself. Otherwise every member of a
+    :class:`medcontext.networks.CheckpointEnsemble` sees the whole volume mirrored along every combination of the axes:
+    2 ** n views for n axes, the plain one included. The output is the logarithm of the mean probability, on the CPU,
+    where volumes of full size have room.
+
+    Args:
+        args: those of :class:`monai.inferers.SlidingWindowInferer`.
+        flips: axes to mirror along, by the name of an end (``"R"`` or ``"L"`` for the same axis), or by number among
+            the spatial ones. Name only axes along which training images were mirrored.
+        orientation: what the axes run towards, such as ``"RAS"``.
+        kwargs: those of :class:`monai.inferers.SlidingWindowInferer`.
+
+    Raises:
+        ValueError: When there is no such axis, or one is named twice.
+    """
+
+    def __init__(self, *args: Any, flips: Sequence[str | int] = (), orientation: str = "RAS", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        axes = [_axis(flip, orientation) for flip in flips]
+        if len(set(axes)) < len(axes):
+            raise ValueError(f"tta_flips must name different axes, got {list(flips)}, where two are the same axis.")
+        self.views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
+
+    def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        """Logits (B, C, X, Y, Z) of images (B, channels, X, Y, Z)."""
+        if self.views == [()] and not isinstance(network, CheckpointEnsemble):
+            logits: Tensor = super().__call__(inputs, network, *args, **kwargs)
+            return logits
+        return mean_logits(self._passes(inputs, network, *args, **kwargs))
+
+    def _passes(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
+        for member in network.members() if isinstance(network, CheckpointEnsemble) else [network]:
+            for view in self.views:
+                axes = [axis + 2 for axis in view]
+                yield super().__call__(inputs.flip(axes), member, *args, **kwargs).cpu().flip(axes)
+
+
+def _axis(flip: str | int, orientation: str) -> int:
+    if isinstance(flip, str) and len(flip) == 1:
+        pair = next((ends for ends in _ENDS if flip.upper() in ends), "")
+        found = [place for place, end in enumerate(orientation) if end in pair]
+        if found:
+            return found[0]
+    elif isinstance(flip, int) and not isinstance(flip, bool) and 0 <= flip < len(orientation):
+        return flip
+    raise ValueError(
+        f"tta_flips must hold axes of {orientation}, by letter or by number from 0 to {len(orientation) - 1}, "
+        f"got {flip!r}."
+    )

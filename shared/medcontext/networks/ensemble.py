@@ -1,0 +1,103 @@
+"""Several checkpoints of one network that predict together."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from medcontext.networks.wrapping import load_weights
+
+__all__ = ["CheckpointEnsemble", "checkpoint_record", "load_networks", "mean_logits"]
+
+Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+class CheckpointEnsemble(nn.Module):
+    """One network that takes the weights of several checkpoints in turn.
+
+    The device holds one set of weights, the others wait in the CPU's memory. The output is the logarithm of the mean
+    probability; its softmax is that mean. Changing weights takes time: :class:`medcontext.inferers.AveragingInferer`
+    changes them once for each volume, not for each window.
+
+    Args:
+        network: the plain network, with weights of its own until the first pass.
+        states: weights by name, one dictionary for each member.
+    """
+
+    def __init__(self, network: nn.Module, states: Sequence[dict[str, Tensor]]) -> None:
+        super().__init__()
+        if not states:
+            raise ValueError("states must hold the weights of at least one member, got none.")
+        self.network = network
+        self.states = list(states)
+
+    def members(self) -> Iterator[nn.Module]:
+        """The network with the weights of each member in turn."""
+        for state in self.states:
+            self.network.load_state_dict(state)
+            yield self.network
+
+    def forward(self, image: Tensor) -> Tensor:
+        r"""Logits (B, C, \*spatial) of all members together."""
+        return mean_logits(member(image) for member in self.members())
+
+
+def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
+    r"""Logits whose softmax is the mean of the softmax of several logits, of which one is needed at a time.
+
+    Args:
+        outputs: logits (B, C, \*spatial), one or more.
+
+    Returns:
+        The logarithm of the mean probability, float32, on the device of the first.
+    """
+    total, count = next(outputs).float().softmax(dim=1), 1
+    for logits in outputs:
+        total += logits.float().softmax(dim=1)
+        count += 1
+    return (total / count).clamp_min(torch.finfo(torch.float32).tiny).log()
+
+
+def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
+    """Fill a network with the weights of a file, or make an ensemble of it with those of several.
+
+    Args:
+        network: the plain network.
+        ckpt_path: path of a ``model.pt`` or ``teacher.pt``, or several.
+
+    Returns:
+        The network itself for one file, else a :class:`CheckpointEnsemble`. :func:`checkpoint_record` knows the files.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When no path is given or one is given twice, when a file is damaged, or when its weights are those
+            of another network.
+    """
+    paths = [Path(ckpt_path)] if isinstance(ckpt_path, str | os.PathLike) else [Path(path) for path in ckpt_path]
+    if not paths or len({path.resolve() for path in paths}) < len(paths):
+        raise ValueError(f"ckpt_path must name one checkpoint or several different ones, got {ckpt_path!r}.")
+    states, record = [], []
+    for path in paths:
+        load_weights(network, path)
+        record.append({"file": str(path.absolute()), "sha256": _sha256(path)})
+        if len(paths) > 1:
+            states.append({key: value.detach().cpu().clone() for key, value in network.state_dict().items()})
+    loaded: Any = CheckpointEnsemble(network, states) if states else network
+    loaded.checkpoints = record
+    return loaded
+
+
+def checkpoint_record(network: nn.Module) -> list[dict[str, str]]:
+    """``file`` and ``sha256`` of the checkpoints that :func:`load_networks` filled a network with; else none."""
+    return list(getattr(network, "checkpoints", []))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
