@@ -28,7 +28,7 @@ from torch import nn
 from medcontext.addresses import without_password
 from medcontext.data import check_dataset, label_names, load_datalist, problems_table
 from medcontext.data.label_mapping import map_labels
-from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, ResumeError
+from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_outbox import TrackingError
 from medcontext.handlers.mlflow_tracker import RUN_FILE, check_tracking
@@ -58,8 +58,14 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
-MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFoundError, AssertionError)
-STOPS: tuple[type[BaseException], ...] = (NonFiniteLossError, CheckpointWriteError, ResumeError, TrackingError)
+MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFoundError, ImportError, AssertionError)
+STOPS: tuple[type[BaseException], ...] = (
+    NonFiniteLossError,
+    CheckpointWriteError,
+    PredictionWriteError,
+    ResumeError,
+    TrackingError,
+)
 UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
@@ -287,6 +293,7 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
     with one_sentence():
         _check_keys(parser.get(), workflow.config_root_path)
         _check_numbers(parser)
+        _check_labels(parser)
         if "datalist" in parser.get():
             _check_data(parser)
 
@@ -338,11 +345,13 @@ def prepare(engine: str) -> None:
     with one_sentence(), _no_rubbish(output_dir):
         parser.get_parsed_content(engine)
     if first_process:
-        output_dir.mkdir(parents=True, exist_ok=True)
+        config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
         config = dict(parser.get())
         if isinstance(config.get("tracking_uri"), str):  # MLflow shows the file to whoever may see the run
             config["tracking_uri"] = without_password(config["tracking_uri"])
-        parser.export_config_file(config, str(output_dir / f"{re.split('#|::', engine)[0]}_config.json"), indent=4)
+        with one_sentence(f"Cannot write to output_dir {output_dir}, choose another", (OSError,)):
+            output_dir.mkdir(parents=True, exist_ok=True)
+            parser.export_config_file(config, str(config_file), indent=4)
         print(f"outputs: {output_dir}", file=sys.stderr)
 
 
@@ -353,8 +362,8 @@ def run(engine: Any) -> None:
         engine: a MONAI trainer or evaluator.
 
     Raises:
-        SystemExit: When a loss is not finite, a checkpoint cannot be written, one does not fit that is resumed, or
-            MLflow does not take a run.
+        SystemExit: When a loss is not finite, a checkpoint or prediction cannot be written, a training cannot be
+            resumed from its checkpoint, or MLflow does not take a run.
     """
     with _terminable(), one_sentence(kinds=STOPS):
         engine.run()
@@ -464,6 +473,17 @@ def _check_numbers(parser: Any) -> None:
         raise ValueError(f"roi_size {size} and spacing {spacing} must have one number for each axis.")
 
 
+def _check_labels(parser: Any) -> None:
+    """Raise ValueError when there are more labels than the network has channels for."""
+    labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
+    highest = max(i for some in label_ids(labels).values() for i in some)
+    if highest >= out_channels:
+        raise ValueError(
+            f"labels go up to {highest} but out_channels is {out_channels}; "
+            f"it must be at least {highest + 1}, background included."
+        )
+
+
 def _check_data(parser: Any) -> None:
     """Raise ValueError with all that is wrong with the cases of this run."""
     datalist = Path(parser.get_parsed_content("datalist"))
@@ -498,17 +518,11 @@ def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
     """What the label maps may hold: the ids that ``dataset.json`` names, else those of the configuration.
 
     Raises:
-        ValueError: When the configuration names a label that the dataset does not have, reports one that it does not
-            train, or has more labels than the network channels.
+        ValueError: When the configuration names a label that the dataset does not have, or reports one that it does not
+            train.
     """
-    labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
+    labels = parser.get_parsed_content("labels")
     ids = {f"{name} {i}": i for name, some in label_ids(labels).items() for i in some}
-    highest = max(ids.values())
-    if highest >= out_channels:
-        raise ValueError(
-            f"labels go up to {highest} but out_channels is {out_channels}; "
-            f"it must be at least {highest + 1}, background included."
-        )
     for name, some in label_ids(parser.get_parsed_content("reported")).items():
         if not set(some) <= set(ids.values()):
             raise ValueError(

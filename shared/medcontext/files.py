@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["json_text", "write_file"]
+__all__ = ["json_text", "whole_file", "write_file"]
 
 
-def write_file(path: Path, content: bytes) -> Path:
-    """Write a file so that whoever reads it sees the old content or the new, never half of it."""
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write, so that whoever reads it sees the old content or the new, never half of it.
+
+    It takes its name when the block ends; when the block fails, nothing is left of it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content)
+        with temporary.open("wb") as stream:
+            yield stream
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: bytes) -> Path:
+    """Write a file in one piece, see :func:`whole_file`."""
+    with whole_file(path) as stream:
+        stream.write(content)
     return path
 
 

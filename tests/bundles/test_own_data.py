@@ -52,9 +52,9 @@ def test_any_channels_and_classes(bundle: str, home: Path) -> None:
     run(bundle, "evaluating", "train", "evaluate", ckpt_dir=models, **keys)
     table = pd.read_csv(folder / "evaluation" / "metrics.csv")
     assert sorted(table["label"]) == ["heart", "heart", "lung", "lung"]
-    shape = {"dataset_dir": str(data), "in_channels": 2, "out_channels": 3}
-    run(bundle, "inferring", "inference", ckpt_dir=models, **shape)
-    predictions = [nib.load(path) for path in sorted((folder / "predictions").iterdir())]
+    del keys["dataset"]
+    run(bundle, "inferring", "inference", ckpt_dir=models, **keys)
+    predictions = [nib.load(path) for path in sorted((folder / "predictions").glob("*.nii.gz"))]
     assert [np.asarray(prediction.dataobj).max() <= 2 for prediction in predictions] == [True, True]
     assert nib.aff2axcodes(predictions[0].affine) == ("L", "A", "S")
 

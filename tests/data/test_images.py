@@ -50,9 +50,11 @@ def test_files_folders_and_patterns(source: str, expected: dict[str, str]) -> No
     assert found(source) == expected
 
 
-def test_a_folder_whose_name_is_a_pattern() -> None:
+def test_a_folder_whose_name_is_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     touched(Path("scans [1]"), "a.nii")
     assert found("scans [1]") == {"a": "scans [1]/a.nii"}
+    monkeypatch.chdir("scans [1]")
+    assert found("*.nii") == {"a": "a.nii"}
 
 
 def test_the_test_cases_of_a_dataset() -> None:

@@ -42,7 +42,8 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
     elif path.is_file() and not _is_image(path):  # another format that MONAI may read
         cases = [{"image": str(path)}]
     else:
-        matches = [path] if path.exists() else map(Path, glob.glob(str(path), recursive=True))
+        pattern = os.path.expanduser(source)
+        matches = [path] if path.exists() else [Path(match).absolute() for match in glob.glob(pattern, recursive=True)]
         cases = _cases({file for match in matches for file in _files(match)}, source)
     if not cases:
         raise FileNotFoundError(

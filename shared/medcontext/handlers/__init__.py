@@ -14,6 +14,7 @@ from medcontext.handlers.checkpoints import (
 from medcontext.handlers.evaluation_report import EvaluationReport
 from medcontext.handlers.mlflow_tracker import MLflowTracker
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
+from medcontext.handlers.prediction_writer import PredictionWriteError, PredictionWriter
 from medcontext.handlers.preview_figure import PreviewFigure
 from medcontext.handlers.progress import ProgressBar
 from medcontext.handlers.seeding import EpochSeed
@@ -30,6 +31,8 @@ __all__ = [
     "ModelCheckpoint",
     "ResumeError",
     "NonFiniteLossError",
+    "PredictionWriteError",
+    "PredictionWriter",
     "PreviewFigure",
     "ProgressBar",
     "ResumeTraining",

@@ -7,6 +7,7 @@ from medcontext.report.evaluation import write_report
 from medcontext.report.figures import draw_planes, overlay_figure
 from medcontext.report.palette import label_colours
 from medcontext.report.planes import Plane, label_planes
+from medcontext.report.prediction import prediction_figure
 from medcontext.report.preview import preview_figure
 from medcontext.report.provenance import (
     checkpoint_sha256,
@@ -22,6 +23,7 @@ __all__ = [
     "label_planes",
     "draw_planes",
     "overlay_figure",
+    "prediction_figure",
     "preview_figure",
     "metrics_boxplot",
     "curves_figure",

@@ -1,0 +1,257 @@
+"""Write what was predicted for each case."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TypeAlias
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation
+from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
+from torch import nn
+
+import medcontext
+from medcontext.data import case_files, case_name, count_classes
+from medcontext.dicom import require_dicom, write_segmentation
+from medcontext.files import whole_file
+from medcontext.networks import checkpoint_record
+from medcontext.report import prediction_figure
+
+__all__ = ["PredictionWriteError", "PredictionWriter"]
+
+Array: TypeAlias = npt.NDArray[Any]
+
+NOTE = "Research use only. Not a medical device."
+ENDINGS = {
+    "segmentation": "_seg.nii.gz",
+    "probabilities": "_probabilities.nii.gz",
+    "dicom_seg": "_seg.dcm",
+    "overlay": "_overlay.png",
+    "summary": ".json",
+}
+"""What is written of a case, in this order, and how the files' names end."""
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """One case: where its image lies, the image as it is drawn, and what was predicted in the file's own geometry."""
+
+    case: Mapping[str, Any]
+    affine: Array
+    image: torch.Tensor
+    label_map: Array
+    probabilities: torch.Tensor
+
+
+class PredictionWriteError(RuntimeError):
+    """A prediction could not be written, because a disk is full, say."""
+
+
+class PredictionWriter:
+    """Write each case's label map and, as asked, probabilities, DICOM SEG, a picture and a summary.
+
+    Attach it to a MONAI evaluator that decollates, after postprocessing that gives, for every case and in the original
+    geometry, ``pred``, a label map (1, X, Y, Z); with ``save_probabilities`` also ``probabilities`` (C, X, Y, Z); and
+    with ``save_overlay`` also ``image`` (C, X, Y, Z).
+
+    Files have the case's name: ``<case>_seg.nii.gz``, ``<case>_probabilities.nii.gz`` (float32, the classes along the
+    fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files have the
+    affine of the image file. Each is whole at any moment; those of an earlier call for the same case are replaced or,
+    where this call makes none, removed, and the summary is written last.
+
+    Args:
+        output_dir: folder of the files.
+        cases: the cases as :func:`medcontext.data.list_images` gives them.
+        labels: names and ids, one for each.
+        network: what predicts, of which the summary names checkpoints with their SHA-256.
+        model: name of the model.
+        flips: axes of test-time flips, for the summary.
+        save_probabilities: write the probabilities.
+        save_dicom_seg: write DICOM SEG; the images must be DICOM.
+        save_overlay: write a picture.
+        save_summary: write the summary, with voxels and millilitres by label.
+
+    Raises:
+        ImportError: When ``save_dicom_seg`` is asked for and the libraries are missing.
+        ValueError: When labels have no single ids or share one, or DICOM SEG is asked for of other images.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        cases: Sequence[Mapping[str, Any]],
+        labels: Mapping[str, int],
+        *,
+        network: nn.Module | None = None,
+        model: str = "medcontext",
+        flips: Sequence[str | int] = (),
+        save_probabilities: bool = False,
+        save_dicom_seg: bool = False,
+        save_overlay: bool = True,
+        save_summary: bool = True,
+    ) -> None:
+        count_classes(labels)
+        if len(set(labels.values())) < len(labels):
+            raise ValueError(f"labels must give each name an id of its own, got {dict(labels)}.")
+        if save_dicom_seg:
+            _check_dicom(cases)
+        self.output_dir = Path(output_dir)
+        self.cases = {str(Path(case_files(case)[0])): {"case": case_name(case), **case} for case in cases}
+        self.labels = dict(labels)
+        self.network = network
+        self.model = model
+        self.flips = list(flips)
+        wanted = {
+            "probabilities": save_probabilities,
+            "dicom_seg": save_dicom_seg,
+            "overlay": save_overlay,
+            "summary": save_summary,
+        }
+        self.kinds = ["segmentation", *(kind for kind, asked in wanted.items() if asked)]
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the start of the run and every case."""
+        engine.add_event_handler(Events.STARTED, self.make_folder)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def make_folder(self) -> None:
+        """Make the folder, before anything is predicted.
+
+        Raises:
+            PredictionWriteError: When that is not possible.
+        """
+        with _told(self.output_dir):
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=self.output_dir).close()
+
+    def __call__(self, engine: Engine) -> None:
+        """Write the cases of one iteration.
+
+        Raises:
+            PredictionWriteError: When a file cannot be written.
+        """
+        for item in engine.state.output:
+            self._write(item)
+
+    def _write(self, item: Mapping[str, Any]) -> None:
+        predicted = self._predicted(item)
+        paths = {kind: self.output_dir / f"{predicted.case['case']}{ending}" for kind, ending in ENDINGS.items()}
+        with _told(self.output_dir):
+            paths["summary"].unlink(missing_ok=True)  # it says that the others are complete
+            for kind, path in paths.items():
+                if kind not in self.kinds:
+                    path.unlink(missing_ok=True)
+                    continue
+                with whole_file(path) as stream:
+                    getattr(self, f"_write_{kind}")(stream, predicted)
+
+    def _predicted(self, item: Mapping[str, Any]) -> _Predicted:
+        image = item[CommonKeys.IMAGE]
+        label_map = _array(item[CommonKeys.PRED])[0]
+        return _Predicted(
+            case=self.cases[str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])],
+            affine=np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64),
+            image=image,
+            label_map=label_map.astype(np.uint8 if label_map.max(initial=0) < 256 else np.uint16),
+            probabilities=item["probabilities"] if "probabilities" in self.kinds else torch.empty(0),
+        )
+
+    def _write_segmentation(self, stream: BinaryIO, predicted: _Predicted) -> None:
+        _write_nifti(stream, predicted.label_map, predicted.affine)
+
+    def _write_probabilities(self, stream: BinaryIO, predicted: _Predicted) -> None:
+        values = _array(predicted.probabilities).astype(np.float32)
+        _write_nifti(stream, np.moveaxis(values, 0, -1), predicted.affine)
+
+    def _write_dicom_seg(self, stream: BinaryIO, predicted: _Predicted) -> None:
+        write_segmentation(stream, predicted.label_map, predicted.case["image"], self.labels, model=self.model)
+
+    def _write_overlay(self, stream: BinaryIO, predicted: _Predicted) -> None:
+        upright = Orientation(axcodes="RAS", labels=None)
+        affine = torch.as_tensor(predicted.affine)
+        image, label_map = (
+            upright(MetaTensor(torch.as_tensor(volume), affine=affine))
+            for volume in (_array(predicted.image), predicted.label_map[None])
+        )
+        spacing = affine_to_spacing(image.affine).tolist()
+        title = predicted.case["case"]
+        prediction_figure(image, label_map, self.labels, spacing=spacing, title=title).savefig(stream, format="png")
+
+    def _write_summary(self, stream: BinaryIO, predicted: _Predicted) -> None:
+        case, affine = predicted.case, predicted.affine
+        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+        counts = np.bincount(predicted.label_map.ravel(), minlength=count_classes(self.labels))
+        volumes = {name: round(int(counts[index]) * voxel_ml, 6) for name, index in self.labels.items()}
+        summary = {
+            "case": case["case"],
+            **_source(case),
+            "model": self.model,
+            "medcontext_version": medcontext.__version__,
+            "checkpoints": [] if self.network is None else checkpoint_record(self.network),
+            "tta_flips": self.flips,
+            "shape": list(predicted.label_map.shape),
+            "spacing_mm": [round(float(size), 6) for size in affine_to_spacing(affine)],
+            "labels": {
+                name: {"id": index, "voxels": int(counts[index]), "volume_ml": volumes[name]}
+                for name, index in self.labels.items()
+            },
+            "files": [f"{case['case']}{ENDINGS[kind]}" for kind in self.kinds],
+            "note": NOTE,
+        }
+        stream.write((json.dumps(summary, indent=4, ensure_ascii=False) + "\n").encode())
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    """Turn what the system says of files into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise PredictionWriteError(
+            f"Cannot write predictions to {folder} ({error.strerror or error}); make room or rights there, or choose "
+            "another predictions_dir."
+        ) from error
+
+
+def _source(case: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the image lies; of a DICOM series the folder."""
+    if "series_instance_uid" not in case:
+        return {"image": case["image"]}
+    folder, uid = Path(case_files(case)[0]).parent, case["series_instance_uid"]
+    return {"image": str(folder), "series_instance_uid": uid}
+
+
+def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
+    other = [case for case in cases if "series_instance_uid" not in case]
+    if other:
+        raise ValueError(
+            f"save_dicom_seg needs DICOM, which the segmentation refers to, and {case_files(other[0])[0]} is none; "
+            "give DICOM series as dataset_dir, or leave save_dicom_seg out."
+        )
+    require_dicom()
+
+
+def _array(values: torch.Tensor) -> Array:
+    plain = values.as_tensor() if isinstance(values, MetaTensor) else values
+    return np.asarray(plain.detach().cpu().numpy())
+
+
+def _write_nifti(stream: BinaryIO, array: Array, affine: Array) -> None:
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    # nibabel's own level; without the time, so that the same prediction is the same file
+    with gzip.GzipFile("", "wb", 1, stream, mtime=0) as packed:
+        image.to_stream(packed)
