@@ -127,6 +127,7 @@ def test_thousands_of_epochs_are_drawn_as_means() -> None:
 def test_curves_of_one_epoch_are_points() -> None:
     figure = curves_figure(history(2)[1:])
     assert [list(axis.lines[0].get_xdata()) for axis in figure.axes] == [[2], [2]]
+    assert list(figure.axes[1].get_xticks()) == [1, 2, 3]  # no fractions of epochs
     assert {line.get_marker() for axis in figure.axes for line in axis.lines} == {"o"}
     pixels(figure)
 

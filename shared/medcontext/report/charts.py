@@ -177,6 +177,8 @@ def curves_figure(history: pd.DataFrame) -> Figure:
         _curves(axis, table[names], title)
         if title == "validation Dice":
             axis.set_ylim(-0.02, 1.02)
+    if table.index.min() == table.index.max():
+        axes[-1].set_xlim(table.index[0] - 1, table.index[0] + 1)
     axes[-1].set_xlabel("epoch")
     return figure
 
