@@ -16,10 +16,10 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from medcontext import cli
-from medcontext.comparison import Comparison, compare_runs
+from medcontext.comparison import Comparison, PairedRun, compare_group, compare_runs
 from medcontext.comparison.store import default_tracking_uri
 from medcontext.comparison.tracking import log_comparison
-from tracked_runs import Store, table
+from tracked_runs import Store, table, tracked_run
 
 HALF = 4.302653 * 0.01 / math.sqrt(3)  # three seeds that differ by 0.01, and cases that do not
 
@@ -36,8 +36,8 @@ def test_verdicts_of_known_effects(comparison: Comparison) -> None:
     }
     assert comparison.groups[0].sentence == (
         "UNETR on btcv, 25 % of the training cases (4), 3 seeds: hurts. MedContext is ahead of the baseline at equal "
-        "steps by 0.100 (0.075 to 0.125), behind the baseline at equal time by 0.050 (0.025 to 0.075) and ahead of "
-        "masking only by 0.080 (0.055 to 0.105)."
+        "steps by 0.100 (0.075 to 0.125) and masking only by 0.080 (0.055 to 0.105), and behind the baseline at equal "
+        "time by 0.050 (0.025 to 0.075)."
     )
 
 
@@ -48,7 +48,7 @@ def test_files(comparison: Comparison, output: Path) -> None:
         "comparison.json",
         "differences_unetr_btcv_0.25.png",
         "differences_unetr_btcv_1.png",
-        "few_shot_unetr-on-btcv.png",
+        "few_shot_unetr_btcv.png",
         "overview.png",
         "runs.csv",
     ]
@@ -172,6 +172,13 @@ def test_a_store_that_takes_nothing(small: Store, tmp_path: Path, monkeypatch: p
     assert [run.info.status for run in comparisons(small)] == ["FAILED"]
 
 
+def test_groups_keep_files_and_metrics_of_their_own() -> None:
+    runs = [PairedRun(tracked_run(), {})]
+    groups = [compare_group({"dataset": name, "steps": "3"}, runs) for name in ("mine/ct", "mine ct", "Größe")]
+    comparison = Comparison("grid", ["dataset", "steps"], groups, [], {}, {})
+    assert [comparison.slug(group) for group in groups] == ["mine-ct_3_0", "mine-ct_3_1", "Größe_3"]
+
+
 def test_notes_are_cut_where_tags_end(small: Store, tmp_path: Path) -> None:
     found = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
     many = Comparison(found.experiment, ["seed"], list(found.groups) * 40, found.runs, found.roles, found.info)
@@ -235,7 +242,7 @@ def test_a_damaged_configuration_spoils_one_run_only(small: Store, tmp_path: Pat
 def test_files_out_of_reach_spoil_one_run_only(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medcontext.comparison.runs.get_artifact_repository", _out_of_reach)
     with pytest.raises(
-        ValueError, match="no MedContext run that can be compared .ours: its files cannot be read: Host"
+        ValueError, match="no MedContext run that can be compared .ours: its files cannot be read: Host s3://away is"
     ):
         compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
 
@@ -298,6 +305,7 @@ def useless(database: Path) -> None:
             ["--tracking_uri", "sqlite:///absent/mlruns.db"],
             "There is no MLflow database absent/mlruns.db; name the one",
         ),
+        (["--tracking_uri", "sqlite://"], "There is no MLflow database sqlite://; name the one"),
         (["--tracking_uri", "mlruns"], "MLflow at mlruns: The filesystem tracking backend"),
         (["--tracking_uri", "foo://me:secret@x"], "MLflow at foo://x: .*unsupported URI"),
         (["--output_dir", "taken"], "File exists: 'taken'"),

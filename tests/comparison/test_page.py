@@ -54,6 +54,10 @@ def test_page_lists_what_was_not_compared(opened: Page) -> None:
     assert opened.locator("text=ours-f0.25-s1").is_visible()
 
 
+def test_few_shot_curve_has_its_title(opened: Page) -> None:
+    assert opened.locator("figcaption").all_inner_texts() == ["UNETR on btcv"]
+
+
 def test_cost_is_shown(opened: Page) -> None:
     row = opened.locator("section:has(h2:text('25 %')) tbody tr", has_text="MedContext").last
     assert row.inner_text().split() == ["MedContext", "300", "210.0", "0.700", "1000", "2.33", "1.00"]

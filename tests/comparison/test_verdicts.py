@@ -63,13 +63,16 @@ def test_verdicts(gains: tuple[float, float, float], verdicts: str, overall: str
 def test_sentences() -> None:
     assert group(0.041, 0.06, 0.1).sentence == (
         "UNETR on btcv, 25 % of the training cases (4), 3 seeds: helps. MedContext is ahead of the baseline at equal "
-        "steps by 0.041 (0.016 to 0.066), ahead of the baseline at equal time by 0.060 (0.035 to 0.085) and ahead of "
-        "masking only by 0.100 (0.075 to 0.125)."
+        "steps by 0.041 (0.016 to 0.066), the baseline at equal time by 0.060 (0.035 to 0.085) and masking only by "
+        "0.100 (0.075 to 0.125)."
     )
-    assert group(0.041, -0.063, 0.01).sentence == (
+    assert group(0.041, -0.063, 0.08).sentence == (
         "UNETR on btcv, 25 % of the training cases (4), 3 seeds: hurts. MedContext is ahead of the baseline at equal "
-        "steps by 0.041 (0.016 to 0.066), behind the baseline at equal time by 0.063 (0.038 to 0.088) and not clearly "
-        "apart from masking only (+0.010, −0.015 to +0.035)."
+        "steps by 0.041 (0.016 to 0.066) and masking only by 0.080 (0.055 to 0.105), and behind the baseline at equal "
+        "time by 0.063 (0.038 to 0.088)."
+    )
+    assert group(0.041, 0.06, 0.01).sentence.endswith(
+        "(0.035 to 0.085), and not clearly apart from masking only (+0.010, −0.015 to +0.035)."
     )
 
 
@@ -137,6 +140,8 @@ def test_equal_time_is_measured(ratio: float, unequal: bool) -> None:
     assert results[Control.EQUAL_TIME].seconds_ratio == pytest.approx(ratio)
     assert results[Control.EQUAL_TIME].unequal_time is unequal
     assert results[Control.EQUAL_STEPS].unequal_time is False
+    told = f"As measured, the baseline at equal time took {ratio:.2f} of MedContext's time."
+    assert (told in compare_group(VALUES, runs).sentence) is unequal
 
 
 def test_cost() -> None:

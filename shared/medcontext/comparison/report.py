@@ -17,7 +17,7 @@ from medcontext.comparison.cost import cost_notes, cost_table, runs_by_role
 from medcontext.comparison.figures import differences_figure, few_shot_figure, overview_figure
 from medcontext.comparison.pairing import UNPAIRED, PairedRun, Role, group_value
 from medcontext.comparison.runs import TrackedRun
-from medcontext.comparison.verdicts import FEWEST_SEEDS, Group
+from medcontext.comparison.verdicts import FEWEST_SEEDS, Group, network_name
 from medcontext.files import json_text, write_file
 from medcontext.report.page import data_uri, png, render
 
@@ -63,11 +63,14 @@ class Comparison:
 
     def few_shot(self) -> dict[str, tuple[str, list[PairedRun]]]:
         """By the name of their figure, title and runs of each architecture and dataset, whatever the groups are."""
-        found: dict[str, list[PairedRun]] = {}
+        found: dict[tuple[str, str], list[PairedRun]] = {}
         for paired in (paired for group in self.groups for paired in group.runs if paired.controls):
-            title = " on ".join(group_value(paired.run, name) for name in ("architecture", "dataset"))
-            found.setdefault(title, []).append(paired)
-        return {f"few_shot_{_safe(title)}.png": (title, found[title]) for title in sorted(found)}
+            place = (group_value(paired.run, "architecture"), group_value(paired.run, "dataset"))
+            found.setdefault(place, []).append(paired)
+        return {
+            f"few_shot_{_safe('_'.join(place))}.png": (f"{network_name(place[0])} on {place[1]}", found[place])
+            for place in sorted(found)
+        }
 
     def notes(self) -> list[str]:
         """What a reader should know before believing any of it."""

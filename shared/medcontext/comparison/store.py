@@ -11,7 +11,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from monai.utils import path_to_sqlite_uri
-from sqlalchemy.engine import make_url
 
 from medcontext.addresses import without_password
 from medcontext.bundle import find_home
@@ -43,8 +42,8 @@ def connect(tracking_uri: str) -> MlflowClient:
         ValueError: When there is no such database, or MLflow knows no such store.
     """
     if tracking_uri.startswith("sqlite"):
-        database = make_url(tracking_uri).database
-        if not database or not Path(database).is_file():
+        database = tracking_uri.partition(":///")[2].partition("?")[0]
+        if not Path(database).is_file():
             raise ValueError(
                 f"There is no MLflow database {database or tracking_uri}; name the one of your runs as "
                 "--tracking_uri sqlite:///FOLDER/mlruns.db, or a server as --tracking_uri http://HOST:PORT."

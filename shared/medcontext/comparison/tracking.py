@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from medcontext.comparison.report import Comparison
@@ -60,7 +59,7 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
 
 
 def _run(client: MlflowClient, experiment_id: str, group_by: str, metrics: Sequence[Metric]) -> Run:
-    """The run of an earlier comparison by the same names, without its files, or a new one."""
+    """The run of an earlier comparison by the same names, or a new one."""
     known = client.search_runs([experiment_id], f"tags.`{KIND_TAG}` = '{COMPARISON}'")
     run = next((run for run in known if run.data.tags.get(_GROUP_BY_TAG) == group_by), None)
     if run is not None and run.data.metrics.keys() - {metric.key for metric in metrics}:
@@ -70,9 +69,6 @@ def _run(client: MlflowClient, experiment_id: str, group_by: str, metrics: Seque
         tags = {KIND_TAG: COMPARISON, _GROUP_BY_TAG: group_by}
         return client.create_run(experiment_id, run_name=f"comparison by {group_by}", tags=tags)
     client.update_run(run.info.run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-    files = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
-    for item in client.list_artifacts(run.info.run_id):
-        files.delete_artifacts(item.path)
     return run
 
 

@@ -13,7 +13,7 @@ from medcontext.comparison.pairing import Control, PairedRun
 from medcontext.comparison.statistics import MEAN, label_table, paired_cases
 from medcontext.report.page import number
 
-__all__ = ["FEWEST_SEEDS", "Group", "Result", "Verdict", "compare_group"]
+__all__ = ["FEWEST_SEEDS", "Group", "Result", "Verdict", "compare_group", "network_name"]
 
 FEWEST_SEEDS = 3
 """Trainings that it takes to tell anything."""
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
     CANNOT_TELL = "cannot tell"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
     """MedContext against one control.
 
@@ -69,7 +69,7 @@ class Result:
         return measured and not _FAIR_TIME[0] <= self.seconds_ratio <= _FAIR_TIME[1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """MedContext against all controls in one setting.
 
@@ -93,6 +93,11 @@ class Group:
     def sentence(self) -> str:
         """Title, verdict and explanation."""
         return f"{self.title}: {self.verdict}. {self.explanation}"
+
+
+def network_name(architecture: str) -> str:
+    """A network's own spelling, where it is known, for a bundle's name without ``medcontext_``."""
+    return _NETWORKS.get(architecture, architecture)
 
 
 def compare_group(values: Mapping[str, str], runs: Sequence[PairedRun]) -> Group:
@@ -128,26 +133,34 @@ def _overall(results: Mapping[Control, Result]) -> Verdict:
 
 def _explain(results: Mapping[Control, Result]) -> str:
     """The numbers behind a verdict, and what is missing for a better one."""
-    parts = [_against(result) for result in results.values()]
-    text = f"MedContext is {_listed(parts)}." if parts else ""
+    clauses: dict[str, list[str]] = {}
+    for result in results.values():
+        relation, numbers = _against(result)
+        clauses.setdefault(relation, []).append(f"{_named(result.control)} {numbers}")
+    parts = [f"{relation} {_listed(controls)}" for relation, controls in clauses.items()]
+    text = f"MedContext is {', and '.join(parts)}." if parts else ""
+    for result in results.values():
+        if result.unequal_time:
+            text += (
+                f" As measured, {_named(result.control)} took {number(result.seconds_ratio, 2)} of MedContext's time."
+            )
     missing = [_named(control) for control in Control if control not in results]
     if missing:
         text += f" There is no run of {_listed(missing)} to compare with."
     return text.strip()
 
 
-def _against(result: Result) -> str:
+def _against(result: Result) -> tuple[str, str]:
+    """How MedContext stands to a control, and the numbers that say so."""
     value, low, high = result.mean
-    name = _named(result.control)
     if result.verdict is Verdict.HELPS:
-        return f"ahead of {name} by {number(value)} ({number(low)} to {number(high)})"
+        return "ahead of", f"by {number(value)} ({number(low)} to {number(high)})"
     if result.verdict is Verdict.HURTS:
-        return f"behind {name} by {number(-value)} ({number(-high)} to {number(-low)})"
-    bounds = f"{number(value, sign=True)}, {number(low, sign=True)} to {number(high, sign=True)}"
+        return "behind", f"by {number(-value)} ({number(-high)} to {number(-low)})"
+    signed = number(value, sign=True)
     if result.seeds < FEWEST_SEEDS:
-        needed = f"{_counted(result.seeds)}, at least three are needed"
-        return f"not yet comparable to {name} ({number(value, sign=True)}; {needed})"
-    return f"not clearly apart from {name} ({bounds})"
+        return "not yet comparable to", f"({signed}; {_counted(result.seeds)}, at least three are needed)"
+    return "not clearly apart from", f"({signed}, {number(low, sign=True)} to {number(high, sign=True)})"
 
 
 def _named(control: Control) -> str:
@@ -162,7 +175,7 @@ def _title(values: Mapping[str, str], runs: Sequence[PairedRun]) -> str:
     """Such as ``UNETR on btcv, 25 % of the training cases (4), 3 seeds``."""
     rest = dict(values)
     network, dataset = rest.pop("architecture", None), rest.pop("dataset", None)
-    words = [_NETWORKS.get(network, network)] if network else []
+    words = [network_name(network)] if network else []
     if dataset:
         words.append(f"on {dataset}")
     parts = [" ".join(words)] if words else []
