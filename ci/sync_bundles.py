@@ -81,10 +81,10 @@ def problems(root: Path, allowed: Allowances = ALLOWED) -> Iterator[Problem]:
     names = sorted(path.name for path in root.iterdir() if (path / "configs").is_dir() and path != reference)
     listed = {bundle for keys in allowed.values() for bundles in keys.values() for bundle in bundles}
     yield from (Problem(f"the table names {bundle}, which is no bundle") for bundle in sorted(listed - set(names)))
-    files = _files(reference)
+    files = bundle_files(reference)
     yield from (Problem(f"the table names {file}, which {REFERENCE} lacks") for file in allowed if file not in files)
     for name in names:
-        own = _files(root / name)
+        own = bundle_files(root / name)
         for file in sorted(own - files):
             yield Problem(f"{name}/{file}: {REFERENCE} has no such file", root / name / file)
         for file in sorted(files):
@@ -92,8 +92,8 @@ def problems(root: Path, allowed: Allowances = ALLOWED) -> Iterator[Problem]:
             yield from _compare(root, name, file, keys)
 
 
-def _files(bundle: Path) -> set[str]:
-    """What belongs to a bundle; weights and caches are made, not kept."""
+def bundle_files(bundle: Path) -> set[str]:
+    """What belongs to a bundle, by path below it; weights and caches are made, not kept."""
     paths = (path.relative_to(bundle) for path in bundle.rglob("*") if path.is_file())
     return {path.as_posix() for path in paths if path.parts[0] != "models" and "__pycache__" not in path.parts}
 

@@ -1,4 +1,4 @@
-"""A browser without a window, for pages that people open, and MLflow: a database, and servers."""
+"""What is made once for all tests: a browser without a window, MLflow databases and servers, and a release."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from mlflow_server import MlflowServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
+
+    from releases import Release
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
@@ -77,3 +79,12 @@ def mlflow_server(one_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> 
     if one_server.process is None:
         one_server.start()
     return one_server
+
+
+@pytest.fixture(scope="session")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The bundles as zips on a web server of this machine."""
+    from releases import released
+
+    with released(tmp_path_factory.mktemp("release")) as made:
+        yield made
