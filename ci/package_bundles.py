@@ -7,7 +7,6 @@ The same commit gives the same bytes, with the packages of ``constraints.txt``.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import fire
 
-from archives import build_wheel, checksums, read_zip, write_zip
+from archives import build_wheel, checksums, digest, read_zip, write_zip
 from phantom_bundle import WEIGHTS, phantom_files, phantom_name
 from software_bill import pinned, software_bill
 from sync_bundles import BUNDLES, bundle_files
@@ -96,9 +95,9 @@ def listing(zips: Mapping[str, bytes], base_url: str, published: Mapping[str, An
     for name, content in zips.items():
         key = name.removesuffix(".zip")
         entry = {
-            "checksum": hashlib.sha1(content, usedforsecurity=False).hexdigest(),
+            "checksum": digest(content, "sha1"),
             "source": f"{base_url}/{name}" if base_url else name,
-            "sha256": hashlib.sha256(content).hexdigest(),
+            "sha256": digest(content),
         }
         if key in published and published[key]["checksum"] != entry["checksum"]:
             raise ValueError(f"{key} was published with other content; give the changed bundle a new version.")

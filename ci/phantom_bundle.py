@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from archives import digest
 from medcontext.bundle import check_network
 from medcontext.networks import load_weights
 
@@ -65,7 +65,7 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
 def large_files(files: Mapping[str, tuple[str, bytes]]) -> bytes:
     """What ``python -m monai.bundle download_large_files`` reads, from a URL and a content for each path."""
     entries = [
-        {"path": path, "url": url, "hash_val": hashlib.sha256(content).hexdigest(), "hash_type": "sha256"}
+        {"path": path, "url": url, "hash_val": digest(content), "hash_type": "sha256"}
         for path, (url, content) in files.items()
     ]
     return yaml.safe_dump({"large_files": entries}, sort_keys=False, width=1000).encode()

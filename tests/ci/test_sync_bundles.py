@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from bundle_runs import NNFORMER, ROOT, SWIN_UNETR, UNETR, UNETR_PLUS_PLUS, read_json
+from damage import change_json, edit
 
 SCRIPT = ROOT / "ci" / "sync_bundles.py"
 
@@ -45,24 +45,6 @@ def test_the_bundles_are_one(sync: ModuleType, capsys: pytest.CaptureFixture[str
     assert found(sync, ROOT / "bundles") == []
     sync.main(check=True)
     assert capsys.readouterr().out == "the bundles are one\n"
-
-
-def change_json(file: str, change: Callable[[dict], object]) -> Callable[[Path], object]:
-    def apply(root: Path) -> None:
-        content = read_json(root / file)
-        change(content)
-        (root / file).write_text(json.dumps(content, indent=4) + "\n")
-
-    return apply
-
-
-def edit(file: str, old: str, new: str) -> Callable[[Path], object]:
-    def apply(root: Path) -> None:
-        text = (root / file).read_text()
-        assert old in text
-        (root / file).write_text(text.replace(old, new, 1))
-
-    return apply
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,17 @@ def test_one_output_without_deep_supervision(case: Case) -> None:
     assert [output.shape for output in network(image(case))] == [(1, 3, *case.size)]
 
 
+@pytest.mark.parametrize("name", ["UNETR", "nnFormer", "UNETR++"])  # MONAI's SwinUNETR can be traced only
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_torchscript_takes_batches_of_any_length(name: str) -> None:
+    network = built(CASES[name])
+    script = torch.jit.script(network).eval()
+    assert network.training
+    network.eval()
+    for batch in (1, 3):
+        torch.testing.assert_close(script(image(CASES[name], batch)), network(image(CASES[name], batch)))
+
+
 @every
 def test_backward_reaches_every_parameter(case: Case) -> None:
     network = built(case)

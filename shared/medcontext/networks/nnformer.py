@@ -14,6 +14,7 @@ from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from medcontext.networks.official import register_official
+from medcontext.networks.scripting import TracedNetwork
 from medcontext.networks.sizes import check_image_size, check_multiples
 from medcontext.networks.window_attention import RelativePosition, WindowStage
 
@@ -233,7 +234,7 @@ class NNFormer(nn.Module):
         last = len(depths) - 1
         strides = _strides([2] * last if merging_strides is None else merging_strides, last)
         patch = ensure_tuple_rep(patch_size, 3)
-        self.img_size: Triple = ensure_tuple_rep(img_size, 3)
+        self.in_channels, self.img_size = in_channels, _triple(ensure_tuple_rep(img_size, 3))
         self.deep_supervision, self.always_return_list = deep_supervision, False
         grids = _token_grids(self.img_size, patch, strides)
         widths = [embed_dim * 2**index for index in range(last + 1)]
@@ -304,6 +305,10 @@ class NNFormer(nn.Module):
             if index < wanted:
                 outputs.append(self.heads[index](_channels_first(tokens)))
         return outputs[::-1] if as_list else outputs[-1]
+
+    def __prepare_scriptable__(self) -> TracedNetwork:
+        """What ``torch.jit.script`` takes instead: full-resolution logits."""
+        return TracedNetwork(self, self.in_channels, self.img_size)
 
 
 def _check_stages(

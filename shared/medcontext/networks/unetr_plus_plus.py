@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from medcontext.networks.official import register_official
 from medcontext.networks.paired_attention import Fusion, PairedAttention, PairedAttentionBlock, SpatialLayout
+from medcontext.networks.scripting import TracedNetwork
 from medcontext.networks.sizes import check_image_size, check_multiples
 
 __all__ = ["UNETRPlusPlus", "official_entry"]
@@ -129,6 +130,7 @@ class UNETRPlusPlus(nn.Module):
         up_depths = ensure_tuple_rep(decoder_depths, len(dims) - 1)
         _check_least(1, dims=dims, feature_size=[feature_size], patch_size=patch, proj_sizes=proj_sizes)
         _check_least(0, depths=depths, decoder_depths=up_depths, num_convolutions=[num_convolutions])
+        self.in_channels = in_channels
         self.img_size: tuple[int, ...] = ensure_tuple_rep(img_size, spatial_dims)
         self.share_projection = share_projection
         self.deep_supervision = deep_supervision
@@ -190,6 +192,10 @@ class UNETRPlusPlus(nn.Module):
             return [head(features) for head, features in zip(self.heads, maps, strict=False)]
         logits: Tensor = self.heads[0](maps[0])
         return logits
+
+    def __prepare_scriptable__(self) -> TracedNetwork:
+        """What ``torch.jit.script`` takes instead: full-resolution logits."""
+        return TracedNetwork(self, self.in_channels, self.img_size)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
         """The features of all encoder stages, highest resolution first."""
