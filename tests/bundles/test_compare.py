@@ -18,7 +18,8 @@ def test_modes_of_a_bundle_are_fair_controls(home: Path, tmp_path: Path) -> None
         "masking": (("masking_only",), 3),
     }
     for name, (overlays, epochs) in modes.items():
-        run(UNETR, "training", "train", *overlays, run_name=name, max_epochs=epochs, val_interval=epochs)
+        intervals = {"val_interval": epochs, "preview_interval": epochs}  # the latter follows them by default
+        run(UNETR, "training", "train", *overlays, run_name=name, max_epochs=epochs, **intervals)
         ckpt_dir = str(home / "runs" / UNETR / name / "models")
         run(UNETR, "evaluating", "train", *overlays, "evaluate", ckpt_dir=ckpt_dir)
     comparison = compare_runs("medcontext", tmp_path / "comparison", tracking_uri=f"sqlite:///{home}/mlruns.db")

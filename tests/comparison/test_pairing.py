@@ -72,6 +72,7 @@ def test_why_a_control_is_not_paired(mode: str, change: dict[str, Any], expected
     "change",
     [
         {"params": {"run_name": "x", "mode": "baseline", "max_epochs": "7", "val_interval": "2", "device": "cpu"}},
+        {"params": {"preview_interval": "28", "tracking_wait": "5", "log_model": "True", "system_metrics": "False"}},
         {"params": {"organ_dropout.prob": "0.5", "teacher_momentum": "0.9", "context_weight": "2.0"}},
         {"config": {**CONFIG, "masking": {"_target_": "Identityd"}, "train": {**CONFIG["train"], "handlers": []}}},
         {"config": {}},  # not kept: the hyperparameters alone are compared

@@ -6,11 +6,14 @@ from medcontext.comparison.runs import TrackedRun, settings_root
 
 __all__ = ["unfair_differences", "variant_differences"]
 
-# what a run is called, where it lies, which cases it reads (compared by hash), and its length (compared by steps)
+# what a run is called, where it lies, which cases it reads (compared by hash), its length (compared by steps), and what
+# looks on
 _IDENTITY = {
     *("bundle_root", "home", "dataset_dir", "datalist", "output_dir", "ckpt_dir", "experiment_name", "run_name"),
     *("tracking_uri", "log_case_names", "resume", "mlflow_tags", "cases", "train_cases", "train_fraction"),
     *("fold", "seed", "validation_cases", "max_epochs", "val_interval", "checkpoint_interval"),
+    # what is watched, drawn and logged beside training
+    *("preview_interval", "system_metrics", "tracking_wait", "log_model", "registered_model_name"),
 }
 # what changes speed and memory alone; `phantom` holds what phantom.json chooses from
 _MACHINE = {
