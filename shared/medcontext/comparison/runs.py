@@ -22,13 +22,13 @@ from tqdm import tqdm
 
 from medcontext.addresses import without_password
 from medcontext.comparison.store import mlflow_errors
+from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 
 __all__ = ["COMPARISON", "KIND_TAG", "TrackedRun", "read_runs", "settings_root"]
 
 KIND_TAG = "medcontext.kind"
 COMPARISON = "comparison"
-MODES = ("medcontext", "baseline", "masking_only")
 _PREFIX = "medcontext."
 _NEEDED = ("bundle", "dataset", "data_hash", "fold", "seed", "steps")
 _TABLE, _CONFIG = "evaluation/metrics.csv", "train_config.json"
@@ -190,8 +190,8 @@ def _problem(run: Run, tags: Mapping[str, str]) -> str:
     """Why a run cannot be compared, as far as can be seen without its files."""
     if "mode" not in tags:
         return "it is no training of a bundle: it has no tag medcontext.mode"
-    if tags["mode"] not in MODES:
-        return f"its mode {tags['mode']!r} is none of {', '.join(MODES)}"
+    if tags["mode"] not in list(TrainingMode):
+        return f"its mode {tags['mode']!r} is none of {', '.join(TrainingMode)}"
     if run.info.status != "FINISHED":
         return f"its status is {run.info.status}"
     missing = [f"medcontext.{name}" for name in _NEEDED if name not in tags]

@@ -14,12 +14,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from medcontext.comparison.report import Comparison
 from medcontext.comparison.runs import COMPARISON, KIND_TAG
 from medcontext.comparison.store import mlflow_errors
+from medcontext.handlers.mlflow_operations import METRICS_LIMIT
 
 __all__ = ["log_comparison"]
 
 _GROUP_BY_TAG = "medcontext.group_by"
 _NOTE_LIMIT = 5000  # characters that every MLflow server takes in a tag
-_BATCH = 1000  # metrics that MLflow takes at once
 
 
 def log_comparison(client: MlflowClient, experiment_id: str, comparison: Comparison, files: Mapping[str, Path]) -> str:
@@ -47,8 +47,8 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
         run_id = _run(client, experiment_id, ",".join(comparison.group_by), metrics).info.run_id
         try:
             client.set_tag(run_id, MLFLOW_RUN_NOTE, _note(comparison))
-            for start in range(0, len(metrics), _BATCH):
-                client.log_batch(run_id, metrics=metrics[start : start + _BATCH])
+            for start in range(0, len(metrics), METRICS_LIMIT):
+                client.log_batch(run_id, metrics=metrics[start : start + METRICS_LIMIT])
             for path in files.values():
                 client.log_artifact(run_id, str(path))
         except BaseException:

@@ -39,7 +39,7 @@ from medcontext.handlers.mlflow_operations import (
 )
 from medcontext.handlers.mlflow_outbox import Outbox, reach, send_unsent, unsent_file
 from medcontext.handlers.run_context import context_tags
-from medcontext.handlers.step_values import train_metrics
+from medcontext.handlers.step_values import engine_metrics, train_metrics
 from medcontext.handlers.system_metrics import SystemMonitor
 
 __all__ = ["RUN_FILE", "MLflowTracker", "check_tracking"]
@@ -281,7 +281,7 @@ class MLflowTracker(MLFlowHandler):
         self._collect({"train_seconds": self._train_seconds, "peak_memory_mib": _peak_memory_mib()})
 
     def _validated(self, engine: Engine) -> None:
-        self._collect(_scalars(engine.state.metrics))
+        self._collect(_known(engine))
 
     def _collect(self, values: Mapping[str, float]) -> None:
         now = _milliseconds()
@@ -301,7 +301,7 @@ class MLflowTracker(MLFlowHandler):
 
     def _complete(self, engine: Engine) -> None:
         if not isinstance(engine, MedContextTrainer):
-            self._collect(_scalars(engine.state.metrics))
+            self._collect(_known(engine))
         self._finish(RunStatus.FINISHED, self.wait)
 
     def _aborted(self, engine: Engine) -> None:
@@ -367,6 +367,6 @@ def _peak_memory_mib() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit) / 2**20
 
 
-def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
-    numbers = {name: value for name, value in metrics.items() if not isinstance(value, Mapping)}
-    return {name: float(value) for name, value in numbers.items() if not math.isnan(float(value))}
+def _known(engine: Engine) -> dict[str, float]:
+    """An engine's metrics without NaN, which MLflow would show as a value."""
+    return {name: value for name, value in engine_metrics(engine).items() if not math.isnan(value)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +19,13 @@ from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation
-from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
+from monai.utils import CommonKeys, ImageMetaKey, MetaKeys, convert_to_numpy
 from torch import nn
 
 import medcontext
 from medcontext.data import case_files, case_name, count_classes
 from medcontext.dicom import require_dicom, write_segmentation
-from medcontext.files import whole_file
+from medcontext.files import json_text, whole_file
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
 
@@ -160,7 +159,7 @@ class PredictionWriter:
 
     def _predicted(self, item: Mapping[str, Any]) -> _Predicted:
         image = item[CommonKeys.IMAGE]
-        label_map = _array(item[CommonKeys.PRED])[0]
+        label_map = convert_to_numpy(item[CommonKeys.PRED])[0]
         return _Predicted(
             case=self.cases[str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])],
             affine=np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64),
@@ -173,7 +172,7 @@ class PredictionWriter:
         _write_nifti(stream, predicted.label_map, predicted.affine)
 
     def _write_probabilities(self, stream: BinaryIO, predicted: _Predicted) -> None:
-        values = _array(predicted.probabilities).astype(np.float32)
+        values = convert_to_numpy(predicted.probabilities).astype(np.float32)
         _write_nifti(stream, np.moveaxis(values, 0, -1), predicted.affine)
 
     def _write_dicom_seg(self, stream: BinaryIO, predicted: _Predicted) -> None:
@@ -184,7 +183,7 @@ class PredictionWriter:
         affine = torch.as_tensor(predicted.affine)
         image, label_map = (
             upright(MetaTensor(torch.as_tensor(volume), affine=affine))
-            for volume in (_array(predicted.image), predicted.label_map[None])
+            for volume in (convert_to_numpy(predicted.image), predicted.label_map[None])
         )
         spacing = affine_to_spacing(image.affine).tolist()
         title = predicted.case["case"]
@@ -211,7 +210,7 @@ class PredictionWriter:
             "files": [f"{case['case']}{ENDINGS[kind]}" for kind in self.kinds],
             "note": NOTE,
         }
-        stream.write((json.dumps(summary, indent=4, ensure_ascii=False) + "\n").encode())
+        stream.write(json_text(summary).encode())
 
 
 @contextlib.contextmanager
@@ -242,11 +241,6 @@ def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
             "give DICOM series as dataset_dir, or leave save_dicom_seg out."
         )
     require_dicom()
-
-
-def _array(values: torch.Tensor) -> Array:
-    plain = values.as_tensor() if isinstance(values, MetaTensor) else values
-    return np.asarray(plain.detach().cpu().numpy())
 
 
 def _write_nifti(stream: BinaryIO, array: Array, affine: Array) -> None:

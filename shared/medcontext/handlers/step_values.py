@@ -10,7 +10,7 @@ from monai.utils import CommonKeys
 
 from medcontext.keys import MedContextKeys
 
-__all__ = ["STEP_METRICS", "step_values", "train_metrics", "write_step"]
+__all__ = ["STEP_METRICS", "engine_metrics", "step_values", "train_metrics", "write_step"]
 
 STEP_METRICS = {
     CommonKeys.LOSS: "train_loss",
@@ -36,6 +36,11 @@ def train_metrics(engine: Engine) -> dict[str, float]:
     if momentum is not None:
         values["teacher_momentum"] = float(momentum)
     return values
+
+
+def engine_metrics(engine: Engine) -> dict[str, float]:
+    """The scalars among an engine's metrics, NaN included."""
+    return {name: float(value) for name, value in engine.state.metrics.items() if not isinstance(value, Mapping)}
 
 
 def write_step(engine: Engine, writer: Any) -> None:

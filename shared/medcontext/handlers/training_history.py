@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pandas as pd
 from ignite.engine import Engine, Events
 
 from medcontext.files import write_file
-from medcontext.handlers.step_values import train_metrics
+from medcontext.handlers.step_values import engine_metrics, train_metrics
 
 __all__ = ["TrainingHistory"]
 
@@ -78,5 +77,4 @@ class TrainingHistory:
             logger.warning("The history of the training was not written (%s); the training goes on.", error)
 
     def _validated(self, engine: Engine) -> None:
-        numbers = {name: value for name, value in engine.state.metrics.items() if not isinstance(value, Mapping)}
-        self._validation = {name: float(value) for name, value in numbers.items()}
+        self._validation = engine_metrics(engine)

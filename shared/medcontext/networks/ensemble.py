@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medcontext.data.file_memory import sha256_of
 from medcontext.networks.wrapping import load_weights
 
 __all__ = ["CheckpointEnsemble", "checkpoint_record", "load_networks", "mean_logits"]
@@ -85,7 +85,7 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
     states, record = [], []
     for path in paths:
         load_weights(network, path)
-        record.append({"file": str(path.absolute()), "sha256": _sha256(path)})
+        record.append({"file": str(path.absolute()), "sha256": sha256_of(path)})
         if len(paths) > 1:
             states.append({key: value.detach().cpu().clone() for key, value in network.state_dict().items()})
     loaded: Any = CheckpointEnsemble(network, states) if states else network
@@ -96,8 +96,3 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
 def checkpoint_record(network: nn.Module) -> list[dict[str, str]]:
     """``file`` and ``sha256`` of the checkpoints that :func:`load_networks` filled a network with; else none."""
     return list(getattr(network, "checkpoints", []))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
