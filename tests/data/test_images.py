@@ -20,7 +20,7 @@ def touched(folder: Path, *names: str) -> Path:
     return folder
 
 
-def found(source: Path | str) -> dict[str, str]:
+def found(source: Path | str | list[str]) -> dict[str, str]:
     """Path of each image below the working directory, by the case's name."""
     return {case["case"]: os.path.relpath(case["image"]) for case in list_images(source)}
 
@@ -71,6 +71,14 @@ def test_nothing_to_predict(nothing: str) -> None:
     touched(Path("scans"), "notes.txt")
     with pytest.raises(FileNotFoundError, match="There is nothing to predict at .*--dataset_dir"):
         list_images(nothing)
+
+
+def test_several_sources_in_their_order() -> None:
+    touched(Path("scans"), "b.nii", "a.nii")
+    touched(Path("more"), "a.nii")
+    assert list(found(["scans/b.nii", "more", "scans/a.nii"])) == ["scans_b", "more_a", "scans_a"]
+    with pytest.raises(FileNotFoundError, match="There is nothing to predict in an empty list"):
+        list_images([])
 
 
 def test_predictions_that_would_be_one_file() -> None:

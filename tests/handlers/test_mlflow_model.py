@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -27,8 +29,9 @@ def weights(tmp_path: Path) -> str:
 
 
 def test_a_second_attempt_goes_on_with_the_first_ones_model(
-    uri: str, weights: str, monkeypatch: pytest.MonkeyPatch
+    uri: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts of a database
     client = MlflowClient(uri)
     run_id = client.create_run("0").info.run_id
     operation = {"bundle_root": BUNDLE, "settings": {}, "labels": {"liver": 1}, "weights": weights}
@@ -70,45 +73,67 @@ def test_requirements_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
     assert expected <= set(model_requirements(BUNDLE))
 
 
+LABELS = {"liver": 1, "kidneys": 2}
+SETTINGS = {
+    "network_def": {"_target_": "bundle_runs.Threshold", "out_channels": 3},
+    "labels": LABELS,
+    "spacing": [4.0, 4.0, 4.0],
+    "roi_size": [16, 16, 16],
+    "sw_batch_size": 2,
+    "device": "cpu",
+    "amp": False,
+}
+
+
 @pytest.fixture
-def model(tmp_path: Path) -> SegmentationModel:
-    (tmp_path / "bundle").mkdir()
-    (tmp_path / "bundle" / "labels.json").write_text('{"liver": 1}')
+def model(tmp_path: Path, weights: str) -> SegmentationModel:
+    """One that finds what is brighter than 37.5 HU."""
+    save_model(tmp_path / "saved", bundle_root=BUNDLE, settings=SETTINGS, labels=LABELS, weights=weights)
+    artifacts = tmp_path / "saved" / "artifacts"
     model = SegmentationModel()
-    artifacts = {"bundle": str(tmp_path / "bundle"), "weights": "model.pt"}
-    model.load_context(SimpleNamespace(artifacts=artifacts))
+    model.load_context(
+        SimpleNamespace(artifacts={"bundle": str(artifacts / UNETR), "weights": str(artifacts / "model.pt")})
+    )
     return model
 
 
+def write_scan(path: Path, voxels: int) -> Path:
+    """16 × 16 × 16 voxels of 4 mm, some of them bright."""
+    image = np.full((16, 16, 16), -150, np.int16)
+    image.reshape(-1)[:voxels] = 200
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(image, np.diag([-4, -4, 4, 1])), path)
+    return path
+
+
+def test_files_that_share_a_name_keep_their_folders(model: SegmentationModel, tmp_path: Path) -> None:
+    scans = {"a/ct.nii.gz": 1000, "b/ct.nii.gz": 0, "b/mr.nii": 500}
+    images = [str(write_scan(tmp_path / name, voxels)) for name, voxels in scans.items()]
+    table = model.predict(None, pd.DataFrame(images), {"output_dir": str(tmp_path / "out")})
+    assert list(table.columns) == ["image", "prediction", "liver_ml", "kidneys_ml"]
+    assert list(table["image"]) == images
+    names = ["a_ct_seg.nii.gz", "b_ct_seg.nii.gz", "b_mr_seg.nii.gz"]
+    assert list(table["prediction"]) == [str(tmp_path / "out" / name) for name in names]
+    assert list(table["liver_ml"]) == pytest.approx([64.0, 0.0, 32.0])  # 0.064 ml a voxel
+    assert list(table["kidneys_ml"]) == [0, 0, 0]
+    found = [np.count_nonzero(nib.load(path).dataobj) for path in table["prediction"]]
+    assert found == list(scans.values())
+
+
 @pytest.mark.parametrize(
-    ("images", "error", "message"),
+    ("images", "message"),
     [
-        (["a/ct.nii.gz", "absent.nii.gz"], FileNotFoundError, "There is no image .*absent.nii.gz"),
-        (["a/ct.nii.gz", "a/ct.nii.gz"], ValueError, "Two images have the same name and folder name"),
+        (["a/ct.nii.gz", "absent.nii.gz"], "There is nothing to predict at .*absent.nii.gz"),
+        (["a/ct.nii.gz", "a/ct.nii.gz"], "holds several images called ct, whose predictions would be one file"),
+        ([], "There is nothing to predict in an empty list"),
     ],
 )
-def test_images_that_cannot_be_predicted(
-    model: SegmentationModel, tmp_path: Path, images: list[str], error: type[Exception], message: str
+def test_a_server_says_what_cannot_be_predicted(
+    model: SegmentationModel, tmp_path: Path, images: list[str], message: str
 ) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "ct.nii.gz").touch()
+    write_scan(tmp_path / "a" / "ct.nii.gz", 1)
     table = pd.DataFrame({"image": [str(tmp_path / image) for image in images]})
-    with pytest.raises(error, match=message):
+    with pytest.raises(MlflowException, match=message) as caught:
         model.predict(None, table, {"output_dir": str(tmp_path / "out")})
-
-
-def test_files_that_share_a_name_keep_their_folders(
-    model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images = [tmp_path / name for name in ("a/ct.nii.gz", "b/ct.nii.gz", "b/mr.nii")]
-    for image in images:
-        image.parent.mkdir(exist_ok=True)
-        image.touch()
-    written: list[tuple[Path, Path]] = []
-    monkeypatch.setattr(model, "_segment", lambda image, target: written.append((image, target)))
-    monkeypatch.setattr(model, "_volumes", lambda path: {"liver_ml": 1.5})
-    table = model.predict(None, pd.DataFrame([str(image) for image in images]), {"output_dir": str(tmp_path / "out")})
-    names = ["a_ct_seg.nii.gz", "b_ct_seg.nii.gz", "mr_seg.nii.gz"]
-    assert written == [(image, tmp_path / "out" / name) for image, name in zip(images, names, strict=True)]
-    assert list(table.columns) == ["image", "prediction", "liver_ml"]
-    assert list(table["prediction"]) == [str(tmp_path / "out" / name) for name in names]
+    assert caught.value.get_http_status_code() == 400
+    assert not (tmp_path / "out").exists()

@@ -16,13 +16,16 @@ __all__ = ["list_images"]
 logger = logging.getLogger(__name__)
 
 
-def list_images(source: str | os.PathLike[str]) -> list[Case]:
+Source = str | os.PathLike[str]
+
+
+def list_images(source: Source | Sequence[Source]) -> list[Case]:
     """Images to predict, as cases without labels.
 
     Args:
         source: one file; a ``dataset.json`` or the folder that holds one (its test cases); a folder of NIfTI files, or,
-            where it holds none, of DICOM files, which may lie in folders below; or a pattern of any of these, such as
-            ``scans/**/*.nii.gz``.
+            where it holds none, of DICOM files, which may lie in folders below; a pattern of any of these, such as
+            ``scans/**/*.nii.gz``; or several of all these.
 
     Returns:
         Cases with ``image``, a path or several, and ``case``, a name of its own: that of the (first) file, with as many
@@ -35,6 +38,14 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
         ValueError: When two images have the same name, so that one prediction would overwrite the other; when none of
             the DICOM series is a volume; or when a file is damaged.
     """
+    sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    cases = [case for each in sources for case in _listed(each)]
+    if not cases:
+        raise FileNotFoundError("There is nothing to predict in an empty list; give images as --dataset_dir.")
+    return [{**case, "case": name} for case, name in zip(cases, _names(cases, source), strict=True)]
+
+
+def _listed(source: Source) -> list[Case]:
     path = Path(source).expanduser().absolute()
     datalist = path / "dataset.json" if path.is_dir() else path
     if datalist.name == "dataset.json" and datalist.is_file():
@@ -50,7 +61,7 @@ def list_images(source: str | os.PathLike[str]) -> list[Case]:
             f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, a pattern such as "
             "'scans/**/*.nii.gz', a folder of DICOM series, or a dataset.json with test cases as --dataset_dir."
         )
-    return [{**case, "case": name} for case, name in zip(cases, _names(cases, source), strict=True)]
+    return cases
 
 
 def _is_nifti(path: Path) -> bool:
@@ -74,7 +85,7 @@ def _files(path: Path) -> list[Path]:
     return [path] if _is_image(path) else []
 
 
-def _cases(files: set[Path], source: str | os.PathLike[str]) -> list[Case]:
+def _cases(files: set[Path], source: Source) -> list[Case]:
     """Cases of NIfTI files, less what was made of others of them, and of the series among DICOM files."""
     volumes = {file for file in files if _is_nifti(file)}
     made = {_stem(file) + ending for file in volumes for ending in ("_seg", "_probabilities")}
@@ -89,7 +100,7 @@ def _cases(files: set[Path], source: str | os.PathLike[str]) -> list[Case]:
     return cases + [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
 
 
-def _names(cases: Sequence[Case], source: str | os.PathLike[str]) -> list[str]:
+def _names(cases: Sequence[Case], source: Source | Sequence[Source]) -> list[str]:
     """A name for each case: its own, or that of its file after as many folders as tell all apart."""
     short = [str(case.get("case") or case_name(case)) for case in cases]
     folders = [() if "case" in case else Path(case_files(case)[0]).parent.parts[1:] for case in cases]

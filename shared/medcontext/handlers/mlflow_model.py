@@ -103,7 +103,6 @@ def save_model(
         for name in ("inference.json", "metadata.json"):
             shutil.copy(Path(bundle_root) / "configs" / name, bundle / "configs" / name)
         (bundle / "configs" / "model.json").write_text(json.dumps(settings, indent=4), encoding="utf-8")
-        (bundle / "labels.json").write_text(json.dumps(labels, indent=4), encoding="utf-8")
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example was not provided")  # it would be a scan
             mlflow.pyfunc.save_model(
