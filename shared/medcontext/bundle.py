@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
+from monai.bundle.utils import ID_SEP_KEY
 from monai.utils import set_determinism
 from torch import nn
 
@@ -432,11 +433,17 @@ def _check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> N
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
     known |= files.get("train" if "train" in config else "inference", {}).keys()
     for key, value in config.items():
-        from_file = any(key in file and file[key] == value for file in files.values())
+        from_file = any(key in file and _same(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
             nearest = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it, or refer to it somewhere by @."
             raise ValueError(f"Nothing in the configuration uses {key!r}; {hint}")
+
+
+def _same(written: Any, parsed: Any) -> bool:
+    """Whether a value is that of a file, which MONAI gives other separators (``@a#b`` becomes ``@a::b``)."""
+    texts = (json.dumps(value, default=str).replace(ID_SEP_KEY, "#") for value in (written, parsed))
+    return next(texts) == next(texts)
 
 
 def _check_numbers(parser: Any) -> None:

@@ -19,6 +19,7 @@ from highdicom.seg import segread
 
 from bundle_runs import NNFORMER, ROOT, SWIN_UNETR, UNETR, for_bundles, overrides_for, read_json, run, workflow_for
 from dicom_scans import OBLIQUE, write_series
+from medcontext.bundle import check_configuration
 
 THRESHOLD = {"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"}
 VOXELS = OBLIQUE @ np.diag([3, 3.75, 1.5, 1])  # 4.5 × 4.5 × 6 mm
@@ -119,6 +120,13 @@ def test_labels_follow_the_dataset_and_set_the_channels(
     get = workflow.parser.get_parsed_content
     assert len(get("labels")) == labels
     assert get("out_channels") == labels + 1
+
+
+@for_bundles()
+@pytest.mark.parametrize("overlays", [["phantom"], ["btcv", "phantom"], ["acdc", "phantom"], ["brats", "small_gpu"]])
+def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: list[str]) -> None:
+    """Also where they set keys that prediction has no use for."""
+    check_configuration(workflow_for(bundle, "inference", *overlays, tiny=False))
 
 
 @for_bundles(NNFORMER)
