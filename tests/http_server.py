@@ -9,7 +9,9 @@ import threading
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Server = TypeVar("Server", bound=ThreadingHTTPServer)
 
 
 class FileServer(ThreadingHTTPServer):
@@ -19,6 +21,7 @@ class FileServer(ThreadingHTTPServer):
         requests: path and ``Range`` of each request so far.
         break_off: after how many bytes of a file to close the connection; ``None`` sends all.
         ranges: whether to heed ``Range``.
+        skipped: how many bytes of each range to leave out at its beginning.
         validators: headers by which a client knows whether a file has changed: ``ETag``, ``Last-Modified`` or none.
         status: an error to answer everything with.
         silent: keeps the connection open after ``break_off``, until it is set.
@@ -32,6 +35,7 @@ class FileServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.break_off: int | None = None
         self.ranges = True
+        self.skipped = 0
         self.validators: tuple[str, ...] = ("ETag",)
         self.status: int | None = None
         self.silent = threading.Event()
@@ -40,6 +44,10 @@ class FileServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
+
+    def locate(self, path: str, host: str) -> Path | str:
+        """The file that is asked for, or the address to ask instead."""
+        return self.folder / path.lstrip("/").split("?")[0]
 
     def handle_error(self, *_: Any) -> None:
         """A client that hangs up is nothing to print."""
@@ -51,7 +59,12 @@ class _Handler(SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         asked = self.headers.get("Range")
         self.server.requests.append((self.path, asked))
-        path = self.server.folder / self.path.lstrip("/").split("?")[0]
+        path = self.server.locate(self.path, self.headers["Host"])
+        if isinstance(path, str):
+            self.send_response(302)
+            self.send_header("Location", path)
+            self.end_headers()
+            return
         if self.server.status or not path.is_file():
             self.send_error(self.server.status or 404)
             return
@@ -64,6 +77,7 @@ class _Handler(SimpleHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes */{len(content)}")
             self.end_headers()
             return
+        first += self.server.skipped if first else 0
         self.send_response(206 if first else 200)
         for name, value in known.items():
             self.send_header(name, value)
@@ -86,8 +100,8 @@ class _Handler(SimpleHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serve(folder: Path) -> Iterator[FileServer]:
-    with FileServer(folder) as server:
+def running(server: Server) -> Iterator[Server]:
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
@@ -95,3 +109,9 @@ def serve(folder: Path) -> Iterator[FileServer]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextlib.contextmanager
+def serve(folder: Path) -> Iterator[FileServer]:
+    with running(FileServer(folder)) as server:
+        yield server

@@ -107,6 +107,15 @@ def test_a_wrong_hash(kind: str, server: FileServer, out: Path) -> None:
         download_bundle("a", server.folder, out)
 
 
+def test_a_list_without_hashes_can_be_read_but_nothing_of_it_is_taken(server: FileServer, out: Path) -> None:
+    republish(server, zipped(BIG), checksum="", sha256="")
+    publish(server.folder, "b_v0.1.0", zipped({"b/x": b"x"}))
+    with pytest.raises(ValueError, match="^a_v0.1.0 is listed without a hash that it could be checked by; get it by"):
+        download_bundle("a", server.url, out)
+    assert list(out.iterdir()) == []
+    assert download_bundle("b", server.url, out) == out / "b"
+
+
 def test_a_zip_that_is_listed_but_not_there(server: FileServer, out: Path) -> None:
     (server.folder / "a_v0.1.0.zip").unlink()
     with pytest.raises(ConnectionError, match="a_v0.1.0.zip answered 404 Not Found; check the address"):

@@ -35,13 +35,13 @@ class ListedBundle:
         name: of the bundle, and of its folder.
         version: as it is written in the list.
         source: address of its zip, or its path.
-        digest: what the zip must hash to.
+        digest: what the zip must hash to; ``None`` where the list does not tell.
     """
 
     name: str
     version: str
     source: str
-    digest: Digest
+    digest: Digest | None
 
     @property
     def key(self) -> str:
@@ -126,13 +126,14 @@ def _bundle(address: str, key: str, entry: Any) -> ListedBundle:
         raise ValueError(f"{subject} is not the name of a bundle, _v, and a version.")
     if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
         raise ValueError(f"{subject} does not say under 'source' where its zip lies.")
-    kind, value = ("sha256", entry["sha256"]) if "sha256" in entry else ("sha1", entry.get("checksum"))
+    kind, value = ("sha256", entry["sha256"]) if entry.get("sha256") else ("sha1", entry.get("checksum"))
     source = entry["source"]
     if not is_address(source):
         if leads_out(source):
             raise ValueError(f"{subject} points out of the folder that it lies in, to {source!r}; do not use it.")
         source = urljoin(address, source) if is_address(address) else str(Path(address).parent / source)
-    return ListedBundle(parts["name"], parts["version"], source, Digest.parse(kind, value, subject))
+    digest = Digest.parse(kind, value, subject) if value else None
+    return ListedBundle(parts["name"], parts["version"], source, digest)
 
 
 def _order(version: str) -> tuple[bool, Version, str]:

@@ -105,6 +105,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _archive(listed: ListedBundle, work: Path) -> Path:
     """The zip, whole and checked."""
+    if listed.digest is None:
+        raise ValueError(f"{listed.key} is listed without a hash that it could be checked by; get it by other means.")
     if is_address(listed.source):
         return fetch(listed.source, work / f"{listed.key}.zip", listed.digest)
     path = Path(listed.source)

@@ -210,20 +210,13 @@ def _receive(url: str, part: _Part) -> None:
 def _rest(url: str, part: _Part) -> Any:
     """The response that holds what a part lacks, or the whole file; ``None`` when the part lacks nothing."""
     try:
-        response = _open(url, part.headers())
+        return _open(url, part.headers())
     except urllib.error.HTTPError as error:
         if error.code != HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE or not part.size:
             raise
         error.close()
-        if error.headers.get("Content-Range") == f"bytes */{part.size}":
-            return None
-        return _open(url, {})
-    if response.status == HTTPStatus.PARTIAL_CONTENT:
-        if re.match(rf"bytes {part.size}-", response.headers.get("Content-Range", "")):
-            return response
-        response.close()
-        return _open(url, {})
-    return response
+        whole = error.headers.get("Content-Range") == f"bytes */{part.size}"
+        return None if whole else _open(url, {})
 
 
 def _open(url: str, headers: Headers) -> Any:
