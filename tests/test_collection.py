@@ -89,6 +89,16 @@ def test_the_form_of_the_model_zoo(tmp_path: Path) -> None:
     assert found.digest == ("sha1", SHA1)
 
 
+def test_a_zip_beside_a_list_on_this_machine_is_not_downloaded(tmp_path: Path) -> None:
+    address = "https://example.org/v0.1.0"
+    publish(tmp_path, "a_v0.1.0", source=f"{address}/a_v0.1.0.zip?download=1")
+    publish(tmp_path, "a_v0.2.0", source=f"{address}/a_v0.2.0.zip")
+    (tmp_path / "a_v0.2.0.zip").unlink()
+    collection = read_collection(tmp_path)
+    assert collection.find("a@0.1.0").source == str(tmp_path / "a_v0.1.0.zip")
+    assert collection.find("a@0.2.0").source == f"{address}/a_v0.2.0.zip"
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -17,7 +17,7 @@ from medcontext.fetch import Digest, fetch
 
 CONTENT = hashlib.shake_128(b"content").digest(300_000)
 OTHER = hashlib.shake_128(b"other").digest(300_000)
-CUT = 5_000
+CUT = 3_000
 
 
 def digest_of(content: bytes) -> Digest:

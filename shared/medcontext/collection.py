@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -119,7 +119,7 @@ def _bundle(address: str, key: str, entry: Any) -> ListedBundle:
     """One entry of a list.
 
     Raises:
-        ValueError: when it cannot be understood, or points to somewhere else than the web or the list's folder.
+        ValueError: when it cannot be understood.
     """
     subject, parts = f"{key!r} in {address}", KEY.fullmatch(key)
     if parts is None:
@@ -127,13 +127,24 @@ def _bundle(address: str, key: str, entry: Any) -> ListedBundle:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
         raise ValueError(f"{subject} does not say under 'source' where its zip lies.")
     kind, value = ("sha256", entry["sha256"]) if entry.get("sha256") else ("sha1", entry.get("checksum"))
-    source = entry["source"]
-    if not is_address(source):
-        if leads_out(source):
-            raise ValueError(f"{subject} points out of the folder that it lies in, to {source!r}; do not use it.")
-        source = urljoin(address, source) if is_address(address) else str(Path(address).parent / source)
+    source = _source(address, entry["source"], subject)
     digest = Digest.parse(kind, value, subject) if value else None
     return ListedBundle(parts["name"], parts["version"], source, digest)
+
+
+def _source(address: str, source: str, subject: str) -> str:
+    """Where a zip lies: beside its list if it is there, so that the downloaded files of a release are a collection too.
+
+    Raises:
+        ValueError: when that is neither on the web nor in the list's folder.
+    """
+    remote = is_address(source)
+    if not remote and leads_out(source):
+        raise ValueError(f"{subject} points out of the folder that it lies in, to {source!r}; do not use it.")
+    if is_address(address):
+        return urljoin(address, source)
+    path = Path(address).parent / (PurePosixPath(urlsplit(source).path).name if remote else source)
+    return source if remote and not path.is_file() else str(path)
 
 
 def _order(version: str) -> tuple[bool, Version, str]:

@@ -125,7 +125,9 @@ def test_by_name_from_any_web_server_or_folder(place: str, release: Release, tmp
     assert [(bundle.name, bundle.version) for bundle in read_collection(source).bundles] == [
         (name, VERSION) for name in sorted((*BUNDLES, PHANTOM))
     ]
+    release.server.requests.clear()
     folder = download_bundle(f"{PHANTOM}@{VERSION}", source, tmp_path)
+    assert len(release.server.requests) == (2 if place == "web" else 0)
     assert contents(folder) == released(release, PHANTOM)
 
 
