@@ -14,6 +14,7 @@ from monai.data.utils import set_rnd
 from monai.utils import set_determinism
 
 from medcontext.bundle import build_network, check_configuration
+from medcontext.collection import read_collection
 from medcontext.comparison import GROUP_BY, compare_runs
 from medcontext.comparison.report import PAGE
 from medcontext.convert import convert_checkpoint, describe_conversion
@@ -21,6 +22,7 @@ from medcontext.data import case_name, check_dataset, label_names, load_datalist
 from medcontext.data.phantom_layouts import pack_phantoms as pack
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
+from medcontext.download import download_bundle
 from medcontext.experiment import MODES, grid, plan, run_cells
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
 from medcontext.handlers.mlflow_outbox import send_kept
@@ -33,6 +35,7 @@ __all__ = [
     "check",
     "compare",
     "convert_weights",
+    "download",
     "experiment",
     "gallery",
     "main",
@@ -216,6 +219,22 @@ def convert_weights(
     workflow = create_workflow(config_file=config_file, logging_file=False, **override)
     report = convert_checkpoint(source, build_network(workflow), output, strict=strict, entry=entry)
     print(f"{describe_conversion(report, source)}\n{output}")
+
+
+def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> None:
+    """Download a bundle from any collection, check it, and unpack it; without a name list what there is.
+
+    Args:
+        name: of the bundle, or ``NAME@VERSION``; without a version the latest.
+        source: address or path of the collection's ``model_info.json``, or of the folder that holds it.
+        bundle_dir: folder to put the bundle's folder into; an existing bundle is never overwritten, and a call that was
+            cut off can be repeated.
+    """
+    if name is not None:
+        print(download_bundle(str(name), str(source), str(bundle_dir)))
+        return
+    for bundle in read_collection(str(source)).bundles:
+        print(bundle.name, bundle.version)
 
 
 def experiment(

@@ -6,13 +6,14 @@ import contextlib
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["json_text", "whole_file", "write_file"]
+__all__ = ["json_text", "require_space", "whole_file", "write_file"]
 
 
 @contextlib.contextmanager
@@ -35,6 +36,13 @@ def write_file(path: Path, content: bytes) -> Path:
     with whole_file(path) as stream:
         stream.write(content)
     return path
+
+
+def require_space(folder: Path, needed: int, remedy: str = "make room") -> None:
+    """Raise OSError, with what to do about it, when a folder's disk has fewer bytes left than are needed."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(f"{folder} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free; {remedy}.")
 
 
 def json_text(content: Mapping[str, Any]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from tqdm.auto import tqdm
 
 from medcontext.data.file_memory import FileMemory, sha256_of
 from medcontext.data.sources import Source, SourceFile
+from medcontext.files import require_space
 
 __all__ = ["place_files"]
 
@@ -44,7 +44,7 @@ def place_files(
     todo = [path for path in ordered if not _is_placed(source.files[plan[path]], folder / path, memory, link)]
     sizes = {path: source.files[plan[path]].size for path in todo}
     if not link:
-        _require_space(folder, sum(sizes.values()))
+        require_space(folder, sum(sizes.values()), "make room, or link")
     with tqdm(total=sum(sizes.values()), desc="linking" if link else "copying", unit="B", unit_scale=True) as bar:
         for path in todo:
             file, target = source.files[plan[path]], folder / path
@@ -66,12 +66,6 @@ def _origin(file: SourceFile, link: bool) -> str:
 
 def _is_placed(file: SourceFile, target: Path, memory: FileMemory, link: bool) -> bool:
     return target.is_file() and memory.recall(target, "source") == _origin(file, link)
-
-
-def _require_space(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise OSError(f"{folder} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free; make room, or link.")
 
 
 def _place(source: Source, file: SourceFile, target: Path, memory: FileMemory, link: bool) -> None:

@@ -11,11 +11,11 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-__all__ = ["Source", "SourceFile", "open_source"]
+__all__ = ["Source", "SourceFile", "leads_out", "open_source"]
 
 JUNK = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$)")
 """Hidden files, among them the ``._*`` companions that macOS packs into archives."""
@@ -46,7 +46,7 @@ class Source:
 
     Attributes:
         path: of the folder or archive.
-        files: all files in it, junk aside, by name, in the order in which they are best read.
+        files: the files in it by name, in the order in which they are best read.
         reader: opens a file for reading bytes.
     """
 
@@ -66,8 +66,12 @@ class Source:
 
 
 @contextlib.contextmanager
-def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
+def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = JUNK) -> Iterator[Source]:
     """Open a folder, a zip or a tar (compressed or not); nothing is written.
+
+    Args:
+        path: of the folder or archive.
+        junk: files to leave out; ``None`` takes all.
 
     Raises:
         FileNotFoundError: when there is nothing of that name.
@@ -76,19 +80,19 @@ def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
     """
     path = Path(path)
     if path.is_dir():
-        yield _folder(path)
+        yield _without(junk, _folder(path))
     elif not path.is_file():
         raise FileNotFoundError(f"There is no {path}; give the downloaded archive, or the folder it was unpacked into.")
     elif zipfile.is_zipfile(path):
         with _told_clearly(path):
             archive = zipfile.ZipFile(path)
         with archive:
-            yield _zip(path, archive)
+            yield _without(junk, _zip(path, archive))
     elif tarfile.is_tarfile(path):
         with _told_clearly(path):
             tar = tarfile.open(path)  # noqa: SIM115 closed by the with statement below
         with tar:
-            yield _tar(path, tar)
+            yield _without(junk, _tar(path, tar))
     else:
         raise ValueError(f"{path} is neither a folder nor a whole zip or tar archive; download it again.")
 
@@ -118,7 +122,7 @@ def _folder(folder: Path) -> Source:
                 found = path.stat()
                 name = path.relative_to(folder).as_posix()
                 files.append(SourceFile(name, found.st_size, f"{found.st_size}:{found.st_mtime_ns}", path))
-    return Source(folder, _tidy(sorted(files, key=lambda file: file.name)), lambda name: (folder / name).open("rb"))
+    return Source(folder, _by_name(sorted(files, key=lambda file: file.name)), lambda name: (folder / name).open("rb"))
 
 
 def _zip(path: Path, archive: zipfile.ZipFile) -> Source:
@@ -129,7 +133,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Source:
         )
     plain = {PurePosixPath(member.filename).as_posix(): member for member in members if not member.is_dir()}
     files = [SourceFile(name, member.file_size, f"{member.file_size}:{member.CRC}") for name, member in plain.items()]
-    return Source(path, _tidy(files), lambda name: archive.open(plain[name]))
+    return Source(path, _by_name(files), lambda name: archive.open(plain[name]))
 
 
 def _tar(path: Path, archive: tarfile.TarFile) -> Source:
@@ -146,16 +150,26 @@ def _tar(path: Path, archive: tarfile.TarFile) -> Source:
             raise tarfile.ReadError(f"{name} is no plain file")
         return stream
 
-    return Source(path, _tidy(files), read)
+    return Source(path, _by_name(files), read)
 
 
-def _tidy(files: list[SourceFile]) -> dict[str, SourceFile]:
-    return {file.name: file for file in files if not JUNK.search(file.name)}
+def _by_name(files: list[SourceFile]) -> dict[str, SourceFile]:
+    return {file.name: file for file in files}
+
+
+def _without(junk: re.Pattern[str] | None, source: Source) -> Source:
+    kept = {name: file for name, file in source.files.items() if junk is None or not junk.search(name)}
+    return replace(source, files=kept)
+
+
+def leads_out(name: str) -> bool:
+    """Whether a file of this name could be written elsewhere than below the folder it is meant for."""
+    parts = name.replace("\\", "/").split("/")
+    return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
 
 
 def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
-    """Raise for members that no provider's archive holds; files are never written under their own names anyway."""
-    parts = name.replace("\\", "/").split("/")
-    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0] or not plain:
+    """Raise for members that no provider's archive holds; most files are never written under their own names anyway."""
+    if leads_out(name) or not plain:
         what = "leads out of the archive" if plain else "is a link or a device"
         raise ValueError(f"{archive} holds {name!r}, which {what}; this is not the provider's archive, do not use it.")
