@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
 from monai.bundle import ConfigParser
 
 from archives import digest
+from config_reference import reference
 from medcontext.bundle import check_network
 from medcontext.networks import load_weights
 
@@ -56,6 +57,9 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
     _check_weights(inference, weights)
     made["configs/train.json"], made["configs/inference.json"] = _json(train), _json(inference)
     made["configs/metadata.json"] = _json(_metadata(json.loads(files["configs/metadata.json"]), train["phantom"]))
+    paths = [path for path in made if path.startswith("configs/") and path.endswith(".json")]
+    configs = {PurePosixPath(path).stem: json.loads(made[path]) for path in paths}
+    made["docs/reference.md"] = reference(name, configs).encode()
     note = NOTE.format(source=bundle)
     made["docs/README.md"] = made["docs/README.md"].replace(b"# Model overview\n", note.encode(), 1)
     made["large_files.yml"] = large_files({WEIGHTS: (url, content)})
@@ -72,7 +76,7 @@ def large_files(files: Mapping[str, tuple[str, bytes]]) -> bytes:
 
 
 def _is_text(path: str) -> bool:
-    return path.endswith((".json", ".md"))
+    return path.endswith((".json", ".md", ".sh", ".yaml"))
 
 
 def _json(content: Any) -> bytes:
