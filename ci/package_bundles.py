@@ -129,13 +129,14 @@ def _weights_name(name: str, version: str) -> str:
 def package_bundles(
     output: Path, base_url: str = "", weights: Path | None = None, published: Mapping[str, Any] | None = None
 ) -> list[Path]:
-    """Write all zips, weights, ``model_info.json`` and ``SHA256SUMS`` into a folder and return their paths."""
+    """Write zips, wheel, weights, ``model_info.json`` and ``SHA256SUMS`` into a folder and return their paths."""
     if weights and not base_url:
         raise ValueError("Weights are downloaded by themselves too; say by --base_url from where.")
     epoch, zips, assets = source_time(), {}, {}
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         wheel = build_wheel(ROOT, Path(work), epoch)
+        assets[wheel.name] = wheel.read_bytes()
         for package in packages(weights, base_url):
             path = write_zip(output / f"{package.name}_v{package.version}.zip", packed(package, wheel, epoch), epoch)
             zips[path.name] = path.read_bytes()

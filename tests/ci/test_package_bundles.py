@@ -51,11 +51,16 @@ def own_files(bundle: str) -> dict[str, Any]:
 
 def test_what_is_released(release: Release) -> None:
     zips = {f"{name}_v{VERSION}.zip" for name in (*BUNDLES, PHANTOM)}
-    others = {"model_info.json", "SHA256SUMS", f"{PHANTOM}_v{VERSION}_model.pt"}
+    others = {
+        "model_info.json",
+        "SHA256SUMS",
+        f"{PHANTOM}_v{VERSION}_model.pt",
+        f"medcontext-{VERSION}-py3-none-any.whl",
+    }
     assert {path.name for path in release.folder.iterdir()} == zips | others
     check = subprocess.run(["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=release.folder, capture_output=True)
     assert check.returncode == 0
-    assert check.stdout.count(b": OK") == len(zips) + 2
+    assert check.stdout.count(b": OK") == len(zips) + 3
     info = read_json(release.folder / "model_info.json")
     assert info.keys() == {name.removesuffix(".zip") for name in zips}
     for key, entry in info.items():
