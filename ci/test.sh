@@ -11,9 +11,9 @@ if [ "${1:-}" = --all ]; then
     selection=()
     shift
 fi
-# the tests' networks are too small for threads, which only get in each other's way on a shared machine
+# the tests' networks are too small for threads, which only get in each other's way; whole tests run side by side
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest ${selection[@]+"${selection[@]}"} "$@"
+exec .venv/bin/python -m pytest --numprocesses 2 --dist loadgroup ${selection[@]+"${selection[@]}"} "$@"

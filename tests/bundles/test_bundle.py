@@ -563,7 +563,7 @@ def test_torchscript_export(exportable: tuple[dict[str, Any], torch.nn.Module, t
     torch.testing.assert_close(torch.jit.load(home / "model.ts")(image), network(image), rtol=1e-4, atol=1e-5)
 
 
-@for_bundles()
+@for_bundles(UNETR)
 def test_onnx_export(exportable: tuple[dict[str, Any], torch.nn.Module, torch.Tensor], home: Path) -> None:
     arguments, network, image = exportable
     onnx_export(filepath=str(home / "model.onnx"), **arguments)
@@ -584,6 +584,7 @@ def environment(home: Path) -> dict[str, str]:
     return {**os.environ, "MEDCONTEXT_HOME": str(home), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 @for_bundles(NNFORMER)
 def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, home: Path) -> None:
     words = command(bundle, [], ("train",), {"run_name": "cli"})
@@ -598,8 +599,9 @@ def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, h
     assert "loss_supervised=" in result.stderr
 
 
+@pytest.mark.slow  # the documents' tests train in two processes too
 @for_bundles(UNETR_PLUS_PLUS)
-@pytest.mark.parametrize("overlays", [(), pytest.param(("paper",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("overlays", [(), ("paper",)])
 def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str, ...]) -> None:
     names = ("train", *overlays, "multi_gpu_train")
     words = command(bundle, ["training"], names, {"run_name": "two", "batch_size": 1})

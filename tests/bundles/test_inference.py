@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import os
 import re
 import sys
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from highdicom.seg import segread
 
-from bundle_runs import NNFORMER, ROOT, SWIN_UNETR, UNETR, for_bundles, overrides_for, read_json, run, workflow_for
+from bundle_runs import SWIN_UNETR, UNETR, for_bundles, read_json, run, workflow_for
 from dicom_scans import OBLIQUE, write_series
 from medcontext.bundle import check_configuration
 
@@ -127,25 +124,6 @@ def test_labels_follow_the_dataset_and_set_the_channels(
 def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: list[str]) -> None:
     """Also where they set keys that prediction has no use for."""
     check_configuration(workflow_for(bundle, "inference", *overlays, tiny=False))
-
-
-@for_bundles(NNFORMER)
-def test_the_python_of_the_readme(bundle: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lines as they stand there, but for the places and a network that is small enough."""
-    (home / "scans").mkdir()
-    nib.save(nib.Nifti1Image(volume(), VOXELS), home / "scans" / "a.nii.gz")
-    (path,) = weights(bundle, home, 1)
-    os.renames(path, home / "RUN" / "model.pt")
-    text = (ROOT / "bundles" / bundle / "docs" / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    code = code.replace(f"runs/{bundle}/RUN/models", str(home / "RUN")).replace("SCANS", str(home / "scans"))
-    tiny = {key: value for key, value in overrides_for(bundle, "inference").items() if key != "dataset_dir"}
-    monkeypatch.setattr(monai.bundle, "create_workflow", functools.partial(monai.bundle.create_workflow, **tiny))
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert sorted(path.name for path in Path(names["folder"]).iterdir()) == ["a.json", "a_overlay.png", "a_seg.nii.gz"]
-    assert names["volumes"].keys() == {"a"}
-    assert names["volumes"]["a"].keys() == read_json(Path(names["folder"]) / "a.json")["labels"].keys()
 
 
 @pytest.mark.parametrize(

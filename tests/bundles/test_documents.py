@@ -1,0 +1,215 @@
+"""Every command in the documents, as it stands there but for its scale and the places that stand for a reader's own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import kubernetes_validate
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from bundle_runs import BUNDLES, ROOT, UNETR, train
+from documents import Call, Reader, blocks, small_words
+from hosts import ASSETS, github
+from medcontext.data.phantom_layouts import pack_phantoms
+from releases import VERSION, Release
+from tracked_runs import Store, table
+
+pytestmark = [
+    pytest.mark.skipif(os.name == "nt", reason="the commands are for a POSIX shell"),
+    pytest.mark.xdist_group("documents"),  # one reader for all
+]
+
+IN_BUNDLES = ("tutorial.md", "how_to.md", "README.md")
+# what these tests are part of, and what test_quickstart runs
+SCRIPTS = {("bash", "ci/quickstart.sh"), ("bash", "ci/test.sh")}
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2"}
+
+
+def documents() -> list[object]:
+    found: list[object] = [pytest.param(UNETR, ROOT / "README.md", id="README.md")]
+    for bundle in BUNDLES:
+        marks = [] if bundle == UNETR else [pytest.mark.slow]
+        folder = ROOT / "bundles" / bundle / "docs"
+        found += [pytest.param(bundle, folder / name, id=f"{bundle}-{name}", marks=marks) for name in IN_BUNDLES]
+    return found
+
+
+@pytest.fixture(scope="module")
+def reader_of(
+    tmp_path_factory: pytest.TempPathFactory, cohort: Path, empty_database: Path
+) -> Iterator[Callable[[str], Reader]]:
+    """A reader of a bundle's documents, with everything at hand that they take for granted."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        @functools.cache
+        def made(bundle: str) -> Reader:
+            folder = tmp_path_factory.mktemp(bundle)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            patch.setenv("MEDCONTEXT_HOME", str(folder))
+            patch.chdir(ROOT)
+            prepare(folder, bundle, cohort, empty_database)
+            reader = Reader(folder, bundle, patch)
+            reader.others |= {"torchrun": functools.partial(torchrun, reader), "bash": script}
+            reader.others |= {
+                "sbatch": functools.partial(sbatch, reader),
+                "kubectl": functools.partial(kubectl, reader),
+            }
+            return reader
+
+        threads = torch.get_num_threads()
+        yield made
+        torch.set_num_threads(threads)
+
+
+def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> None:
+    """The repository, BTCV, scans, trained runs, and runs of an experiment."""
+    for name in ("bundles", "ci", "shared", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "data").mkdir()
+    (folder / "data" / "btcv").symlink_to(cohort)
+    shutil.copy(empty_database, folder / "mlruns.db")
+    activate = folder / ".venv" / "bin" / "activate"
+    activate.parent.mkdir(parents=True)
+    activate.touch()
+    pack_phantoms(cohort, "btcv_zip", folder / "RawData.zip")
+    run = train(bundle, folder, run_name="RUN", max_epochs=1)
+    for other in ("A", "B"):
+        shutil.copytree(run, run.with_name(other))
+    shutil.copy(run / "models" / "model.pt", folder / "student.pt")
+    case = json.loads((cohort / "dataset.json").read_text())["test"][0]["image"]
+    for name in ("scan.nii.gz", "SCANS/one.nii.gz", "SCANS/two.nii.gz"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(cohort / case, folder / name)
+    write_own_data(folder / "data" / "mine")
+    store = Store(folder, "study")
+    for seed in range(3):
+        for mode, dice in (("medcontext", 0.9), ("baseline", 0.8), ("masking_only", 0.7)):
+            store.log(mode, table({"liver": [dice, dice + seed / 100]}), seed=seed)
+
+
+def write_own_data(folder: Path) -> None:
+    """The volumes of the README's ``dataset.json``, which is written from there."""
+    (content,) = [json.loads(b.text) for b in blocks(ROOT / "README.md") if b.language == "json" and "labels" in b.text]
+    folder.mkdir()
+    (folder / "dataset.json").write_text(json.dumps(content))
+    label = np.zeros((32, 32, 32), np.uint8)
+    label[8:16, 8:24, 8:24], label[16:24, 8:24, 8:24] = 1, 2
+    random = np.random.default_rng(0)
+    for case in content["training"] + content["test"]:
+        image = np.where(label > 0, 60 * label.astype(np.int16), -100) + random.integers(-9, 9, label.shape)
+        for name, array in ((case["image"], image.astype(np.int16)), (case["label"], label)):
+            nib.save(nib.Nifti1Image(array, np.diag([4.5, 4.5, 6.0, 1.0])), folder / name)
+    networks = [json.loads(b.text) for b in blocks(ROOT / "README.md") if b.language == "json" and "network" in b.text]
+    (folder.parent.parent / "my_network.json").write_text(json.dumps(networks[0]))
+
+
+@pytest.mark.parametrize(("bundle", "document"), documents())
+def test_commands(
+    bundle: str, document: Path, reader_of: Callable[[str], Reader], request: pytest.FixtureRequest
+) -> None:
+    reader = reader_of(bundle)
+    runs = reader.folder / "runs" / bundle
+    shutil.rmtree(runs / "mine", ignore_errors=True)  # README and tutorial each have data of their own
+    with reader.patch.context() as patch, contextlib.ExitStack() as stack:
+        patch.chdir(reader.folder)
+        patch.setenv("MEDCONTEXT_HOME", str(reader.folder))
+        if document.parent == ROOT:
+            release = request.getfixturevalue("release")
+            for name, value in stack.enter_context(on_github(release, reader.folder / "github")).items():
+                patch.setenv(name, value)
+            patch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
+        reader.read(document, {"/data/": f"{reader.folder}/"})
+    if document.name == "tutorial.md":
+        assert {path.name for path in (runs / "first" / "predictions").iterdir()} >= {"img0001_seg.nii.gz"}
+        assert all((runs / name / "evaluation" / "report.html").is_file() for name in ("first", "mine"))
+    if document.name == "how_to.md":
+        assert (runs / "study" / "models" / "model.pt").is_file()
+        assert reader.answers
+    if document.name == "README.md":
+        assert {path.name for path in (runs / "RUN" / "predictions").iterdir()} >= {"one.json", "two_seg.nii.gz"}
+    for answer in reader.answers:
+        (row,) = answer["predictions"]
+        assert Path(row["prediction"]) == reader.folder / "predictions" / "scan_seg.nii.gz"
+        assert Path(row["prediction"]).is_file()
+
+
+@contextlib.contextmanager
+def on_github(release: Release, folder: Path) -> Iterator[dict[str, str]]:
+    """The release under the names that the README gives it, and the environment in which it is found."""
+    for place in (f"download/v{VERSION}", "latest/download"):
+        path = folder / ASSETS / "OWNER" / "REPO" / "releases" / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(release.folder)
+    with github(folder, folder / "ca.pem") as (_, _, environment):
+        yield environment
+
+
+def torchrun(reader: Reader, call: Call) -> None:
+    at = call.words.index("-m") + 2
+    words = small_words(reader.bundle, call.words[at:])
+    device = words.index("--device")  # the overlay chooses each process's own
+    words = [*call.words[1:at], *words[:device], *words[device + 2 :]]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", *words], cwd=call.folder, check=True)
+
+
+def script(call: Call) -> None:
+    assert call.words in SCRIPTS
+    assert (ROOT / call.words[1]).is_file()
+
+
+def sbatch(reader: Reader, call: Call) -> None:
+    """Slurm's part: start the script on the first of the nodes, which it tells what there is."""
+    (path,) = [word for word in call.words if word.endswith(".sh")]
+    (run,) = [word.removeprefix("--export=ALL,RUN=") for word in call.words if word.startswith("--export=ALL,RUN=")]
+    words = [path, *call.words[call.words.index(path) + 1 :]]
+    cluster = {**SLURM, "RUN": run, "PORT": str(reader.port)}
+    (started,) = started_by(reader, reader.folder, words, cluster)
+    torchrun(reader, started)
+    assert "resume.json" not in " ".join(started.words)
+    (again,) = started_by(reader, reader.folder, words, cluster)
+    assert "resume.json" in " ".join(again.words)
+
+
+def kubectl(reader: Reader, call: Call) -> None:
+    """Kubernetes' part: check the objects, and start the container's command with its variables."""
+    (path,) = [word for word in call.words if word.endswith(".yaml")]
+    service, job = yaml.safe_load_all((reader.folder / path).read_text())
+    for content in (service, job):
+        kubernetes_validate.validate(content, "1.31", strict=True)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    variables = {variable["name"]: variable["value"] for variable in container["env"]}
+    first = f"{job['metadata']['name']}-0.{job['spec']['template']['spec']['subdomain']}"
+    assert variables["HEAD"] == f"{first}:{service['spec']['ports'][0]['port']}"
+    assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
+    assert int(variables["NODES"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert int(variables["GPUS"]) == container["resources"]["limits"]["nvidia.com/gpu"]
+    variables |= {"MEDCONTEXT_HOME": str(reader.folder), "RUN": "kubernetes", "NODES": "1", "GPUS": "2"}
+    variables["HEAD"] = f"127.0.0.1:{reader.port}"
+    options = container["command"][1:]
+    folder = ROOT / "bundles" / reader.bundle
+    (started,) = started_by(reader, folder, [*options, *container["args"]], variables)
+    if reader.bundle != UNETR:  # quick tests have run Slurm's
+        torchrun(reader, started)
+
+
+def started_by(reader: Reader, folder: Path, words: list[str], variables: dict[str, str]) -> list[Call]:
+    """What a script calls, where a cluster's own programs are at hand."""
+    programs = reader.folder / "cluster"
+    programs.mkdir(exist_ok=True)
+    for name, text in (("scontrol", 'echo "$SLURM_JOB_NODELIST"'), ("srun", 'exec "$@"')):
+        (programs / name).write_text(f"#!/bin/sh\n{text}\n")
+        (programs / name).chmod(0o755)
+    return reader.noted(words, folder, {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **variables})
