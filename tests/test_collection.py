@@ -50,6 +50,12 @@ def test_the_same_from_a_folder_and_from_the_web(published: Path, ending: str) -
         assert remote.find("b@0.9.0").source == f"{server.url}/c/b_v0.9.0.zip"
 
 
+def test_what_follows_a_question_mark_stays_behind_it(published: Path) -> None:
+    with serve(published.parent) as server:
+        assert read_collection(f"{server.url}/c?token=x").address == f"{server.url}/c/model_info.json?token=x"
+        assert [path for path, _ in server.requests] == ["/c/model_info.json?token=x"]
+
+
 @pytest.mark.parametrize(
     ("wanted", "version"), [("b", "0.10.0"), ("b@", "0.10.0"), ("b@0.9", "0.9.0"), ("b@v0.2.0", "0.2.0")]
 )

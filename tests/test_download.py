@@ -204,7 +204,12 @@ def test_a_large_file_with_a_wrong_hash(server: FileServer, out: Path) -> None:
     (server.folder / "model").write_bytes(OTHERS)
     with pytest.raises(ValueError, match="/model is not what was published"):
         download_bundle("a", server.url, out)
-    assert list(out.iterdir()) == []
+    (server.folder / "model").write_bytes(WEIGHTS)
+    server.requests.clear()
+    folder = download_bundle("a", server.url, out)
+    assert (folder / "models" / "model.pt").read_bytes() == WEIGHTS
+    assert [path for path, _ in server.requests] == ["/model_info.json", "/model"]  # the zip was right, and is kept
+    assert list(out.iterdir()) == [folder]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,7 @@ import pytest
 
 from http_server import FileServer, serve
 from medcontext import fetch as fetching
-from medcontext.fetch import Digest, fetch
+from medcontext.fetch import Digest, _StayEncrypted, fetch
 
 CONTENT = hashlib.shake_128(b"content").digest(300_000)
 OTHER = hashlib.shake_128(b"other").digest(300_000)
@@ -181,7 +183,7 @@ def test_nobody_listens(target: Path) -> None:
 FETCH = """
 import resource, sys
 from pathlib import Path
-from medcontext.fetch import Digest, fetch
+from medcontext.fetch import Digest, _StayEncrypted, fetch
 limit = int(sys.argv[4])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)) if limit else None
 try:
@@ -240,3 +242,21 @@ def test_killed_in_the_midst(server: FileServer, target: Path) -> None:
 def test_what_is_no_hash(kind: object, value: object) -> None:
     with pytest.raises(ValueError, match="^file x has no hash that it could be checked by"):
         Digest.parse(kind, value, "file x")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "followed"),
+    [
+        ("https://a.org/x", "https://b.org/x", True),
+        ("http://a.org/x", "http://b.org/x", True),
+        ("http://a.org/x", "https://a.org/x", True),
+        ("https://a.org/x", "http://a.org/x", False),
+    ],
+)
+def test_no_redirect_leads_out_of_encryption(old: str, new: str, followed: bool) -> None:
+    arguments = (urllib.request.Request(old), None, 302, "Found", {}, new)
+    if followed:
+        assert _StayEncrypted().redirect_request(*arguments).full_url == new
+    else:
+        with pytest.raises(urllib.error.URLError, match="it leads from https to http://a.org/x"):
+            _StayEncrypted().redirect_request(*arguments)

@@ -97,8 +97,9 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
     """
     text = os.fspath(source)
     if is_address(text):
-        folder = not urlsplit(text).path.endswith(".json")
-        address = f"{text.rstrip('/')}/{LISTING}" if folder else text
+        parts = urlsplit(text)
+        listing = parts.path if parts.path.endswith(".json") else f"{parts.path.rstrip('/')}/{LISTING}"
+        address = parts._replace(path=listing).geturl()
         content = read_address(address, LIMIT)
     else:
         path = Path(text) / LISTING if Path(text).is_dir() else Path(text)

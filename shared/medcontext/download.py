@@ -16,7 +16,7 @@ from medcontext.collection import ListedBundle, read_collection
 from medcontext.data.file_memory import FileMemory
 from medcontext.data.placing import place_files
 from medcontext.data.sources import Source, leads_out, open_source
-from medcontext.fetch import Digest, fetch, is_address
+from medcontext.fetch import Digest, DigestError, fetch, is_address
 
 if sys.platform != "win32":
     import fcntl
@@ -83,7 +83,9 @@ def _workplace(folder: Path) -> Iterator[Path]:
         try:
             yield folder
             useful = False
-        except ValueError:  # what is wrong with the files stays wrong
+        except DigestError:  # what is right is kept
+            raise
+        except ValueError:  # what is wrong with the contents stays wrong
             useful = False
             raise
         finally:

@@ -27,7 +27,7 @@ import medcontext
 from medcontext.addresses import without_password
 from medcontext.files import require_space, write_file
 
-__all__ = ["Digest", "fetch", "is_address", "read_address"]
+__all__ = ["Digest", "DigestError", "fetch", "is_address", "read_address"]
 
 BLOCK = 1 << 16
 TIMEOUT = 30.0
@@ -35,6 +35,10 @@ DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
 NOT_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 Headers = dict[str, str]
+
+
+class DigestError(ValueError):
+    """A file is not what was published; it may be when it is downloaded again."""
 
 
 class Digest(NamedTuple):
@@ -121,7 +125,7 @@ def fetch(url: str, target: Path, digest: Digest) -> Path:
     Raises:
         ConnectionError: when it cannot be had, or not all of it; with what to do.
         OSError: when it cannot be written, with what to do.
-        ValueError: when it is not what it should be; nothing of it is kept.
+        DigestError: when it is not what it should be; nothing of it is kept.
     """
     if target.is_file() and digest.matches(target):
         return target
@@ -133,7 +137,7 @@ def fetch(url: str, target: Path, digest: Digest) -> Path:
         _receive(url, part)
     if not digest.matches(part.path):
         part.discard()
-        raise ValueError(
+        raise DigestError(
             f"{url} is not what was published (its {digest.kind} is not {digest.value}); "
             "call again, and if it stays so, tell whoever publishes it."
         )
@@ -219,9 +223,21 @@ def _rest(url: str, part: _Part) -> Any:
         return None if whole else _open(url, {})
 
 
+class _StayEncrypted(urllib.request.HTTPRedirectHandler):
+    """Follow no redirect from https to http: hashes come from lists that are read so."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
+    ) -> Any:
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError(f"it leads from https to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _open(url: str, headers: Headers) -> Any:
     words = {"User-Agent": f"medcontext/{medcontext.__version__}", **headers}
-    return urllib.request.build_opener().open(urllib.request.Request(url, headers=words), timeout=TIMEOUT)
+    opener = urllib.request.build_opener(_StayEncrypted)
+    return opener.open(urllib.request.Request(url, headers=words), timeout=TIMEOUT)
 
 
 def _blocks(response: Any, url: str) -> Iterator[bytes]:

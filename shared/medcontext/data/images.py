@@ -8,6 +8,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai.config import PathLike
+
 from medcontext.data.datalist import Case, case_files, case_name, load_cases
 from medcontext.dicom import find_series, is_dicom
 
@@ -16,10 +18,7 @@ __all__ = ["list_images"]
 logger = logging.getLogger(__name__)
 
 
-Source = str | os.PathLike[str]
-
-
-def list_images(source: Source | Sequence[Source]) -> list[Case]:
+def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
     """Images to predict, as cases without labels.
 
     Args:
@@ -45,7 +44,7 @@ def list_images(source: Source | Sequence[Source]) -> list[Case]:
     return [{**case, "case": name} for case, name in zip(cases, _names(cases, source), strict=True)]
 
 
-def _listed(source: Source) -> list[Case]:
+def _listed(source: PathLike) -> list[Case]:
     path = Path(source).expanduser().absolute()
     datalist = path / "dataset.json" if path.is_dir() else path
     if datalist.name == "dataset.json" and datalist.is_file():
@@ -85,7 +84,7 @@ def _files(path: Path) -> list[Path]:
     return [path] if _is_image(path) else []
 
 
-def _cases(files: set[Path], source: Source) -> list[Case]:
+def _cases(files: set[Path], source: PathLike) -> list[Case]:
     """Cases of NIfTI files, less what was made of others of them, and of the series among DICOM files."""
     volumes = {file for file in files if _is_nifti(file)}
     made = {_stem(file) + ending for file in volumes for ending in ("_seg", "_probabilities")}
@@ -100,7 +99,7 @@ def _cases(files: set[Path], source: Source) -> list[Case]:
     return cases + [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
 
 
-def _names(cases: Sequence[Case], source: Source | Sequence[Source]) -> list[str]:
+def _names(cases: Sequence[Case], source: PathLike | Sequence[PathLike]) -> list[str]:
     """A name for each case: its own, or that of its file after as many folders as tell all apart."""
     short = [str(case.get("case") or case_name(case)) for case in cases]
     folders = [() if "case" in case else Path(case_files(case)[0]).parent.parts[1:] for case in cases]
