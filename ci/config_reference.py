@@ -25,12 +25,12 @@ MEANINGS = Path(__file__).with_name("config_keys.json")
 ENTRIES = ("train", "evaluate", "inference")
 OVERLAYS = (
     *("btcv", "acdc", "brats", "phantom", "small_gpu", "baseline", "masking_only", "paper"),
-    *("resume", "multi_gpu_train"),
+    *("resume", "auto_resume", "multi_gpu_train"),
 )
 # keys whose arguments are those of our own components, and where these take them from
 COMPONENTS = {
     "organ_dropout": ("medcontext.transforms.RandOrganDropout", ()),
-    "masking": ("medcontext.transforms.RandPatchDropout", ()),
+    "masking, in paper.json": ("medcontext.transforms.RandPatchDropout", ()),
     "token_masking": ("medcontext.networks.TokenMasking", ("network", "input_shape")),
     "consistency": ("medcontext.losses.ConsistencyLoss", ()),
 }

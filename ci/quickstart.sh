@@ -34,8 +34,7 @@ echo "== 2/4 training (five to ten minutes on two cores)"
 if [ -f "$run/trained" ]; then
     echo "already trained: $run"
 else
-    mode=$([ -f "$run/models/last.pt" ] && echo resume || true)
-    run_bundle training "train btcv phantom $mode" --dataset_dir "$data" --run_name quickstart
+    run_bundle training "train btcv phantom auto_resume" --dataset_dir "$data" --run_name quickstart
     touch "$run/trained"
 fi
 

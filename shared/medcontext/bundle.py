@@ -44,6 +44,7 @@ __all__ = [
     "check_network",
     "find_home",
     "find_root",
+    "has_training_state",
     "hyperparameters",
     "latest_run",
     "model_to_log",
@@ -148,13 +149,18 @@ def new_run_name(*words: str) -> str:
     run = _run_names.get(workflow) if workflow is not None else None
     if run is None:
         run = "-".join([*words, time.strftime("%Y%m%d-%H%M%S"), uuid.uuid4().hex[:4]])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        runs = [run]
-        torch.distributed.broadcast_object_list(runs, src=0)
-        run = runs[0]
+    run = str(_agreed(run))
     if workflow is not None:
         _run_names[workflow] = run
     return run
+
+
+def _agreed(value: Any) -> Any:
+    """The value of the first process of a distributed run."""
+    values = [value]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
 
 
 def latest_run(runs_dir: str) -> str:
@@ -167,6 +173,11 @@ def latest_run(runs_dir: str) -> str:
     if not states:
         raise FileNotFoundError(f"No run under {runs_dir} can be resumed; name the one to resume by --run_name.")
     return states[-1].parent.parent.name
+
+
+def has_training_state(ckpt_dir: str) -> bool:
+    """Whether a training in ``ckpt_dir`` can be gone on with; processes of one distributed run agree on it."""
+    return bool(_agreed((Path(ckpt_dir) / LAST_FILE).is_file()))
 
 
 def checkpoint_run(ckpt_dir: str) -> str | None:

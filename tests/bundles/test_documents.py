@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import json
@@ -35,33 +36,49 @@ pytestmark = [
 IN_BUNDLES = ("tutorial.md", "how_to.md", "README.md")
 # what these tests are part of, and what test_quickstart runs
 SCRIPTS = {("bash", "ci/quickstart.sh"), ("bash", "ci/test.sh")}
-SLURM = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "127.0.0.1", "SLURM_JOB_NUM_NODES": "1", "SLURM_GPUS_ON_NODE": "2"}
+SLURM = {
+    "SLURM_JOB_ID": str(os.getpid()),
+    "SLURM_JOB_NODELIST": "127.0.0.1",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_GPUS_ON_NODE": "2",
+    "SLURM_CPUS_PER_TASK": "2",
+}
+SRUN = '[ "$1" = --cpus-per-task ] && [ "$3" = --kill-on-bad-exit=1 ] && shift 3 && exec "$@"'
 
 
 def documents() -> list[object]:
-    found: list[object] = [pytest.param(UNETR, ROOT / "README.md", id="README.md")]
-    for bundle in BUNDLES:
-        marks = [] if bundle == UNETR else [pytest.mark.slow]
-        folder = ROOT / "bundles" / bundle / "docs"
-        found += [pytest.param(bundle, folder / name, id=f"{bundle}-{name}", marks=marks) for name in IN_BUNDLES]
+    """The documents of one bundle and the repository; all of them, with what takes long, among the slow tests."""
+    found: list[object] = []
+    for thorough in (False, True):
+        marks, suffix = ([pytest.mark.slow], "-thorough") if thorough else ([], "")
+        found.append(pytest.param(UNETR, ROOT / "README.md", thorough, id=f"README.md{suffix}", marks=marks))
+        for bundle in BUNDLES if thorough else [UNETR]:
+            folder = ROOT / "bundles" / bundle / "docs"
+            for name in IN_BUNDLES:
+                label = f"{bundle}-{name}{suffix}"
+                found.append(pytest.param(bundle, folder / name, thorough, id=label, marks=marks))
     return found
 
 
 @pytest.fixture(scope="module")
 def reader_of(
-    tmp_path_factory: pytest.TempPathFactory, cohort: Path, empty_database: Path
-) -> Iterator[Callable[[str], Reader]]:
+    tmp_path_factory: pytest.TempPathFactory,
+    cohort: Path,
+    other_cohorts: Callable[[str], Path],
+    empty_database: Path,
+) -> Iterator[Callable[[str, bool], Reader]]:
     """A reader of a bundle's documents, with everything at hand that they take for granted."""
     with pytest.MonkeyPatch.context() as patch:
 
         @functools.cache
-        def made(bundle: str) -> Reader:
+        def made(bundle: str, thorough: bool) -> Reader:
             folder = tmp_path_factory.mktemp(bundle)
             patch.delenv("MLFLOW_TRACKING_URI", raising=False)
             patch.setenv("MEDCONTEXT_HOME", str(folder))
             patch.chdir(ROOT)
             prepare(folder, bundle, cohort, empty_database)
-            reader = Reader(folder, bundle, patch)
+            (folder / "data" / "acdc").symlink_to(other_cohorts("acdc"))
+            reader = Reader(folder, bundle, patch, thorough)
             reader.others |= {"torchrun": functools.partial(torchrun, reader), "bash": script}
             reader.others |= {
                 "sbatch": functools.partial(sbatch, reader),
@@ -116,11 +133,15 @@ def write_own_data(folder: Path) -> None:
     (folder.parent.parent / "my_network.json").write_text(json.dumps(networks[0]))
 
 
-@pytest.mark.parametrize(("bundle", "document"), documents())
+@pytest.mark.parametrize(("bundle", "document", "thorough"), documents())
 def test_commands(
-    bundle: str, document: Path, reader_of: Callable[[str], Reader], request: pytest.FixtureRequest
+    bundle: str,
+    document: Path,
+    thorough: bool,
+    reader_of: Callable[[str, bool], Reader],
+    request: pytest.FixtureRequest,
 ) -> None:
-    reader = reader_of(bundle)
+    reader = reader_of(bundle, thorough)
     runs = reader.folder / "runs" / bundle
     shutil.rmtree(runs / "mine", ignore_errors=True)  # README and tutorial each have data of their own
     with reader.patch.context() as patch, contextlib.ExitStack() as stack:
@@ -137,6 +158,7 @@ def test_commands(
         assert all((runs / name / "evaluation" / "report.html").is_file() for name in ("first", "mine"))
     if document.name == "how_to.md":
         assert (runs / "study" / "models" / "model.pt").is_file()
+        assert not (runs / "study" / "models" / "teacher.pt").exists()  # Slurm's job trains the baseline
         assert reader.answers
     if document.name == "README.md":
         assert {path.name for path in (runs / "RUN" / "predictions").iterdir()} >= {"one.json", "two_seg.nii.gz"}
@@ -173,14 +195,17 @@ def script(call: Call) -> None:
 def sbatch(reader: Reader, call: Call) -> None:
     """Slurm's part: start the script on the first of the nodes, which it tells what there is."""
     (path,) = [word for word in call.words if word.endswith(".sh")]
-    (run,) = [word.removeprefix("--export=ALL,RUN=") for word in call.words if word.startswith("--export=ALL,RUN=")]
+    (exported,) = [word.removeprefix("--export=ALL,") for word in call.words if word.startswith("--export=ALL,")]
+    variables = dict(pair.split("=") for pair in exported.split(","))
     words = [path, *call.words[call.words.index(path) + 1 :]]
-    cluster = {**SLURM, "RUN": run, "PORT": str(reader.port)}
-    (started,) = started_by(reader, reader.folder, words, cluster)
+    started = started_by(reader, reader.folder, words, {**SLURM, **variables})
+    assert [Path(file).stem for file in config_files_of(started)] == [
+        "train",
+        *variables["OVERLAYS"].split(),
+        "auto_resume",
+        "multi_gpu_train",
+    ]
     torchrun(reader, started)
-    assert "resume.json" not in " ".join(started.words)
-    (again,) = started_by(reader, reader.folder, words, cluster)
-    assert "resume.json" in " ".join(again.words)
 
 
 def kubectl(reader: Reader, call: Call) -> None:
@@ -191,25 +216,32 @@ def kubectl(reader: Reader, call: Call) -> None:
         kubernetes_validate.validate(content, "1.31", strict=True)
     (container,) = job["spec"]["template"]["spec"]["containers"]
     variables = {variable["name"]: variable["value"] for variable in container["env"]}
-    first = f"{job['metadata']['name']}-0.{job['spec']['template']['spec']['subdomain']}"
-    assert variables["HEAD"] == f"{first}:{service['spec']['ports'][0]['port']}"
+    assert variables["MASTER_ADDR"] == f"{job['metadata']['name']}-0.{job['spec']['template']['spec']['subdomain']}"
+    assert variables["MASTER_ADDR"].endswith(f".{service['metadata']['name']}")
+    assert int(variables["MASTER_PORT"]) == service["spec"]["ports"][0]["port"]
     assert service["spec"]["selector"] == {"job-name": job["metadata"]["name"]}
-    assert int(variables["NODES"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
-    assert int(variables["GPUS"]) == container["resources"]["limits"]["nvidia.com/gpu"]
-    variables |= {"MEDCONTEXT_HOME": str(reader.folder), "RUN": "kubernetes", "NODES": "1", "GPUS": "2"}
-    variables["HEAD"] = f"127.0.0.1:{reader.port}"
-    options = container["command"][1:]
-    folder = ROOT / "bundles" / reader.bundle
-    (started,) = started_by(reader, folder, [*options, *container["args"]], variables)
-    if reader.bundle != UNETR:  # quick tests have run Slurm's
+    assert int(variables["NNODES"]) == job["spec"]["completions"] == job["spec"]["parallelism"]
+    assert int(variables["NPROC_PER_NODE"]) == container["resources"]["limits"]["nvidia.com/gpu"]
+    here = {"NNODES": "1", "NPROC_PER_NODE": "2", "JOB_COMPLETION_INDEX": "0", "RUN_NAME": "kubernetes"}
+    here |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(reader.port), "MEDCONTEXT_HOME": str(reader.folder)}
+    words = [*container["command"][1:], *container["args"]]
+    started = started_by(reader, ROOT / "bundles" / reader.bundle, words, {**variables, **here})
+    assert [Path(file).stem for file in config_files_of(started)] == ["train", "auto_resume", "multi_gpu_train"]
+    assert started.words[:7] == ("torchrun", "--nnodes", "1", "--node_rank", "0", "--nproc_per_node", "2")
+    if reader.thorough:  # quick tests have run Slurm's
         torchrun(reader, started)
 
 
-def started_by(reader: Reader, folder: Path, words: list[str], variables: dict[str, str]) -> list[Call]:
-    """What a script calls, where a cluster's own programs are at hand."""
+def config_files_of(call: Call) -> list[str]:
+    return list(ast.literal_eval(call.words[call.words.index("--config_file") + 1]))
+
+
+def started_by(reader: Reader, folder: Path, words: list[str], variables: dict[str, str]) -> Call:
+    """What a script starts, where a cluster's own programs are at hand."""
     programs = reader.folder / "cluster"
     programs.mkdir(exist_ok=True)
-    for name, text in (("scontrol", 'echo "$SLURM_JOB_NODELIST"'), ("srun", 'exec "$@"')):
+    for name, text in (("scontrol", 'echo "$SLURM_JOB_NODELIST"'), ("srun", SRUN)):
         (programs / name).write_text(f"#!/bin/sh\n{text}\n")
         (programs / name).chmod(0o755)
-    return reader.noted(words, folder, {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **variables})
+    (call,) = reader.noted(words, folder, {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", **variables})
+    return call

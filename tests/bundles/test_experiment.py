@@ -82,7 +82,9 @@ def test_plan_refuses_what_the_grid_sets_and_unknown_overlays(home: Path) -> Non
     cells = grid(**ARGUMENTS)
     with pytest.raises(ValueError, match="the grid itself sets seed, train_fraction; leave that out"):
         plan(cells, experiment_name="few", overrides={"seed": 1, "train_fraction": 0.5})
-    with pytest.raises(FileNotFoundError, match=r"no .*phantoms\.json; overlays of the bundle are acdc, baseline"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no .*phantoms\.json; overlays of the bundle are acdc, auto_resume, baseline"
+    ):
         plan(cells, experiment_name="few", overlays=["phantoms"])
     with pytest.raises(SystemExit, match="uses 'max_epoch'; did you mean 'max_epochs'"):
         plan(cells, experiment_name="few", overrides={"max_epoch": 3})
@@ -135,6 +137,7 @@ def test_a_failure_stops_nothing_else_and_is_repeated_alone(tmp_path: Path) -> N
         run_cells([other], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -> None:
     last = tmp_path / "runs" / "long" / "models" / "last.pt"
     # the first time it saves its state and sleeps; resumed, it is done

@@ -26,7 +26,10 @@ def test_the_figure_shows_networks_and_terms() -> None:
     words = "\n".join(text.get_text() for axis in figure.axes for text in axis.texts)
     for term in ("teacher", "student", "L_\\mathrm{cons}", "L_\\mathrm{seg}(p, y)", "L_\\mathrm{seg}(\\tilde{p}, y)"):
         assert term in words
-    assert [len(axis.images) for axis in figure.axes[1:4]] >= [1, 1, 1]
+    assert [axis.get_title() for axis in figure.axes[1:]] == ["image $x$", r"organs dropped: $\tilde{x}$", "label $y$"]
+    grey, masked, _ = slices(seed=0)
+    for axis, image in zip(figure.axes[1:], (grey, masked, grey), strict=True):
+        np.testing.assert_array_equal(axis.images[0].get_array(), image)
 
 
 def test_the_documents_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -36,4 +39,7 @@ def test_the_documents_show_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for bundle in BUNDLES:
         kept = matplotlib.image.imread(ROOT / "bundles" / bundle / "docs" / "method.png")
         assert kept.shape == drawn.shape
-        assert np.abs(kept - drawn).mean() < 0.02  # fonts differ between systems
+        panels = np.abs(kept - drawn)[
+            250:440, :660
+        ]  # image and masked image, without the words, whose fonts may differ
+        assert panels.mean() < 0.01

@@ -1,27 +1,29 @@
 #!/usr/bin/env bash
 # Train on all GPUs of a Slurm job. Submit it from the repository's root, or from inside a downloaded bundle:
-#     sbatch bundles/medcontext_unetr/docs/slurm.sh --dataset_dir /data/btcv
-# Overrides follow. --export=ALL,RUN=name before the script names the run; the same name goes on where a job ended.
+#     sbatch --export=ALL,RUN_NAME=study,OVERLAYS="acdc baseline" bundles/medcontext_unetr/docs/slurm.sh
+# What follows the script overrides keys. A job that was requeued, or submitted again under the same RUN_NAME and on as
+# many GPUs, goes on where the run was saved last.
 #SBATCH --job-name=medcontext
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=4
 #SBATCH --cpus-per-task=16
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@60
 #SBATCH --requeue
 set -euo pipefail
 
 bundle=bundles/medcontext_unetr
 [ -d "$bundle" ] || bundle=.
-home=${MEDCONTEXT_HOME:-$PWD}
-run=${RUN:-slurm-$SLURM_JOB_ID}
-files="'$bundle/configs/train.json','$bundle/configs/multi_gpu_train.json'"
-if [ -f "$home/runs/medcontext_unetr/$run/models/last.pt" ]; then
-    files+=",'$bundle/configs/resume.json'"
-fi
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+files="'$bundle/configs/train.json',"
+for overlay in ${OVERLAYS:-}; do
+    files+="'$bundle/configs/$overlay.json',"
+done
+files+="'$bundle/configs/auto_resume.json','$bundle/configs/multi_gpu_train.json'"
+first_node=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+port=$((20000 + SLURM_JOB_ID % 10000)) # of its own for each job that shares a node
 
-srun torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$SLURM_GPUS_ON_NODE" \
-    --rdzv_id "$SLURM_JOB_ID" --rdzv_backend c10d --rdzv_endpoint "$head:${PORT:-29500}" \
-    -m monai.bundle run training --config_file "[$files]" --run_name "$run" "$@"
+srun --cpus-per-task "$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 \
+    torchrun --nnodes "$SLURM_JOB_NUM_NODES" --nproc_per_node "$SLURM_GPUS_ON_NODE" \
+    --rdzv_id "$SLURM_JOB_ID" --rdzv_backend c10d --rdzv_endpoint "$first_node:$port" \
+    -m monai.bundle run training --config_file "[$files]" --run_name "${RUN_NAME:-slurm-$SLURM_JOB_ID}" "$@"
