@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -41,8 +42,9 @@ def other_cohorts(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], P
 
 
 @pytest.fixture
-def home(tmp_path: Path, cohort: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty home that holds the cohort, with the working directory at the repository's root."""
+def home(tmp_path: Path, cohort: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home that holds the cohort and no runs, with the working directory at the repository's root."""
+    shutil.copy(empty_database, tmp_path / "mlruns.db")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "btcv").symlink_to(cohort)
     monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path))

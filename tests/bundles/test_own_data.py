@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
-from bundle_runs import NNFORMER, SWIN_UNETR, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
+from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
 
 
 def write_own(folder: Path, channels: int) -> Path:
@@ -42,7 +42,7 @@ def write_own(folder: Path, channels: int) -> Path:
     return folder
 
 
-@for_bundles(SWIN_UNETR, UNETR_PLUS_PLUS)
+@for_bundles(UNETR_PLUS_PLUS)
 def test_any_channels_and_classes(bundle: str, home: Path) -> None:
     (home / "mine").mkdir()
     data = write_own(home / "mine", channels=2)

@@ -40,6 +40,7 @@ def the_run(home: Path) -> Any:
     return found
 
 
+@pytest.mark.slow  # the documents' tests serve a model
 @for_bundles(UNETR)
 def test_a_model_that_mlflow_loads_elsewhere(
     bundle: str,

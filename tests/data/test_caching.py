@@ -136,11 +136,11 @@ def test_keys_of_lists_follow_every_file(case: dict[str, str]) -> None:
 def test_keys_are_the_same_in_every_process() -> None:
     transforms = "[LoadImaged('image'), Spacingd('image', (1, 1, 2)), NormalizeIntensityd('image', nonzero=True)]"
     imports = "from monai.transforms import *; from medcontext.data.caching import transforms_key"
-    code = f"{imports}; print(transforms_key({transforms}))"
+    code = f"{imports}; print(transforms_key({transforms}).decode())"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     here = [LoadImaged("image"), Spacingd("image", (1, 1, 2)), NormalizeIntensityd("image", nonzero=True)]
-    assert result.stdout.strip() == transforms_key(here)
+    assert result.stdout.strip() == transforms_key(here).decode()
 
 
 def test_transforms_that_nothing_identifies() -> None:
