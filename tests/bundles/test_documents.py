@@ -95,6 +95,8 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
     """The repository, BTCV, scans, trained runs, and runs of an experiment."""
     for name in ("bundles", "ci", "shared", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
         (folder / name).symlink_to(ROOT / name)
+    for name in ("configs", "docs"):  # the folder of a downloaded bundle looks so
+        (folder / name).symlink_to(ROOT / "bundles" / bundle / name)
     (folder / "data").mkdir()
     (folder / "data" / "btcv").symlink_to(cohort)
     shutil.copy(empty_database, folder / "mlruns.db")
@@ -152,7 +154,8 @@ def test_commands(
             for name, value in stack.enter_context(on_github(release, reader.folder / "github")).items():
                 patch.setenv(name, value)
             patch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
-        reader.read(document, {"/data/": f"{reader.folder}/"})
+        inside = {f"B=bundles/{bundle}": "B=."} if thorough else {}
+        reader.read(document, {"/data/": f"{reader.folder}/", **inside})
     if document.name == "tutorial.md":
         assert {path.name for path in (runs / "first" / "predictions").iterdir()} >= {"img0001_seg.nii.gz"}
         assert all((runs / name / "evaluation" / "report.html").is_file() for name in ("first", "mine"))
