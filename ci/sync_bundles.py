@@ -100,24 +100,20 @@ def bundle_files(bundle: Path) -> set[str]:
 
 
 def _compare(root: Path, bundle: str, file: str, allowed: list[str]) -> Iterator[Problem]:
-    reference, path, label = root / REFERENCE / file, root / bundle / file, f"{bundle}/{file}"
-    content = reference.read_bytes()
+    path, label = root / bundle / file, f"{bundle}/{file}"
+    content = (root / REFERENCE / file).read_bytes().replace(REFERENCE.encode(), bundle.encode())
     if not path.is_file():
-        yield Problem(f"{label}: missing", path, _renamed(content, bundle))
+        yield Problem(f"{label}: missing", path, content)
     elif allowed == [""]:
         if path.read_bytes() == content:
             yield Problem(f"{label}: may be its own, but is that of {REFERENCE}; take it off the table")
     else:
         if path.suffix in (".json", ".md"):
-            parts, own = _parts(_renamed(content, bundle), path.suffix), _parts(path.read_bytes(), path.suffix)
+            parts, own = _parts(content, path.suffix), _parts(path.read_bytes(), path.suffix)
             yield from (Problem(f"{label}: {reason}") for key in allowed if (reason := _adopt(parts, own, key)))
             content = _joined(parts, path.suffix)
         if path.read_bytes() != content:
             yield Problem(f"{label}: differs from {REFERENCE} beyond what the table allows", path, content)
-
-
-def _renamed(content: bytes, bundle: str) -> bytes:
-    return content.replace(REFERENCE.encode(), bundle.encode())
 
 
 def _parts(content: bytes, suffix: str) -> dict[str, Any]:

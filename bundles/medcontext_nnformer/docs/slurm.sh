@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Train on all GPUs of a Slurm job. Submit it from the repository's root, or from inside a downloaded bundle:
-#     sbatch --export=ALL,RUN_NAME=study,OVERLAYS="acdc baseline" bundles/medcontext_unetr/docs/slurm.sh
+#     sbatch --export=ALL,RUN_NAME=study,OVERLAYS="acdc baseline" bundles/medcontext_nnformer/docs/slurm.sh
 # What follows the script overrides keys. A job that was requeued, or submitted again under the same RUN_NAME and on as
 # many GPUs, goes on where the run was saved last.
 #SBATCH --job-name=medcontext
@@ -13,7 +13,7 @@
 #SBATCH --requeue
 set -euo pipefail
 
-bundle=bundles/medcontext_unetr
+bundle=bundles/medcontext_nnformer
 [ -d "$bundle" ] || bundle=.
 files="'$bundle/configs/train.json',"
 for overlay in ${OVERLAYS:-}; do
