@@ -99,6 +99,9 @@ def test_random_states_go_on(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.random.rand(3), expected[1])
 
 
+OTHER_OPTIMIZER = torch.optim.Adagrad([torch.zeros(1)])
+
+
 @pytest.mark.parametrize(
     ("epochs", "content", "message"),
     [
@@ -106,6 +109,11 @@ def test_random_states_go_on(tmp_path: Path) -> None:
         (2, {"epoch_length": 5}, "was trained with 5 steps an epoch, this run has 3"),
         (2, {"drop": "teacher"}, "holds no 'teacher'; resume with the same overlays"),
         (2, {"network": {"weight": torch.zeros(1)}}, "'network' of .* does not fit this run"),
+        (
+            2,
+            {"optimizer": OTHER_OPTIMIZER.state_dict()},
+            "was trained with another optimizer; resume with the overlays",
+        ),
     ],
 )
 def test_checkpoints_that_do_not_fit(tmp_path: Path, epochs: int, content: dict[str, Any], message: str) -> None:
@@ -113,6 +121,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, epochs: int, content: dict[
     saved = load_checkpoint(tmp_path / "last.pt")
     saved["trainer"]["epoch_length"] = content.get("epoch_length", 3)
     saved["network"] = content.get("network", saved["network"])
+    saved["optimizer"] = content.get("optimizer", saved["optimizer"])
     saved.pop(content.get("drop"), None)
     torch.save(saved, tmp_path / "last.pt")
     with pytest.raises(ValueError, match=message):

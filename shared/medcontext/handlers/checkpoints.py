@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medcontext.engines.trainer import MedContextTrainer
@@ -223,6 +224,10 @@ class ResumeTraining:
                 raise ResumeError(
                     f"{self.path} holds no {name!r}; resume with the same overlays as it was trained with."
                 )
+            if isinstance(item, Optimizer) and _is_other_kind(item, self.content[name]):
+                raise ResumeError(
+                    f"{self.path} was trained with another optimizer; resume with the overlays of that training."
+                )
             try:
                 item.load_state_dict(self.content[name])
             except (RuntimeError, ValueError, KeyError) as error:
@@ -245,6 +250,12 @@ def _training_objects(engine: MedContextTrainer, objects: Mapping[str, Any]) -> 
     if engine.teacher is not None:
         found["teacher"] = engine.teacher
     return {**found, "optimizer": engine.optimizer, "scaler": engine.scaler, "trainer": engine}
+
+
+def _is_other_kind(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
+    """Whether a state is of an optimizer with other settings, which ``load_state_dict`` takes all the same."""
+    own, saved = (set(groups[0]) for groups in (optimizer.param_groups, state["param_groups"]))
+    return bool(own - saved and saved - own)
 
 
 def _settings(schedule: LambdaLR) -> dict[str, Any]:
