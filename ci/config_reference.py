@@ -19,7 +19,7 @@ from typing import Any
 
 import fire
 
-from sync_bundles import BUNDLES
+from sync_bundles import BUNDLES, bundle_folders
 
 MEANINGS = Path(__file__).with_name("config_keys.json")
 ENTRIES = ("train", "evaluate", "inference")
@@ -183,7 +183,7 @@ def main(check: bool = False, write: bool = False) -> None:
     if check == write:
         sys.exit("config_reference: give either --check or --write")
     stale = []
-    for bundle in sorted(path for path in BUNDLES.iterdir() if (path / "configs").is_dir()):
+    for bundle in bundle_folders(BUNDLES):
         document = bundle / "docs" / "reference.md"
         try:
             text = reference(bundle.name, read_configs(bundle))

@@ -58,7 +58,8 @@ def draw(seed: int = 0) -> Figure:
     _box(axis, (52, TEACHER), "teacher $T$\nweights $\\theta'$", GREY)
     for y in (MASKED, WHOLE):
         _box(axis, (52, y), "student $S$\nweights $\\theta$", BLUE)
-        _arrow(axis, [(10, MASKED), (10, TEACHER if y == MASKED else WHOLE), (46.5, TEACHER if y == MASKED else WHOLE)])
+    for y in (TEACHER, WHOLE):
+        _arrow(axis, [(10, MASKED), (10, y), (46.5, y)])
     _arrow(axis, [(19.5, MASKED), (25, MASKED)])
     _arrow(axis, [(43, MASKED), (46.5, MASKED)])
     _losses(axis)

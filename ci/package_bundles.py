@@ -21,7 +21,7 @@ import fire
 from archives import build_wheel, checksums, digest, read_zip, write_zip
 from phantom_bundle import WEIGHTS, phantom_files, phantom_name
 from software_bill import pinned, software_bill
-from sync_bundles import BUNDLES, bundle_files
+from sync_bundles import BUNDLES, bundle_files, bundle_folders
 
 ROOT = BUNDLES.parent
 SCHEMA = ROOT / "ci" / "meta_schema_20240725.json"
@@ -43,7 +43,7 @@ def packages(weights: Path | None, base_url: str) -> Iterator[Package]:
         FileNotFoundError: When ``weights`` holds none.
     """
     found = False
-    for folder in sorted(path for path in BUNDLES.iterdir() if (path / "configs").is_dir()):
+    for folder in bundle_folders(BUNDLES):
         files = {path: (folder / path).read_bytes() for path in bundle_files(folder)}
         version = json.loads(files["configs/metadata.json"])["version"]
         yield Package(folder.name, version, files)

@@ -68,7 +68,7 @@ def pinned(constraints: str) -> dict[str, str]:
 
 def _component(package: str, version: str) -> Component:
     url = PackageURL("pypi", None, package, version)
-    return Component(name=package, version=version, type=ComponentType.LIBRARY, purl=url, bom_ref=str(url))
+    return Component(name=package, version=version, purl=url, bom_ref=str(url))
 
 
 def _needs(declared: Iterable[str], pins: Mapping[str, str]) -> dict[str, list[str]]:

@@ -79,7 +79,7 @@ class Problem(NamedTuple):
 def problems(root: Path, allowed: Allowances = ALLOWED) -> Iterator[Problem]:
     """Compare the bundles under ``root`` with the reference, byte for byte but for the allowances."""
     reference = root / REFERENCE
-    names = sorted(path.name for path in root.iterdir() if (path / "configs").is_dir() and path != reference)
+    names = [path.name for path in bundle_folders(root) if path != reference]
     listed = {bundle for keys in allowed.values() for bundles in keys.values() for bundle in bundles}
     yield from (Problem(f"the table names {bundle}, which is no bundle") for bundle in sorted(listed - set(names)))
     files = bundle_files(reference)
@@ -91,6 +91,11 @@ def problems(root: Path, allowed: Allowances = ALLOWED) -> Iterator[Problem]:
         for file in sorted(files):
             keys = [key for key, bundles in allowed.get(file, {}).items() if name in bundles]
             yield from _compare(root, name, file, keys)
+
+
+def bundle_folders(root: Path) -> list[Path]:
+    """The bundles in a folder, by name."""
+    return sorted(path for path in root.iterdir() if (path / "configs").is_dir())
 
 
 def bundle_files(bundle: Path) -> set[str]:
