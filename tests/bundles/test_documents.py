@@ -182,6 +182,18 @@ def on_github(release: Release, folder: Path) -> Iterator[dict[str, str]]:
         yield environment
 
 
+@pytest.mark.slow
+def test_quickstart(tmp_path: Path) -> None:
+    """As a newcomer calls it, at its own scale."""
+    variables = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    words = ["bash", "ci/quickstart.sh"]
+    subprocess.run(words, cwd=ROOT, env={**variables, "MEDCONTEXT_HOME": str(tmp_path)}, check=True)
+    run = tmp_path / "runs" / UNETR / "quickstart"
+    assert (run / "evaluation" / "report.html").is_file()
+    assert len(list((run / "predictions").glob("*_seg.nii.gz"))) == 12
+    assert (run / "preview.png").is_file()
+
+
 def torchrun(reader: Reader, call: Call) -> None:
     at = call.words.index("-m") + 2
     words = small_words(reader.bundle, call.words[at:])
