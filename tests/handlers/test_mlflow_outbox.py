@@ -42,12 +42,14 @@ class Client:
         self.away = False
         self.files_away = False
         self.hang: threading.Event | None = None
+        self.delay = 0.0
         self.attempts = 0
 
     def _take(self, *what: Any) -> None:
         self.attempts += 1
         if self.hang is not None:
             self.hang.wait()
+        time.sleep(self.delay)
         if self.away:
             raise MlflowException("API request failed")
         self.taken.append(what)
@@ -117,6 +119,21 @@ def test_putting_never_waits_for_a_server_that_hangs(client: Client, outbox: Out
     assert outbox.close(wait=0)
     assert [row[2] for what in client.taken for row in what] == list(range(100))
     assert len(client.taken) < 100  # what waited went together
+
+
+def test_settling_waits_for_values_but_not_for_a_server_away(client: Client, outbox: Outbox, tmp_path: Path) -> None:
+    client.delay = 0.05
+    client.files_away = True
+    outbox.put(file_operation(tmp_path / "a.txt"), *note_operations({"p": 1}, {"t": 2}))
+    outbox.settle(wait=10)
+    assert client.taken == [(("p", "1"),), (("t", "2"),)]
+
+    client.away = True
+    outbox.put(point(1.0, 1))
+    started = time.monotonic()
+    outbox.settle(wait=60)
+    assert time.monotonic() - started < 10
+    outbox.close(wait=0)
 
 
 def test_what_is_kept_while_the_server_is_away_arrives_once_it_is_back(

@@ -193,6 +193,23 @@ def test_an_evaluation_that_breaks(uri: str, tmp_path: Path, error: BaseExceptio
     assert [run.info.status for run in runs(uri)] == ["FINISHED" if joins else status]
 
 
+def test_parameters_are_logged_before_another_handler_logs_the_same(
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def slow(client: mlflow.MlflowClient, run_id: str, **what: Any) -> None:
+        time.sleep(0.2)
+        log_batch(client, run_id, **what)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", slow)
+    seen = []
+    engine = trainer(train_handlers=[tracker(uri, tmp_path / "models", params={"max_epochs": 1})])
+    engine.add_event_handler(Events.STARTED, lambda: seen.append(runs(uri)[0].data.params))
+    engine.run()
+    assert seen == [{"max_epochs": "1"}]
+
+
 def test_configs_are_there_when_training_starts_and_figures_when_they_are_drawn(uri: str, tmp_path: Path) -> None:
     config = tmp_path / "train_config.json"
     config.write_text("{}")

@@ -241,6 +241,16 @@ class Outbox:
                     lane.operations.append(operation)
             self._changed.notify_all()
 
+    def settle(self, wait: float) -> None:
+        """Wait until all but files is sent, or MLflow turns out to be away.
+
+        Args:
+            wait: seconds to wait at most.
+        """
+        lane = self._lanes["values"]
+        with self._changed:
+            self._changed.wait_for(lambda: lane.away or not lane.operations, wait)
+
     def close(self, wait: float) -> bool:
         """Send what is left and stop.
 
@@ -298,6 +308,8 @@ class Outbox:
                 self._failed(lane, operation, error)
             else:
                 self._sent(lane)
+            with self._changed:
+                self._changed.notify_all()
 
     def _next_lane(self) -> _Lane | None:
         """Wait for a lane with something that is due; ``None`` when there will be none."""

@@ -49,6 +49,8 @@ RUN_FILE = "mlflow_run.json"
 
 logger = logging.getLogger(__name__)
 
+WAIT_AT_THE_START = 10.0
+"""Seconds to wait, at most, until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
 """Seconds to wait, at most, for a server that is away when a run breaks off: who kills it does not wait for long."""
 
@@ -183,6 +185,8 @@ class MLflowTracker(MLFlowHandler):
         if training:
             self._write_run_file()
         self.outbox.put(*self._opening(engine, joined=known is not None))
+        # MONAI's own handler, which --tracking mlflow adds, logs parameters next; both at once end in an error
+        self.outbox.settle(WAIT_AT_THE_START)
         if training and self.system_metrics:
             self._start_monitor()
 
