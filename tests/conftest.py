@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,8 @@ def page(browser: Browser) -> Iterator[Page]:
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs, which takes MLflow seconds to make."""
     path = tmp_path_factory.mktemp("database") / "mlruns.db"
-    MlflowClient(path_to_sqlite_uri(str(path)))
+    with contextlib.chdir(path.parent):  # the first experiment's artifacts go where the database is made
+        MlflowClient(path_to_sqlite_uri(str(path)))
     return path
 
 

@@ -29,9 +29,8 @@ def weights(tmp_path: Path) -> str:
 
 
 def test_a_second_attempt_goes_on_with_the_first_ones_model(
-    uri: str, weights: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    uri: str, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where MLflow puts artifacts of a database
     client = MlflowClient(uri)
     run_id = client.create_run("0").info.run_id
     operation = {"bundle_root": BUNDLE, "settings": {}, "labels": {"liver": 1}, "weights": weights}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import re
@@ -174,21 +173,16 @@ class EvaluationReport:
         """Write the report, in the first process only."""
         if _rank() > 0:
             return
-        shared: dict[str, Any] = {
-            "labels": self.labels,
-            "info": {**self.info, **self._added(engine)},
-            "history": None if self.history is None else read_history(self.history),
-        }
-        path = write_report(self.output_dir, self.metrics, cases=self._planes, **shared)
+        path = write_report(
+            self.output_dir,
+            self.metrics,
+            cases=self._planes,
+            labels=self.labels,
+            info={**self.info, **self._added(engine)},
+            history=None if self.history is None else read_history(self.history),
+            anonymous_dir=self.anonymous_dir,
+        )
         logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
-        if self.anonymous_dir is not None:
-            hashes = {name: hashlib.sha256(name.encode()).hexdigest()[:12] for name in self._planes}
-            write_report(
-                self.anonymous_dir,
-                self.metrics.assign(case=self.metrics["case"].map(hashes)),
-                cases={hashes[name]: planes for name, planes in self._planes.items()},
-                **shared,
-            )
 
     def _start(self) -> None:
         self._started = time.perf_counter()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,14 +20,17 @@ from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
 
 __all__ = ["write_report"]
 
+_Ranked = dict[str, tuple[str, float]]
+"""Case and mean Dice by rank."""
+
 
 @dataclass(frozen=True)
-class _Overlay:
-    """Picture of one case: its rank among the cases, what is shown and the PNG."""
+class _Pictures:
+    """PNGs of a report, none of which names a case: overlays by rank, box plots by title, and training curves."""
 
-    rank: str
-    heading: str
-    png: bytes
+    overlays: Mapping[str, bytes]
+    charts: Mapping[str, bytes]
+    curves: bytes | None
 
 
 def write_report(
@@ -37,6 +41,7 @@ def write_report(
     labels: LabelMapping,
     info: Mapping[str, object] | None = None,
     history: pd.DataFrame | None = None,
+    anonymous_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write the report of an evaluation.
 
@@ -53,6 +58,7 @@ def write_report(
         info: what was evaluated, in reading order: bundle, dataset, run, checkpoint, command, versions, date. Values
             are shown as text; a mapping as its items.
         history: training history for :func:`medcontext.report.curves_figure`.
+        anonymous_dir: folder of a second copy, in which hashes stand for the cases' names.
 
     Returns:
         Path of ``report.html``.
@@ -61,26 +67,42 @@ def write_report(
         ValueError: when ``metrics`` or ``labels`` are unusable, see :func:`medcontext.metrics.summarise`.
     """
     label_ids(labels)
-    summary, info = summarise(metrics), dict(info or {})
-    output = Path(output_dir)
-    output.mkdir(parents=True, exist_ok=True)
+    summary, info, ranked = summarise(metrics), dict(info or {}), _ranked_cases(metrics)
+    copies: dict[Path, Callable[[str], str]] = {Path(output_dir): str}
+    if anonymous_dir is not None:
+        copies[Path(anonymous_dir)] = _hash
+    for output, name in copies.items():
+        output.mkdir(parents=True, exist_ok=True)
+        rows, places = _renamed(metrics, ranked, name)
+        write_file(output / "metrics.csv", rows.to_csv(index=False, float_format="%.6g").encode())
+        write_file(output / "summary.json", _summary_json(summary, places, info).encode())
 
-    write_file(output / "metrics.csv", metrics.to_csv(index=False, float_format="%.6g").encode())
-    write_file(output / "summary.json", _summary_json(summary, metrics, info).encode())
-    overlays = [
-        _Overlay(rank, f"{case}, mean Dice {number(dice)}", png(draw_planes(cases[case], labels)))
-        for rank, (case, dice) in _ranked_cases(metrics).items()
-        if case in cases
-    ]
-    page = _render(summary, metrics, overlays, info, history)
-    for rank in ("best", "median", "worst"):
-        (output / f"overlay_{rank}.png").unlink(missing_ok=True)
-    for overlay in overlays:
-        write_file(output / f"overlay_{overlay.rank}.png", overlay.png)
-    return write_file(output / "report.html", page.encode())
+    pictures = _Pictures(
+        overlays={rank: png(draw_planes(cases[case], labels)) for rank, (case, _) in ranked.items() if case in cases},
+        charts=_charts(metrics),
+        curves=None if history is None else png(curves_figure(history)),
+    )
+    for output, name in copies.items():
+        page = _render(summary, *_renamed(metrics, ranked, name), pictures, info)
+        for rank in ("best", "median", "worst"):
+            (output / f"overlay_{rank}.png").unlink(missing_ok=True)
+        for rank, picture in pictures.overlays.items():
+            write_file(output / f"overlay_{rank}.png", picture)
+        write_file(output / "report.html", page.encode())
+    return Path(output_dir) / "report.html"
 
 
-def _ranked_cases(metrics: pd.DataFrame) -> dict[str, tuple[str, float]]:
+def _hash(case: str) -> str:
+    return hashlib.sha256(case.encode()).hexdigest()[:12]
+
+
+def _renamed(metrics: pd.DataFrame, ranked: _Ranked, name: Callable[[str], str]) -> tuple[pd.DataFrame, _Ranked]:
+    """Metrics and ranked cases under other names."""
+    renamed = metrics.assign(case=metrics["case"].astype(str).map(name))
+    return renamed, {rank: (name(case), dice) for rank, (case, dice) in ranked.items()}
+
+
+def _ranked_cases(metrics: pd.DataFrame) -> _Ranked:
     """Best, median and worst case with their mean Dice, each case once."""
     ranked = [(str(case), float(dice)) for case, dice in case_mean_dice(metrics).dropna().items()]
     if not ranked:
@@ -91,12 +113,9 @@ def _ranked_cases(metrics: pd.DataFrame) -> dict[str, tuple[str, float]]:
 
 
 def _render(
-    summary: MetricSummary,
-    metrics: pd.DataFrame,
-    overlays: Sequence[_Overlay],
-    info: Mapping[str, object],
-    history: pd.DataFrame | None,
+    summary: MetricSummary, metrics: pd.DataFrame, ranked: _Ranked, pictures: _Pictures, info: Mapping[str, object]
 ) -> str:
+    headings = {rank: f"{case}, mean Dice {number(dice)}" for rank, (case, dice) in ranked.items()}
     return render(
         "report.html.j2",
         info={str(key).replace("_", " "): _text(value) for key, value in info.items()},
@@ -105,17 +124,20 @@ def _render(
         table=label_table(metrics, LABEL_COLUMNS),
         paper=label_table(metrics, PAPER_COLUMNS),
         cases=_case_table(metrics),
-        charts=_charts(metrics),
-        overlays=[{"rank": o.rank, "heading": o.heading, "uri": data_uri(o.png)} for o in overlays],
-        curves=None if history is None else data_uri(png(curves_figure(history))),
+        charts={title: data_uri(picture) for title, picture in pictures.charts.items()},
+        overlays=[
+            {"rank": rank, "heading": headings[rank], "uri": data_uri(picture)}
+            for rank, picture in pictures.overlays.items()
+        ],
+        curves=None if pictures.curves is None else data_uri(pictures.curves),
     )
 
 
-def _charts(metrics: pd.DataFrame) -> dict[str, str]:
+def _charts(metrics: pd.DataFrame) -> dict[str, bytes]:
     """Box plots by what they show."""
     shown = {"Dice": "dice", "HD95": "hd95_mm"}
     return {
-        title: data_uri(png(metrics_boxplot(metrics, column)))
+        title: png(metrics_boxplot(metrics, column))
         for title, column in shown.items()
         if column == "dice" or (column in metrics.columns and metrics[column].notna().any())
     }
@@ -136,7 +158,7 @@ def _labels_where(metrics: pd.DataFrame, column: str) -> dict[str, str]:
     return {str(case): ", ".join(rows["label"]).replace("_", " ") for case, rows in chosen.groupby("case", sort=False)}
 
 
-def _summary_json(summary: MetricSummary, metrics: pd.DataFrame, info: Mapping[str, object]) -> str:
+def _summary_json(summary: MetricSummary, ranked: _Ranked, info: Mapping[str, object]) -> str:
     content = {
         "info": info,
         "cases": summary.cases,
@@ -144,9 +166,7 @@ def _summary_json(summary: MetricSummary, metrics: pd.DataFrame, info: Mapping[s
         "mean_dice_interval_95": list(summary.mean_dice_interval),
         "missed": summary.missed,
         "spurious": summary.spurious,
-        "ranked_cases": {
-            rank: {"case": case, "mean_dice": dice} for rank, (case, dice) in _ranked_cases(metrics).items()
-        },
+        "ranked_cases": {rank: {"case": case, "mean_dice": dice} for rank, (case, dice) in ranked.items()},
         "labels": summary.labels.to_dict("index"),
     }
     return json_text(content)
