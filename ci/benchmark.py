@@ -2,6 +2,7 @@
 
 python ci/benchmark.py step          time and memory of a MedContext step against a plain one
 python ci/benchmark.py networks      time, memory and operations of the four networks as published
+python ci/benchmark.py recipes       GPU memory and time of a training step by the recipe of each bundle
 python ci/benchmark.py loader        time to load a batch, with and without caches, against a step that uses it
 python ci/benchmark.py phantoms      generated volumes per second on one core
 python ci/benchmark.py modes         Dice of the modes and consistency forms on phantoms, over seeds
@@ -10,6 +11,7 @@ python ci/benchmark.py modes         Dice of the modes and consistency forms on 
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import os
 import statistics
@@ -30,6 +32,7 @@ from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNETR, SwinUNETR
+from monai.utils import set_determinism
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -61,6 +64,14 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], float, 
     "UNETR++": (lambda: UNETRPlusPlus.for_dataset("btcv"), (64, 128, 128), 42.96, 47.98),
 }
 
+# how a bundle trains: overlays and overrides
+RECIPES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "plain": (("baseline",), {}),
+    "separate passes": ((), {"batched_passes": False}),
+    "one batch": ((), {"batched_passes": True}),
+    "small_gpu": (("small_gpu",), {}),
+}
+
 
 def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: int = 7) -> None:
     """Median time of a step, and peak memory in a process of its own, as ratios to plain training."""
@@ -68,11 +79,7 @@ def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: i
     kinds = {"plain": ("baseline", False), "separate passes": ("medcontext", False), "one batch": ("medcontext", True)}
     trainers = {name: _trainer(size, batch_size, feature_size, device, *kind) for name, kind in kinds.items()}
 
-    def go_on(trainer: MedContextTrainer) -> None:
-        trainer.state.max_epochs += 1
-        trainer.run()
-
-    times = _median_times({name: partial(go_on, trainer) for name, trainer in trainers.items()}, repeats)
+    times = _median_times({name: partial(_one_epoch, trainer) for name, trainer in trainers.items()}, repeats)
     memory = {name: _peak_memory("peak", name, size, batch_size, feature_size) for name in kinds}
     table = pd.DataFrame({"time / plain": times / times["plain"], "peak memory, MiB": memory})
     print(
@@ -133,6 +140,55 @@ def _operations_and_parameters(name: str) -> tuple[float, float]:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, 1, *size, device="meta"))
     return counter.get_total_flops() / 1e9, sum(parameter.numel() for parameter in network.parameters()) / 1e6
+
+
+def recipes(repeats: int = 10) -> None:
+    """Peak GPU memory of the bundles' training for BTCV, weights and optimizer included, and median time of a step.
+
+    Networks, crops, batches and mixed precision are those of the configurations; the crops are random.
+    """
+    if _device() != "cuda":
+        raise SystemExit("recipes measures a GPU; PyTorch finds none.")
+    rows = []
+    for bundle in sorted(path.parents[1].name for path in CONFIGS.parents[1].glob("*/configs/train.json")):
+        for name, (overlays, overrides) in RECIPES.items():
+            gc.collect()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            trainer = _recipe_trainer(bundle, overlays, overrides)
+            seconds = _median_times({name: partial(_one_epoch, trainer)}, repeats)[name]
+            del trainer
+            memory = torch.cuda.max_memory_allocated() / 2**30
+            rows.append({"bundle": bundle, "recipe": name, "peak memory, GiB": memory, "seconds": seconds})
+    table = pd.DataFrame(rows)
+    plain = table[table["recipe"] == "plain"].set_index("bundle")["seconds"]
+    table["time / plain"] = table.pop("seconds") / table["bundle"].map(plain)
+    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, plain step in seconds:")
+    print(plain.round(3).to_string())
+    print(table.round(2).to_string(index=False))
+
+
+def _recipe_trainer(bundle: str, overlays: tuple[str, ...], overrides: dict[str, Any]) -> MedContextTrainer:
+    """The trainer of a bundle with one batch of random crops, and without handlers, which need runs and data."""
+    set_determinism(0)
+    configs = CONFIGS.parents[1] / bundle / "configs"
+    files = [str(configs / f"{name}.json") for name in ("train", *overlays)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        workflow = ConfigWorkflow(files, logging_file=False, workflow_type="train", max_epochs=1, **overrides)
+    workflow.initialize()
+    parser = workflow.parser
+    crops = parser.get_parsed_content("batch_size") * parser.get_parsed_content("num_samples")
+    shape = (crops, 1, *parser.get_parsed_content("roi_size"))
+    parser["train#handlers"] = []
+    parser["train#dataloader"] = [_random_batch(shape, classes=parser.get_parsed_content("out_channels"))]
+    trainer: MedContextTrainer = parser.get_parsed_content("train#trainer")
+    return trainer
+
+
+def _one_epoch(trainer: MedContextTrainer) -> None:
+    trainer.state.max_epochs += 1
+    trainer.run()
 
 
 def loader(num_cases: int = 10, epochs: int = 5) -> None:
@@ -229,13 +285,10 @@ def _trainer(size: int, batch_size: int, feature_size: int, device: str, mode: s
         None,
         (1, *shape),
     )
-    image, mask = torch.randn(batch_size, 1, *shape), (torch.rand(batch_size, 1, *shape) > 0.5).float()
-    label = torch.randint(0, 14, (batch_size, 1, *shape)).float()
-    batch = {"image": image, "label": label, "masked_image": image * (1 - mask), "context_mask": mask}
     return MedContextTrainer(
         device=device,
         max_epochs=1,
-        train_data_loader=[batch],
+        train_data_loader=[_random_batch((batch_size, 1, *shape), classes=14)],
         network=network,
         teacher=make_teacher(network) if mode == "medcontext" else None,
         mode=mode,
@@ -243,6 +296,12 @@ def _trainer(size: int, batch_size: int, feature_size: int, device: str, mode: s
         optimizer=torch.optim.AdamW(network.parameters()),
         loss_function=MedContextLoss(DiceCELoss(to_onehot_y=True, softmax=True)),
     )
+
+
+def _random_batch(shape: tuple[int, ...], classes: int) -> dict[str, torch.Tensor]:
+    image, mask = torch.randn(shape), (torch.rand(shape) > 0.5).float()
+    label = torch.randint(0, classes, shape).float()
+    return {"image": image, "label": label, "masked_image": image * (1 - mask), "context_mask": mask}
 
 
 def phantoms(num_cases: int = 30) -> None:
@@ -328,4 +387,4 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    fire.Fire({f.__name__: f for f in (step, networks, loader, phantoms, modes, peak, forward_peak)})
+    fire.Fire({f.__name__: f for f in (step, networks, recipes, loader, phantoms, modes, peak, forward_peak)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,8 @@ def overrides_for(bundle: str, *names: str, **overrides: Any) -> dict[str, Any]:
         tiny |= OTHER_DATASETS.get((bundle, dataset), {})
     if names[0] == "inference":
         tiny = {key: value for key, value in tiny.items() if key in EVALUATION_KEYS or key.startswith("network_def")}
+    if "multi_gpu_train" in names:
+        del tiny["device"]  # the overlay chooses each process's own
     if any(name.endswith(".json") for name in names):
         tiny = {key: value for key, value in tiny.items() if not key.startswith("network_def")}
     return {**tiny, **overrides}
@@ -130,6 +133,16 @@ def run(bundle: str, entry: str | None, *names: str, **overrides: Any) -> None:
             logging_file=False,
             **overrides_for(bundle, *names, **overrides),
         )
+
+
+def command(bundle: str, entry: str | None, *names: str, processes: int = 0, **overrides: Any) -> list[str]:
+    """The same as the words of a command line, with ``processes`` under ``torchrun``."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []
+    words = [sys.executable, *launcher, "-m", "monai.bundle", "run", *([entry] if entry else [])]
+    words += ["--config_file", str(config_files(bundle, *names))]
+    for key, value in overrides_for(bundle, *names, **overrides).items():
+        words += [f"--{key}", str(value)]
+    return words
 
 
 def train(bundle: str, home: Path, *modes: str, run_name: str = "one", **overrides: Any) -> Path:

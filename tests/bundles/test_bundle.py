@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +29,9 @@ from bundle_runs import (
     TINY,
     UNETR,
     UNETR_PLUS_PLUS,
+    command,
     config_files,
     for_bundles,
-    overrides_for,
     read_json,
     run,
     snapshot,
@@ -586,26 +585,14 @@ def test_onnx_export(exportable: tuple[dict[str, Any], torch.nn.Module, torch.Te
     torch.testing.assert_close(torch.from_numpy(output), network(image).detach(), rtol=1e-4, atol=1e-5)
 
 
-def command(bundle: str, entry: list[str], names: tuple[str, ...], overrides: dict[str, Any]) -> list[str]:
-    words = [sys.executable, "-m", "monai.bundle", "run", *entry]
-    words += ["--config_file", "[" + ",".join(f"'{name}'" for name in config_files(bundle, *names)) + "]"]
-    for key, value in overrides_for(bundle, *names, **overrides).items():
-        words += [f"--{key}", str(value)]
-    return words
-
-
-def environment(home: Path) -> dict[str, str]:
-    return {**os.environ, "MEDCONTEXT_HOME": str(home), "OMP_NUM_THREADS": "1"}
-
-
 @pytest.mark.slow
 @for_bundles(NNFORMER)
 def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, home: Path) -> None:
-    words = command(bundle, [], ("train",), {"run_name": "cli"})
+    words = command(bundle, None, "train", run_name="cli")
     words[words.index("--config_file") + 1] = "configs/train.json"
     inside = ROOT / "bundles" / bundle
     before = snapshot(inside)
-    result = subprocess.run(words, env=environment(home), cwd=inside, capture_output=True, text=True, check=False)
+    result = subprocess.run(words, cwd=inside, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert snapshot(inside) == before
     assert (home / "runs" / bundle / "cli" / "models" / "model.pt").is_file()
@@ -618,18 +605,8 @@ def test_from_the_command_line_inside_the_bundle_without_an_entry(bundle: str, h
 @pytest.mark.parametrize("overlays", [(), ("paper",)])
 def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str, ...]) -> None:
     names = ("train", *overlays, "multi_gpu_train")
-    words = command(bundle, ["training"], names, {"run_name": "two", "batch_size": 1})
-    at = words.index("--device")
-    del words[at : at + 2]  # the overlay chooses each process's own
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    result = subprocess.run(
-        [*launcher, *words[1:]],
-        env=environment(home),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words = command(bundle, "training", *names, processes=2, run_name="two", batch_size=1)
+    result = subprocess.run(words, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     (folder,) = (home / "runs" / bundle).iterdir()
     assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()

@@ -196,9 +196,7 @@ def test_quickstart(tmp_path: Path) -> None:
 
 def torchrun(reader: Reader, call: Call) -> None:
     at = call.words.index("-m") + 2
-    words = small_words(reader.bundle, call.words[at:])
-    device = words.index("--device")  # the overlay chooses each process's own
-    words = [*call.words[1:at], *words[:device], *words[device + 2 :]]
+    words = [*call.words[1:at], *small_words(reader.bundle, call.words[at:])]
     subprocess.run([sys.executable, "-m", "torch.distributed.run", *words], cwd=call.folder, check=True)
 
 
