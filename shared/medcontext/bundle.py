@@ -27,7 +27,7 @@ from monai.utils import set_determinism
 from torch import nn
 
 from medcontext.addresses import without_password
-from medcontext.data import check_dataset, label_names, load_datalist, problems_table
+from medcontext.data import check_dataset, check_images, label_names, load_datalist, problems_table
 from medcontext.data.label_mapping import map_labels
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
@@ -344,6 +344,8 @@ def prepare(engine: str) -> None:
     with one_sentence():
         if engine.startswith("train"):
             _check_run_folder(parser)
+        if "datalist" not in parser.get():
+            _check_images(parser)
         set_determinism(_seed(parser))
     with one_sentence("network_def"):
         network = parser.get_parsed_content("network_def")
@@ -528,8 +530,19 @@ def _check_data(parser: Any) -> None:
     if problems and first_process:
         print(problems_table(problems), file=sys.stderr)
     if problems:
-        more = f" (and {len(problems) - 5} more problems)" if len(problems) > 5 else ""
-        raise ValueError(f"{datalist}: {' | '.join(map(str, problems[:5]))}{more}")
+        raise ValueError(f"{datalist}: {_first_of(problems)}")
+
+
+def _check_images(parser: Any) -> None:
+    """Raise ValueError with what keeps the images from being predicted."""
+    problems = check_images(parser.get_parsed_content("cases"), parser.get_parsed_content("in_channels"))
+    if problems:
+        raise ValueError(_first_of(problems))
+
+
+def _first_of(problems: Sequence[object]) -> str:
+    more = f" (and {len(problems) - 5} more problems)" if len(problems) > 5 else ""
+    return " | ".join(map(str, problems[:5])) + more
 
 
 def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:

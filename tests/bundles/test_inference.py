@@ -140,6 +140,10 @@ def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: l
         ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*scan.nii.gz is none"),
         ({"save_dicom": True}, "Nothing in the configuration uses 'save_dicom'; did you mean 'save_dicom_seg'"),
         ({"ckpt_path": ["a.pt", "a.pt"]}, "ckpt_path must name one checkpoint or several different ones"),
+        (
+            {"in_channels": 2},
+            r".*scan.nii.gz has shape \(.*\); in_channels 2 asks for four axes, the last with 2 channels",
+        ),
         ({"predictions_dir": "FILE/out"}, "Cannot write predictions to .*/out .*choose another predictions_dir"),
         ({"output_dir": "FILE/out"}, "Cannot write to output_dir .*/out, choose another: "),
     ],
@@ -156,6 +160,12 @@ def test_mistakes_are_told_in_one_sentence_before_anything_is_predicted(
         run(UNETR, "inferring", "inference", **settings)
     assert "\n" not in str(refusal.value)
     assert not list(home.rglob("*_seg.nii.gz"))
+
+
+def test_a_fourth_axis_of_one(home: Path) -> None:
+    nib.save(nib.Nifti1Image(volume()[..., None], VOXELS), home / "scan.nii.gz")
+    out = predict(UNETR, home, dataset_dir=str(home / "scan.nii.gz"), network=THRESHOLD)
+    assert np.count_nonzero(nib.load(out / "scan_seg.nii.gz").get_fdata()) == 480
 
 
 def test_dicom_without_its_libraries_is_told_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import downloads
-from medcontext.data import Problem, check_cases, check_dataset, problems_table, voxels
+from medcontext.data import Problem, check_cases, check_dataset, check_images, problems_table, voxels
 from medcontext.data.file_memory import FileMemory
 from medcontext.data.prepare import prepare_dataset
 
@@ -123,6 +123,21 @@ def test_several_channels_are_the_fourth_axis(case: Case) -> None:
     volume(Path(case["image"]), np.zeros((4, 5, 6, 4), np.int16))
     assert problems(case, in_channels=4) == []
     assert "four axes, the last with 3 channels" in problems(case, in_channels=3)[0]
+
+
+def test_a_fourth_axis_of_one_is_no_second_channel(case: Case) -> None:
+    volume(Path(case["image"]), np.zeros((4, 5, 6, 1), np.int16))
+    assert problems(case) == []
+
+
+def test_images_to_predict(case: Case, tmp_path: Path) -> None:
+    several = {"image": volume(tmp_path / "several.nii.gz", np.zeros((4, 5, 6, 3), np.int16))}
+    (tmp_path / "broken.nii.gz").write_bytes(b"no image")
+    cases = [case, several, {"image": str(tmp_path / "broken.nii.gz")}, {"image": str(tmp_path / "slice.dcm")}]
+    wrong, broken = check_images(cases, in_channels=1)
+    assert wrong.endswith("several.nii.gz has shape (4, 5, 6, 3); in_channels 1 asks for three axes.")
+    assert "broken.nii.gz cannot be read (" in broken
+    assert check_images([several], in_channels=3) == []
 
 
 def test_labels_of_floating_point_are_whole_numbers_all_the_same(case: Case) -> None:

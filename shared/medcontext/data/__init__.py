@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medcontext.data.caching import cached_dataset
-from medcontext.data.check import Problem, check_cases, check_dataset, problems_table
+from medcontext.data.check import Problem, check_cases, check_dataset, check_images, problems_table
 from medcontext.data.datalist import (
     case_files,
     case_name,
@@ -42,6 +42,7 @@ __all__ = [
     "case_name",
     "check_cases",
     "check_dataset",
+    "check_images",
     "count_classes",
     "data_hash",
     "describe_cases",

@@ -19,7 +19,7 @@ from medcontext.data.datalist import Case, case_files, case_name, load_cases, lo
 from medcontext.data.file_memory import FileMemory, sha256_of
 from medcontext.data.voxels import read_voxels
 
-__all__ = ["Problem", "check_cases", "check_dataset", "problems_table"]
+__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "problems_table"]
 
 SHIFT_TOLERANCE = 0.1  # of the smallest voxel edge; headers hold single precision
 SHOWN_VALUES = 5
@@ -133,6 +133,27 @@ def check_cases(
     return problems + find_overlaps(sections, recorded, folder)
 
 
+def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
+    """What keeps images from being predicted, as far as the headers of NIfTI files tell.
+
+    Args:
+        cases: images without labels.
+        in_channels: as for :func:`check_cases`.
+    """
+    texts: list[str] = []
+    for case in cases:
+        files = [file for file in _images(case) if file.endswith((".nii", ".nii.gz"))]
+        if not files:
+            continue
+        try:
+            images = [(file, nib.load(file)) for file in files]
+        except Exception as error:
+            texts.append(f"{files[0]} cannot be read ({_in_one_line(error)}).")
+        else:
+            texts += _check_channels(images, in_channels)
+    return texts
+
+
 def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | None = None) -> list[Problem]:
     """Cases that are listed twice, images with the contents of another, and patients in two sections."""
     problems: list[Problem] = []
@@ -204,7 +225,8 @@ def _check_channels(images: list[tuple[str, Any]], in_channels: int) -> list[str
         return [f"{name} is one of {len(images)} files; in_channels {in_channels} asks for as many."]
     axes = 3 if in_channels == 1 or len(images) > 1 else 4
     for name, image in images:
-        if len(image.shape) != axes or (axes == 4 and image.shape[3] != in_channels):
+        shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
+        if len(shape) != axes or (axes == 4 and shape[3] != in_channels):
             expected = "three axes" if axes == 3 else f"four axes, the last with {in_channels} channels"
             return [f"{name} has shape {image.shape}; in_channels {in_channels} asks for {expected}."]
     return []
