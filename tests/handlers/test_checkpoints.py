@@ -105,7 +105,7 @@ OTHER_OPTIMIZER = torch.optim.Adagrad([torch.zeros(1)])
 @pytest.mark.parametrize(
     ("epochs", "content", "message"),
     [
-        (1, {}, "has already trained 1 epochs; max_epochs is 1, raise it to go on"),
+        (1, {"iteration": 6}, "has already trained 2 epochs; max_epochs is 1, raise it to go on"),
         (2, {"epoch_length": 5}, "was trained with 5 steps an epoch, this run has 3"),
         (2, {"drop": "teacher"}, "holds no 'teacher'; resume with the same overlays"),
         (2, {"network": {"weight": torch.zeros(1)}}, "'network' of .* does not fit this run"),
@@ -120,6 +120,7 @@ def test_checkpoints_that_do_not_fit(tmp_path: Path, epochs: int, content: dict[
     run(tmp_path, 1)
     saved = load_checkpoint(tmp_path / "last.pt")
     saved["trainer"]["epoch_length"] = content.get("epoch_length", 3)
+    saved["trainer"]["iteration"] = content.get("iteration", saved["trainer"]["iteration"])
     saved["network"] = content.get("network", saved["network"])
     saved["optimizer"] = content.get("optimizer", saved["optimizer"])
     saved.pop(content.get("drop"), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import random
@@ -28,6 +29,8 @@ __all__ = [
     "TrainingCheckpoint",
     "atomic_save",
 ]
+
+logger = logging.getLogger(__name__)
 
 MODEL_FILE, TEACHER_FILE, LAST_FILE = "model.pt", "teacher.pt", "last.pt"
 
@@ -182,7 +185,8 @@ class ResumeTraining:
     """Restore what :class:`TrainingCheckpoint` saved, when training starts.
 
     The learning rate follows the configuration of the resumed run: with other ``max_epochs`` or another
-    ``learning_rate`` than before, the schedule goes on at the same step of the new curve.
+    ``learning_rate`` than before, the schedule goes on at the same step of the new curve. A training that is done is
+    completed without a step, so that a job that a scheduler starts again ends as it should.
 
     Args:
         path: the ``last.pt`` to go on from.
@@ -190,7 +194,7 @@ class ResumeTraining:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        ValueError: When it is damaged, was made with other settings, or has nothing left to train.
+        ValueError: When it is damaged, was made with other settings, or has trained longer than is asked for.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any] | None = None) -> None:
@@ -208,11 +212,11 @@ class ResumeTraining:
                 f"{self.path} was trained with {self.content['trainer']['epoch_length']} steps an epoch, this run has "
                 f"{engine.state.epoch_length}; resume with the same data, batch_size and number of processes."
             )
-        if done >= asked:
-            raise ValueError(
-                f"{self.path} has already trained {done // engine.state.epoch_length} epochs; "
-                f"max_epochs is {engine.state.max_epochs}, raise it to go on."
-            )
+        trained = f"{self.path} has already trained {done // engine.state.epoch_length} epochs"
+        if done > asked:
+            raise ValueError(f"{trained}; max_epochs is {engine.state.max_epochs}, raise it to go on.")
+        if done == asked:
+            logger.warning("%s, as many as max_epochs asks for; raise it to go on.", trained)
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: MedContextTrainer) -> None:
