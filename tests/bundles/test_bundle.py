@@ -153,7 +153,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
 
 
 @for_bundles(UNETR)
-def test_evaluations_of_other_data_replace_nothing(bundle: str, home: Path) -> None:
+def test_evaluations_of_other_data_or_weights_replace_nothing(bundle: str, home: Path) -> None:
     folder = train(bundle, home, max_epochs=1)
     other = home / "data" / "other"
     shutil.copytree(home / "data" / "btcv", other)
@@ -168,20 +168,22 @@ def test_evaluations_of_other_data_replace_nothing(bundle: str, home: Path) -> N
     (joined,) = runs_of(home)
     evaluate(dataset="elsewhere", dataset_dir=str(other))  # a second dataset
     evaluate(dataset_dir=str(other))  # other cases under the same name
+    evaluate(ckpt_path=str(folder / "models" / "teacher.pt"))
     evaluate()
     folders = {path.name: path for path in folder.glob("evaluation*")}
     hashes = {name: read_json(path / "summary.json")["info"]["data_hash"] for name, path in folders.items()}
-    assert set(folders) == {"evaluation", "evaluation_elsewhere", f"evaluation_{hashes['evaluation_elsewhere']}"}
+    other_hash = hashes["evaluation_elsewhere"]
+    assert set(folders) == {"evaluation", "evaluation_elsewhere", f"evaluation_{other_hash}", "evaluation_teacher"}
     assert (folder / "evaluation" / "metrics.csv").read_bytes() == first
     assert all((path / "anonymous" / "report.html").is_file() for path in folders.values())
 
     found = {one.info.run_name: one for one in runs_of(home)}
-    assert set(found) == {"one", "one-elsewhere", "one-btcv"}
+    assert set(found) == {"one", "one-elsewhere", f"one-{other_hash}", "one-teacher"}
     names = [name for name in joined.data.metrics if name.startswith("test_")]
     assert {name: found["one"].data.metrics[name] for name in names} == {n: joined.data.metrics[n] for n in names}
     assert [found[name].data.tags["medcontext.dataset"] for name in ("one", "one-elsewhere")] == ["btcv", "elsewhere"]
     (logged,) = found["one-elsewhere"].inputs.dataset_inputs
-    assert logged.dataset.digest == hashes["evaluation_elsewhere"] != hashes["evaluation"]
+    assert logged.dataset.digest == other_hash != hashes["evaluation"]
 
 
 TURNED = nib.affines.from_matvec(Rotation.from_euler("xyz", (12, -7, 20), degrees=True).as_matrix(), (9, -80, 300))
@@ -432,6 +434,21 @@ def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bu
     pd.testing.assert_frame_equal(*histories)
     statuses = {r.info.run_name: r.info.status for r in runs_of(home)}
     assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
+
+
+@for_bundles(UNETR)
+def test_a_training_that_is_done_is_completed_again(bundle: str, home: Path) -> None:
+    """A scheduler may start a job again whose process ended before its node said so."""
+    folder = train(bundle, home, "auto_resume", max_epochs=1, select_checkpoint="last")
+    before = weights(folder), weights(folder, "teacher.pt"), (folder / "models" / "history.csv").read_text()
+    (folder / "models" / "model.pt").unlink()  # killed just before it was written
+    train(bundle, home, "auto_resume", max_epochs=1, select_checkpoint="last")
+    after = weights(folder), weights(folder, "teacher.pt"), (folder / "models" / "history.csv").read_text()
+    torch.testing.assert_close(after[:2], before[:2], rtol=0, atol=0)
+    assert after[2] == before[2]
+    (found,) = runs_of(home)
+    assert found.info.status == "FINISHED"
+    assert len(history(home, "train_loss")) == 2
 
 
 @for_bundles(UNETR)

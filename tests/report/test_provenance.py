@@ -97,17 +97,26 @@ def evaluated(folder: str, data_hash: str) -> None:
 
 
 def test_evaluations_of_other_data_have_folders_of_their_own(tmp_path: Path) -> None:
-    run, ckpt_dir = str(tmp_path / "run"), trained(tmp_path / "run", dataset="btcv")
+    run, weights = str(tmp_path / "run"), trained(tmp_path / "run", dataset="btcv") + "/model.pt"
     for _ in range(2):  # before there is anything, and again
-        assert evaluation_dir(run, ckpt_dir, "btcv", "aaa") == f"{run}/evaluation"
-        assert evaluation_dir(run, ckpt_dir, "acdc", "bbb") == f"{run}/evaluation_acdc"
+        assert evaluation_dir(run, weights, "btcv", "aaa") == f"{run}/evaluation"
+        assert evaluation_dir(run, weights, "acdc", "bbb") == f"{run}/evaluation_acdc"
     evaluated(f"{run}/evaluation", "aaa")
     evaluated(f"{run}/evaluation_acdc", "bbb")
-    assert evaluation_dir(run, ckpt_dir, "btcv", "aaa") == f"{run}/evaluation"
-    assert evaluation_dir(run, ckpt_dir, "btcv", "ccc") == f"{run}/evaluation_ccc"
-    assert evaluation_dir(run, ckpt_dir, "acdc", "bbb") == f"{run}/evaluation_acdc"
-    assert evaluation_dir(run, ckpt_dir, "acdc", "ccc") == f"{run}/evaluation_acdc_ccc"
-    assert evaluation_dir(run, ckpt_dir, "my data/2", "ccc") == f"{run}/evaluation_my-data-2"
+    assert evaluation_dir(run, weights, "btcv", "aaa") == f"{run}/evaluation"
+    assert evaluation_dir(run, weights, "btcv", "ccc") == f"{run}/evaluation_ccc"
+    assert evaluation_dir(run, weights, "acdc", "bbb") == f"{run}/evaluation_acdc"
+    assert evaluation_dir(run, weights, "acdc", "ccc") == f"{run}/evaluation_acdc_ccc"
+    assert evaluation_dir(run, weights, "my data/2", "ccc") == f"{run}/evaluation_my-data-2"
+
+
+def test_evaluations_of_other_weights_have_folders_of_their_own(tmp_path: Path) -> None:
+    run, folder = str(tmp_path / "run"), Path(trained(tmp_path / "run", dataset="btcv"))
+    assert evaluation_dir(run, folder / "theirs.pt", "btcv", "aaa") == f"{run}/evaluation"  # there are no others
+    (folder / "model.pt").touch()
+    assert evaluation_dir(run, folder / "model.pt", "btcv", "aaa") == f"{run}/evaluation"
+    assert evaluation_dir(run, folder / "teacher.pt", "btcv", "aaa") == f"{run}/evaluation_teacher"
+    assert evaluation_dir(run, folder / "teacher.pt", "acdc", "bbb") == f"{run}/evaluation_teacher_acdc"
 
 
 @pytest.mark.parametrize("summary", [None, "{}", '{"info": {}}', '{"info": null}', "half a {"])
@@ -116,4 +125,4 @@ def test_folders_of_unknown_data_are_taken(tmp_path: Path, summary: str | None) 
     if summary is not None:
         (tmp_path / "evaluation").mkdir()
         (tmp_path / "evaluation" / "summary.json").write_text(summary)
-    assert evaluation_dir(tmp_path, tmp_path / "models", "acdc", "aaa") == f"{tmp_path}/evaluation"
+    assert evaluation_dir(tmp_path, tmp_path / "models" / "model.pt", "acdc", "aaa") == f"{tmp_path}/evaluation"

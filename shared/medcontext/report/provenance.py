@@ -79,23 +79,27 @@ def training_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def evaluation_dir(
-    output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str], dataset: str, data_hash: str
+    output_dir: str | os.PathLike[str], ckpt_path: str | os.PathLike[str], dataset: str, data_hash: str
 ) -> str:
-    """Choose the folder of an evaluation so that it replaces no evaluation of other data.
+    """Choose the folder of an evaluation so that it replaces no evaluation of other weights or data.
 
     Args:
         output_dir: folder of the run.
-        ckpt_dir: folder of the checkpoint, see :func:`training_settings`.
+        ckpt_path: the weights that are evaluated.
         dataset: name of the dataset that is evaluated.
         data_hash: of its test cases, see :func:`medcontext.data.data_hash`.
 
     Returns:
-        ``<output_dir>/evaluation``, with ``_<dataset>`` appended when the checkpoint was trained on another one, and
-        with ``_<data_hash>`` when that folder already holds the evaluation of other cases.
+        ``<output_dir>/evaluation``, with the name of the weights appended when they lie beside a ``model.pt``, with
+        ``_<dataset>`` when they were trained on another one, see :func:`training_settings`, and with ``_<data_hash>``
+        when that folder already holds the evaluation of other cases.
     """
-    name = "evaluation"
-    if training_settings(ckpt_dir).get("dataset", dataset) != dataset:
-        name += "_" + re.sub(r"[^\w.-]+", "-", dataset)
+    weights, parts = Path(ckpt_path), ["evaluation"]
+    if weights.name != "model.pt" and weights.with_name("model.pt").is_file():
+        parts.append(weights.stem)
+    if training_settings(weights.parent).get("dataset", dataset) != dataset:
+        parts.append(dataset)
+    name = "_".join(re.sub(r"[^\w.-]+", "-", part) for part in parts)
     info = _json_object(Path(output_dir) / name / "summary.json").get("info")
     known = info.get("data_hash", data_hash) if isinstance(info, dict) else data_hash
     return f"{output_dir}/{name}" if known == data_hash else f"{output_dir}/{name}_{data_hash}"
