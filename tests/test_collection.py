@@ -126,6 +126,12 @@ def test_refuses_what_is_no_list(entries: Any, message: str, tmp_path: Path) -> 
         read_collection(listing(tmp_path, entries))
 
 
+def test_an_entry_that_is_odd_keeps_none_of_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    listed = listing(tmp_path, {"a_v0.1.0": entry(), "b_v0.1.0": entry(source="../b.zip"), "c": entry()})
+    assert [bundle.key for bundle in read_collection(listed).bundles] == ["a_v0.1.0"]
+    assert [record.message.split(" in ")[0] for record in caplog.records] == ["Left out: 'b_v0.1.0'", "Left out: 'c'"]
+
+
 @pytest.mark.parametrize(
     ("source", "error", "message"),
     [

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ from medcontext.data.sources import leads_out
 from medcontext.fetch import Digest, is_address, read_address
 
 __all__ = ["LISTING", "Collection", "ListedBundle", "read_collection"]
+
+logger = logging.getLogger(__name__)
 
 LISTING = "model_info.json"
 LIMIT = 1 << 24
@@ -93,7 +96,7 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
     Raises:
         ConnectionError: when the address cannot be read, with what to do.
         FileNotFoundError: when there is nothing of that name.
-        ValueError: when it is no such list.
+        ValueError: when it is no such list, or nothing in it can be understood; single entries are left out.
     """
     text = os.fspath(source)
     if is_address(text):
@@ -112,7 +115,16 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
         raise ValueError(f"{address} is no list of bundles ({error}); give the address of a {LISTING}.") from error
     if not isinstance(listed, dict):
         raise ValueError(f"{address} is no list of bundles, but {type(listed).__name__}; give a {LISTING}.")
-    bundles = (_bundle(address, key, entry) for key, entry in listed.items())
+    bundles, problems = [], []
+    for key, entry in listed.items():
+        try:
+            bundles.append(_bundle(address, key, entry))
+        except ValueError as error:
+            problems.append(error)
+    if problems and not bundles:
+        raise problems[0]
+    for problem in problems:
+        logger.warning("Left out: %s", problem)
     return Collection(address, tuple(sorted(bundles, key=lambda bundle: (bundle.name, _order(bundle.version)))))
 
 
