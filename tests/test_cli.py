@@ -42,6 +42,19 @@ def test_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert json.loads((tmp_path / "dataset.json").read_text())["phantom"]["size"] == [32, 32, 32]
 
 
+def test_ctrl_c_ends_a_command_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "send_kept", interrupted)
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, "send_unsent", "--ckpt_dir", "models")
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "medcontext: interrupted; the same command goes on, or does it again.\n"
+
+
 def test_pack_phantoms(
     cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -333,3 +334,6 @@ def main() -> None:
         fire.Fire(commands, name="medcontext")
     except (ValueError, OSError, CheckpointWriteError) as error:
         sys.exit(f"medcontext: {error}")
+    except KeyboardInterrupt:
+        print("medcontext: interrupted; the same command goes on, or does it again.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
