@@ -37,7 +37,13 @@ SMALL = {
     "preview": {"num_cases": "1"},
 }
 # tested elsewhere too: by what they are made of, or by their like
-LONG = {("mlflow", "ui"), ("python", "ci/package_bundles.py"), ("python", "ci/verify_bundles.py")}
+LONG = {
+    ("mlflow", "ui"),
+    ("python", "ci/package_bundles.py"),
+    ("python", "ci/verify_bundles.py"),
+    ("torchrun", "--standalone"),
+    ("python", "-m", "monai.bundle", "onnx_export"),
+}
 LIMIT = 120
 
 
@@ -100,8 +106,8 @@ def small_words(bundle: str, words: Sequence[str]) -> list[str]:
         size = small["roi_size"]
         small = {key: value for key, value in small.items() if key.startswith("network_def#")}
         small |= {"roi_size": size, "input_shape": [1, 1, *size]}
-    if "resume" in names:
-        small["max_epochs"] = 3
+    if "max_epochs" in small:
+        small["max_epochs"] = 2 if "resume" in names else 1
     return replaced(words, {key: str(value) for key, value in small.items()})
 
 
@@ -189,7 +195,7 @@ class Reader:
 
     def _run(self, call: Call) -> None:
         known = (call.folder, *(word.replace(str(self.port), "PORT") for word in call.words))
-        long = call.words[:2] in LONG or call.words[0] == "torchrun"
+        long = any(call.words[: len(words)] == words for words in LONG)
         if known in self.done or (long and not self.thorough):
             return
         self.done.add(known)

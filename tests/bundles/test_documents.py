@@ -99,7 +99,8 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
         (folder / name).symlink_to(ROOT / "bundles" / bundle / name)
     (folder / "data").mkdir()
     (folder / "data" / "btcv").symlink_to(cohort)
-    shutil.copy(empty_database, folder / "mlruns.db")
+    for name in ("mlruns.db", "mlflow.db"):  # of trainings here, and of the server
+        shutil.copy(empty_database, folder / name)
     activate = folder / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)
     activate.touch()
