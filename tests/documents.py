@@ -24,7 +24,7 @@ import monai.bundle
 import pytest
 
 from bundle_runs import ROOT, overrides_for
-from mlflow_server import free_port
+from mlflow_server import free_port, kill_tree
 
 # what a shell finds instead of these programs: it notes the words that it was called with
 PROGRAMS = ("python", "torchrun", "mlflow", "pip", "bash", "sbatch", "kubectl", "curl")
@@ -261,7 +261,6 @@ class Reader:
 
     def _stop(self) -> None:
         if self.server is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.server.pid, 9)
+            kill_tree(self.server.pid)
             self.server.wait()
             self.server = None

@@ -3,9 +3,7 @@ from __future__ import annotations
 import hashlib
 import multiprocessing
 import os
-import resource
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from http_server import FileServer, serve
 from medcontext import cli
 from medcontext import download as downloading
 from medcontext.download import download_bundle
+from platforms import posix_only
 from test_fetch import until
 
 WEIGHTS = hashlib.shake_128(b"weights").digest(200_000)
@@ -236,6 +235,8 @@ def in_another_process(call: Callable[[], object], limit: int | None = None) -> 
 
     def limited() -> None:
         if limit is not None:
+            import resource
+
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
         try:
             call()
@@ -248,6 +249,7 @@ def in_another_process(call: Callable[[], object], limit: int | None = None) -> 
     return process
 
 
+@posix_only
 @pytest.mark.parametrize("limit", [150_000, len(zipped(BIG)) - 1])
 def test_a_full_disk(limit: int, server: FileServer, out: Path, capfd: pytest.CaptureFixture[str]) -> None:
     process = in_another_process(lambda: download_bundle("a", server.url, out), limit)
@@ -260,6 +262,7 @@ def test_a_full_disk(limit: int, server: FileServer, out: Path, capfd: pytest.Ca
     assert contents(out) == BIG
 
 
+@posix_only
 def test_a_disk_that_is_full_while_unpacking(server: FileServer, out: Path, capfd: pytest.CaptureFixture[str]) -> None:
     republish(server, zipped({**BIG, "a/zeros": bytes(1 << 20)}))
     process = in_another_process(lambda: download_bundle("a", server.url, out), 300_000)
@@ -272,6 +275,7 @@ def test_a_disk_that_is_full_while_unpacking(server: FileServer, out: Path, capf
     assert server.requests == [("/model_info.json", None)]
 
 
+@posix_only
 def test_killed_and_called_again(server: FileServer, out: Path) -> None:
     """And no other process may do the same meanwhile."""
     republish(server, large(server, model=WEIGHTS))
@@ -282,7 +286,7 @@ def test_killed_and_called_again(server: FileServer, out: Path) -> None:
     until(lambda: any(path.stat().st_size == 100_000 for path in work.glob("*.part")))
     with pytest.raises(OSError, match="Another process is downloading into .*; wait until it is done.$"):
         download_bundle("a", server.url, out)
-    os.kill(process.pid or 0, signal.SIGKILL)
+    process.kill()
     process.join()
     server.silent.set()
     server.break_off = None

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +14,7 @@ import pytest
 from http_server import FileServer, serve
 from medcontext import fetch as fetching
 from medcontext.fetch import Digest, _StayEncrypted, fetch
+from platforms import posix_only
 
 CONTENT = hashlib.shake_128(b"content").digest(300_000)
 OTHER = hashlib.shake_128(b"other").digest(300_000)
@@ -181,11 +180,13 @@ def test_nobody_listens(target: Path) -> None:
 
 
 FETCH = """
-import resource, sys
+import sys
 from pathlib import Path
 from medcontext.fetch import Digest, _StayEncrypted, fetch
 limit = int(sys.argv[4])
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)) if limit else None
+if limit:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     fetch(sys.argv[1], Path(sys.argv[2]), Digest("sha256", sys.argv[3]))
 except OSError as error:
@@ -197,6 +198,7 @@ def words(server: FileServer, target: Path, limit: int = 0) -> list[str]:
     return [sys.executable, "-c", FETCH, f"{server.url}/x", str(target), digest_of(CONTENT).value, str(limit)]
 
 
+@posix_only
 def test_a_full_disk(server: FileServer, target: Path) -> None:
     result = subprocess.run(words(server, target, limit=150_000), capture_output=True, text=True, check=False)
     last = result.stderr.splitlines()[-1]
@@ -228,7 +230,7 @@ def test_killed_in_the_midst(server: FileServer, target: Path) -> None:
     process = subprocess.Popen(words(server, target), stderr=subprocess.DEVNULL)
     part = target.with_name("x.part")
     until(lambda: part.exists() and part.stat().st_size == CUT)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     server.silent.set()
     server.break_off = None

@@ -96,12 +96,14 @@ def _workplace(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":  # which neither locks so, nor deletes a file that is open
+        yield
+        return
     with (folder / LOCK).open("w") as lock:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OSError(f"Another process is downloading into {folder}; wait until it is done.") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"Another process is downloading into {folder}; wait until it is done.") from error
         yield
 
 

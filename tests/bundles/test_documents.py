@@ -25,11 +25,12 @@ from bundle_runs import BUNDLES, ROOT, UNETR, train
 from documents import Call, Reader, blocks, small_words
 from hosts import ASSETS, github
 from medcontext.data.phantom_layouts import pack_phantoms
+from platforms import posix_only
 from releases import VERSION, Release
 from tracked_runs import Store, table
 
 pytestmark = [
-    pytest.mark.skipif(os.name == "nt", reason="the commands are for a POSIX shell"),
+    posix_only,
     pytest.mark.xdist_group("documents"),  # one reader for all
 ]
 

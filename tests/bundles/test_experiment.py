@@ -14,6 +14,7 @@ import pytest
 
 from bundle_runs import ROOT, TINY, UNETR
 from medcontext.experiment import EQUAL_TIME, MODES, Cell, Job, grid, plan, run_cells
+from platforms import posix_only
 
 ARGUMENTS: dict[str, Any] = {
     "bundles": [f"bundles/{UNETR}"],
@@ -138,6 +139,7 @@ def test_a_failure_stops_nothing_else_and_is_repeated_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+@posix_only
 def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -> None:
     last = tmp_path / "runs" / "long" / "models" / "last.pt"
     # the first time it saves its state and sleeps; resumed, it is done

@@ -20,6 +20,7 @@ from monai.utils import path_to_sqlite_uri
 
 from bundle_runs import ROOT, UNETR, config_files, for_bundles, overrides_for, read_json, run, train
 from mlflow_server import MlflowServer, free_port
+from platforms import posix_only
 
 LOAD = """
 import json, sys
@@ -123,15 +124,12 @@ def test_configuration_is_logged_flat(home: Path) -> None:
     assert not {"tracking_uri", "tracking_wait", "resume"} & found.data.params.keys()
 
 
+@posix_only
 @pytest.mark.parametrize(
     ("number", "status"),
-    [
-        (signal.SIGTERM, "KILLED"),
-        (signal.SIGKILL, "RUNNING"),
-        pytest.param(signal.SIGINT, "KILLED", marks=pytest.mark.slow),
-    ],
+    [("SIGTERM", "KILLED"), ("SIGKILL", "RUNNING"), pytest.param("SIGINT", "KILLED", marks=pytest.mark.slow)],
 )
-def test_a_training_that_is_killed_and_resumed(home: Path, number: signal.Signals, status: str) -> None:
+def test_a_training_that_is_killed_and_resumed(home: Path, number: str, status: str) -> None:
     """Whatever ends it, the run goes on where it was, with every step once."""
     words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", *config_files(UNETR, "train")]
     for key, value in overrides_for(UNETR, "train", run_name="cut", max_epochs=1000).items():
@@ -143,7 +141,7 @@ def test_a_training_that_is_killed_and_resumed(home: Path, number: signal.Signal
         assert process.poll() is None
         assert time.monotonic() < limit
         time.sleep(0.05)
-    process.send_signal(number)
+    process.send_signal(signal.Signals[number])
     assert process.wait(timeout=60) != 0
     assert the_run(home).info.status == status
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from bundle_runs import BUNDLES, ROOT
+from platforms import posix_only
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 WHO = {f"GIT_{role}_{what}": "somebody" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -50,7 +51,7 @@ def test_a_release_waits_for_tests_and_trains_every_bundle() -> None:
     assert sorted(jobs["weights"]["strategy"]["matrix"]["bundle"]) == BUNDLES
 
 
-@pytest.mark.skipif(os.name == "nt", reason="the script is for a POSIX shell")
+@posix_only
 def test_the_list_lies_where_monai_looks_for_it(tmp_path: Path) -> None:
     """On a branch of its own, whose history keeps earlier lists."""
     git(tmp_path, "init", "--quiet", "--bare", "origin.git")

@@ -3,9 +3,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -388,7 +386,7 @@ def test_a_killed_call_is_completed_by_the_next(btcv: Path, tmp_path: Path) -> N
     deadline = time.monotonic() + 60
     while len(visible(tmp_path)) < 5 and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
+    process.kill()
     process.wait()
     assert 5 <= len(visible(tmp_path)) < 60
     assert "dataset.json" not in visible(tmp_path)
