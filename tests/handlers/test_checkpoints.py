@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from medcontext.engines import MedContextTrainer
 from medcontext.handlers import (
+    CheckpointWriteError,
     EpochSeed,
     FinalModel,
     ModelCheckpoint,
@@ -153,6 +155,18 @@ def test_a_failed_save_leaves_the_earlier_file_and_no_rubbish(tmp_path: Path) ->
         atomic_save({"weight": Unsaveable()}, path)
     torch.testing.assert_close(load_checkpoint(path)["weight"], torch.ones(2))
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
+
+
+def test_a_disk_without_room_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoints_module.tempfile, "mkstemp", full)
+    with pytest.raises(CheckpointWriteError, match="No space left on device"):
+        atomic_save({}, tmp_path / "model.pt")
+    (tmp_path / "file").touch()
+    with pytest.raises(CheckpointWriteError, match="Could not write the checkpoint .*file/models/model.pt"):
+        atomic_save({}, tmp_path / "file" / "models" / "model.pt")
 
 
 class Validator:

@@ -49,10 +49,10 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
     Raises:
         CheckpointWriteError: When the file cannot be written; an earlier one stays as it was.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    path, temporary = Path(path), ""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             torch.save(content, file)
             file.flush()
@@ -66,7 +66,8 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
             f"Could not write the checkpoint {path} ({error}); free disk space, then resume."
         ) from error
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
 
 
 class ModelCheckpoint:
