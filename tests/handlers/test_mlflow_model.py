@@ -59,8 +59,12 @@ def test_without_weights_there_is_no_model(tmp_path: Path) -> None:
 
 
 def test_requirements_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "monai", "nibabel")}
-    expected = {f"{name}=={version}" for name, version in versions.items()}
+    version = importlib.metadata.version
+    expected = {f"{name}=={version(name)}" for name in ("monai", "nibabel", "pydicom", "highdicom")}
+    expected.add("torch==2.13.0")
+    monkeypatch.setattr(
+        mlflow_model.importlib.metadata, "version", lambda n: "2.13.0+cpu" if n == "torch" else version(n)
+    )
     found = model_requirements(BUNDLE)
     assert expected <= set(found)
     assert not any(line.startswith(("pytest", "ruff")) for line in found)
@@ -70,6 +74,12 @@ def test_requirements_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(mlflow_model.importlib.metadata, "requires", not_installed)
     assert expected <= set(model_requirements(BUNDLE))
+    monkeypatch.setattr(
+        mlflow_model.importlib.metadata,
+        "version",
+        lambda name: not_installed(name) if "dicom" in name else version(name),
+    )
+    assert not any("dicom" in line for line in model_requirements(BUNDLE))
 
 
 LABELS = {"liver": 1, "kidneys": 2}

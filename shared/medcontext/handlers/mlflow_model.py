@@ -20,10 +20,13 @@ from mlflow.models import Model, ModelSignature
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from medcontext.metrics import LabelMapping
 
 __all__ = ["log_model", "model_requirements", "save_model"]
+
+DICOM_PACKAGES = ("pydicom", "highdicom")
 
 
 def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> None:
@@ -128,13 +131,34 @@ def _signature(labels: LabelMapping) -> ModelSignature:
 
 
 def model_requirements(bundle_root: str) -> list[str]:
-    """What the package needs, in the versions that are installed; of an uninstalled one what its bundle declares."""
+    """What the package needs, in the versions that are installed; of an uninstalled one what its bundle declares.
+
+    What reads DICOM is among them where it is installed. Builds of one's own, such as PyTorch's for CPUs, are named by
+    the version that everybody can install.
+    """
     try:
         listed = importlib.metadata.requires("medcontext") or []
     except importlib.metadata.PackageNotFoundError:
         metadata = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        listed = ["torch", "monai", *metadata["required_packages_version"]]
+        listed = ["torch", "monai", *metadata["required_packages_version"], *DICOM_PACKAGES]
     needed = [
-        found for found in map(Requirement, listed) if found.marker is None or found.marker.evaluate({"extra": ""})
+        found.name
+        for found in map(Requirement, listed)
+        if found.name in DICOM_PACKAGES or found.marker is None or found.marker.evaluate({"extra": ""})
     ]
-    return [f"{found.name}=={importlib.metadata.version(found.name)}" for found in needed]
+    installed = {name: _installed_version(name) for name in needed}
+    return [f"{name}=={version.public}" for name, version in installed.items() if version is not None]
+
+
+def _installed_version(name: str) -> Version | None:
+    """The version of a package; ``None`` for one that may be missing, and is.
+
+    Raises:
+        PackageNotFoundError: When another one is missing.
+    """
+    try:
+        return Version(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        if name in DICOM_PACKAGES:
+            return None
+        raise
