@@ -206,8 +206,8 @@ class Reader:
                 mode = ["--mode", "min"] if script == "ci/verify_bundles.py" else []
                 subprocess.run([sys.executable, script, *mode, *words], cwd=call.folder, check=True)
             case ("pip", *words):
-                command = [sys.executable, "-m", "pip", *words, "--dry-run", "--no-deps", "--no-build-isolation"]
-                subprocess.run(command, cwd=call.folder, check=True)
+                small = ["--no-deps", "--no-build-isolation", *["--dry-run"] * (words[0] == "install")]
+                subprocess.run([sys.executable, "-m", "pip", *words, *small], cwd=call.folder, check=True)
             case ("mlflow", "ui" | "server", *_):
                 self._serve(call.words[1:], "health")
             case ("mlflow", "models", "serve", *_):
