@@ -56,6 +56,25 @@ def test_segments_lie_where_the_labels_are(tmp_path: Path, framed: bool, empty: 
         np.testing.assert_allclose(np.sort(places, axis=0), np.sort(expected, axis=0), atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+        *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "SeriesNumber", "FrameOfReferenceUID"),
+    ],
+)
+def test_what_anonymisers_delete_is_not_missed(tmp_path: Path, tag: str) -> None:
+    files = series_files(tmp_path, framed=False)
+    for file in files:
+        image = dcmread(file)
+        del image[tag]
+        image.save_as(file)
+    segmentation = written(files, blobs())
+    assert segmentation.ReferencedSeriesSequence[0].SeriesInstanceUID == dcmread(files[0]).SeriesInstanceUID
+    if tag not in ("SeriesNumber", "FrameOfReferenceUID"):
+        assert not segmentation[tag].value
+
+
 def test_it_belongs_to_its_series_and_says_what_the_segments_are(tmp_path: Path) -> None:
     files = series_files(tmp_path, framed=False)
     source, segmentation = dcmread(files[0]), written(files, blobs())

@@ -51,6 +51,10 @@ _PATIENT_VOLUMES = (
     "EnhancedPETImageStorage",
     "LegacyConvertedEnhancedPETImageStorage",
 )
+_MAY_BE_EMPTY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber"),
+)
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
@@ -140,8 +144,12 @@ def read(path: str, **kwargs: Any) -> Dataset:
     lacking = [tag for tag in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID") if not dataset.get(tag)]
     if lacking:
         raise ValueError(f"{path} is no readable DICOM file: it ends before {lacking[0]}, or never had one.")
-    if not dataset.get("FrameOfReferenceUID"):  # highdicom needs one, which some anonymised files lack
+    # highdicom needs what some anonymised files lack
+    if not dataset.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = dataset.SeriesInstanceUID
+    for tag in _MAY_BE_EMPTY:
+        if tag not in dataset:
+            setattr(dataset, tag, None)
     return dataset
 
 
