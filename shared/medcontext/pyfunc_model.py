@@ -42,7 +42,8 @@ class SegmentationModel(PythonModel):
             A table with each image, its ``prediction`` and, for every label, its volume in ml (``liver_ml``).
 
         Raises:
-            MlflowException: When an image is not there or cannot be segmented, with what a server answers.
+            MlflowException: When an image is not there or cannot be segmented, or ``output_dir`` holds predictions of
+                another image of its name, with what a server answers.
         """
         output_dir = Path((params or {}).get("output_dir", "predictions"))
         try:

@@ -146,3 +146,13 @@ def test_a_server_says_what_cannot_be_predicted(
         model.predict(None, table, {"output_dir": str(tmp_path / "out")})
     assert caught.value.get_http_status_code() == 400
     assert not (tmp_path / "out").exists()
+
+
+def test_a_server_replaces_predictions_of_the_same_image_only(model: SegmentationModel, tmp_path: Path) -> None:
+    first, second = (str(write_scan(tmp_path / name / "ct.nii.gz", 1000)) for name in "ab")
+    where = {"output_dir": str(tmp_path / "out")}
+    for _ in range(2):
+        model.predict(None, pd.DataFrame([first]), where)
+    with pytest.raises(MlflowException, match=r"ct.json is not of .*b/ct.nii.gz, .*\(an MLflow model's output_dir\)"):
+        model.predict(None, pd.DataFrame([second]), where)
+    assert json.loads((tmp_path / "out" / "ct.json").read_text())["image"] == first

@@ -142,6 +142,49 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_predicted
         engine.run([0])
 
 
+OTHER = "ct.json is not of {}, whose predictions would replace it .*; choose another predictions_dir .*, or move those"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "image"),
+    [
+        ('{"image": "/A/ct.nii.gz"}', "/B/ct.nii.gz"),
+        ('{"image": ["/A/t1.nii", "/A/t2.nii"]}', ["/A/t1.nii", "/B/t2.nii"]),
+        ('{"image": "/A", "series_instance_uid": "1.2"}', "/B/ct.nii.gz"),
+        ('{"EchoTime": 0.05}', "/B/ct.nii.gz"),
+        ("[]", "/B/ct.nii.gz"),
+        ("no summary", "/B/ct.nii.gz"),
+    ],
+)
+def test_predictions_of_another_image_are_not_replaced(tmp_path: Path, earlier: str, image: str | list[str]) -> None:
+    (tmp_path / "ct.json").write_text(earlier)
+    engine = Engine(lambda *_: pytest.fail("predicted"))
+    PredictionWriter(tmp_path, [{"image": image, "case": "ct"}], LABELS).attach(engine)
+    with pytest.raises(PredictionWriteError, match=OTHER.format(re.escape(str(image)))):
+        engine.run([0])
+    assert (tmp_path / "ct.json").read_text() == earlier
+
+
+@pytest.mark.parametrize(
+    ("earlier", "case"),
+    [
+        ({"image": "/A/ct.nii.gz"}, {"image": "/A/../A/ct.nii.gz"}),
+        ({"image": ["/A/t1.nii", "/A/t2.nii"]}, {"image": ["/A/t1.nii", "/A/t2.nii"]}),
+        (
+            {"image": "/A", "series_instance_uid": "1.2"},
+            {"image": ["/moved/1", "/moved/2"], "series_instance_uid": "1.2"},
+        ),
+    ],
+)
+def test_predictions_of_the_same_image_are_replaced(
+    tmp_path: Path, earlier: dict[str, Any], case: dict[str, Any]
+) -> None:
+    (tmp_path / "ct.json").write_text(json.dumps(earlier))
+    engine = Engine(lambda *_: [])
+    PredictionWriter(tmp_path, [{**case, "case": "ct"}], LABELS).attach(engine)
+    assert engine.run([0]).iteration == 1
+
+
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")

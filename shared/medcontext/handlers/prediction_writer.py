@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -68,8 +69,9 @@ class PredictionWriter:
 
     Files have the case's name: ``<case>_seg.nii.gz``, ``<case>_probabilities.nii.gz`` (float32, the classes along the
     fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files have the
-    affine of the image file. Each is whole at any moment; those of an earlier call for the same case are replaced or,
-    where this call makes none, removed, and the summary is written last.
+    affine of the image file. Each is whole at any moment; those of an earlier call for the same image are replaced or,
+    where this call makes none, removed, and the summary is written last. Where a summary tells of another image of the
+    same name, nothing is predicted.
 
     Args:
         output_dir: folder of the files.
@@ -124,6 +126,7 @@ class PredictionWriter:
     def attach(self, engine: Engine) -> None:
         """Subscribe to the start of the run and every case."""
         engine.add_event_handler(Events.STARTED, self.make_folder)
+        engine.add_event_handler(Events.STARTED, self.check_earlier)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def make_folder(self) -> None:
@@ -135,6 +138,22 @@ class PredictionWriter:
         with _told(self.output_dir):
             self.output_dir.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.output_dir).close()
+
+    def check_earlier(self) -> None:
+        """Look whether the predictions of other images would be replaced, before anything is predicted.
+
+        Raises:
+            PredictionWriteError: When a case's summary is there and tells of another image.
+        """
+        for case in self.cases.values():
+            path = self.output_dir / f"{case['case']}{ENDINGS['summary']}"
+            with _told(self.output_dir):
+                text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
+            if text is not None and not _tells_of(text, case):
+                raise PredictionWriteError(
+                    f"{path} is not of {_source(case)['image']}, whose predictions would replace it and what lies with "
+                    "it; choose another predictions_dir (an MLflow model's output_dir), or move those predictions."
+                )
 
     def __call__(self, engine: Engine) -> None:
         """Write the cases of one iteration.
@@ -231,6 +250,19 @@ def _source(case: Mapping[str, Any]) -> dict[str, Any]:
         return {"image": case["image"]}
     folder, uid = Path(case_files(case)[0]).parent, case["series_instance_uid"]
     return {"image": str(folder), "series_instance_uid": uid}
+
+
+def _tells_of(summary: str, case: Mapping[str, Any]) -> bool:
+    """Whether a summary is of a case's image; a series is known by its UID, wherever it lies."""
+    try:
+        earlier = json.loads(summary)
+        uids = [one.get("series_instance_uid") for one in (earlier, case)]
+        if any(uids):
+            return bool(uids[0] == uids[1])
+        files = [[os.path.realpath(file) for file in case_files({"image": one["image"]})] for one in (earlier, case)]
+    except (ValueError, TypeError, AttributeError, KeyError):  # no summary of ours
+        return False
+    return files[0] == files[1]
 
 
 def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
