@@ -29,6 +29,7 @@ from torch import nn
 from medcontext.addresses import without_password
 from medcontext.data import check_dataset, check_images, label_names, load_datalist, problems_table
 from medcontext.data.label_mapping import map_labels
+from medcontext.dicom import ImageReadError
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
 from medcontext.handlers.mlflow_outbox import TrackingError
@@ -64,6 +65,7 @@ MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFound
 STOPS: tuple[type[BaseException], ...] = (
     NonFiniteLossError,
     CheckpointWriteError,
+    ImageReadError,
     PredictionWriteError,
     ResumeError,
     TrackingError,
@@ -376,8 +378,8 @@ def run(engine: Any) -> None:
         engine: a MONAI trainer or evaluator.
 
     Raises:
-        SystemExit: When a loss is not finite, a checkpoint or prediction cannot be written, a training cannot be
-            resumed from its checkpoint, or MLflow does not take a run.
+        SystemExit: When a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
+            training cannot be resumed from its checkpoint, or MLflow does not take a run.
     """
     with _terminable(), one_sentence(kinds=STOPS):
         engine.run()
@@ -413,11 +415,19 @@ def one_sentence(subject: str | None = None, kinds: tuple[type[BaseException], .
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, kinds):  # MONAI wraps what its components raise
             cause = cause.__cause__
-        if cause is None:
+        said = _of_worker(error, kinds)
+        if cause is None and said is None:
             raise
         logger.debug("refused", exc_info=error)
-        text = " ".join(str(cause).split()) or type(cause).__name__
+        text = " ".join((said or str(cause)).split()) or type(cause).__name__
         raise SystemExit(f"medcontext: {subject + ': ' if subject else ''}{text}") from error
+
+
+def _of_worker(error: Exception, kinds: tuple[type[BaseException], ...]) -> str | None:
+    """What a loader's process was ended by, if by one of ``kinds``; of its exceptions only the traceback arrives."""
+    names = "|".join(re.escape(f"{kind.__module__}.{kind.__qualname__}") for kind in kinds)
+    found = re.search(rf"^Caught .* in DataLoader worker process(?s:.*)^(?:{names}): (.+)$", str(error), re.MULTILINE)
+    return found[1] if found else None
 
 
 @contextlib.contextmanager

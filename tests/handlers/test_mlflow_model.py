@@ -156,3 +156,10 @@ def test_a_server_replaces_predictions_of_the_same_image_only(model: Segmentatio
     with pytest.raises(MlflowException, match=r"ct.json is not of .*b/ct.nii.gz, .*\(an MLflow model's output_dir\)"):
         model.predict(None, pd.DataFrame([second]), where)
     assert json.loads((tmp_path / "out" / "ct.json").read_text())["image"] == first
+
+
+def test_a_server_names_a_damaged_file(model: SegmentationModel, tmp_path: Path) -> None:
+    scan = write_scan(tmp_path / "ct.nii.gz", 1000)
+    scan.write_bytes(scan.read_bytes()[:-40])
+    with pytest.raises(MlflowException, match=r"ct.nii.gz cannot be read \(.+\); repair it or leave it out"):
+        model.predict(None, pd.DataFrame([str(scan)]), {"output_dir": str(tmp_path / "out")})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from medcontext.dicom.series import ORIENTATION_TOLERANCE, SPACING_TOLERANCE, TI
 if TYPE_CHECKING:
     from highdicom import Volume
 
-__all__ = ["LoadScand", "SeriesReader", "read_volume"]
+__all__ = ["ImageReadError", "LoadScand", "SeriesReader", "read_volume"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -83,8 +83,12 @@ class SeriesReader(ImageReader):
         return array, meta
 
 
+class ImageReadError(ValueError):
+    """An image cannot be read, because its file is damaged, say."""
+
+
 class LoadScand(LoadImaged):
-    """MONAI's ``LoadImaged`` that takes the files of a DICOM series for one volume.
+    """MONAI's ``LoadImaged`` that takes the files of a DICOM series for one volume and says which file is damaged.
 
     Args:
         keys: of the file or files, see :class:`monai.transforms.LoadImaged`.
@@ -93,3 +97,21 @@ class LoadScand(LoadImaged):
     def __init__(self, keys: KeysCollection) -> None:
         super().__init__(keys)
         self.register(SeriesReader())
+
+    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
+        """Load the images of one case.
+
+        Raises:
+            ImageReadError: When one cannot be read; MONAI's ``Compose`` wraps it.
+        """
+        try:
+            loaded: dict[Hashable, Any] = super().__call__(data, reader)
+        except Exception as error:
+            files = [str(file) for key in self.keys for file in ensure_tuple(data[key])]
+            others = f", or another of its {len(files)} files," if len(files) > 1 else ""
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ImageReadError(
+                f"{files[0]}{others} cannot be read ({reason}); repair it or leave it out. "
+                "What was predicted before it stays."
+            ) from error
+        return loaded
