@@ -138,6 +138,11 @@ def test_images_to_predict(case: Case, tmp_path: Path) -> None:
     assert wrong.endswith("several.nii.gz has shape (4, 5, 6, 3); in_channels 1 asks for three axes.")
     assert "broken.nii.gz cannot be read (" in broken
     assert check_images([several], in_channels=3) == []
+    series = {"image": ["/ct/1", "/ct/2"], "series_instance_uid": "1.2"}
+    assert check_images([series], in_channels=1) == []
+    assert check_images([series], in_channels=2) == [
+        "/ct holds a DICOM series, one channel; in_channels 2 asks for NIfTI files."
+    ]
 
 
 def test_labels_of_floating_point_are_whole_numbers_all_the_same(case: Case) -> None:

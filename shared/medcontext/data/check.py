@@ -134,7 +134,7 @@ def check_cases(
 
 
 def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
-    """What keeps images from being predicted, as far as the headers of NIfTI files tell.
+    """What keeps images from being predicted, as far as the headers of NIfTI files tell; of DICOM, the channels.
 
     Args:
         cases: images without labels.
@@ -142,6 +142,9 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
     """
     texts: list[str] = []
     for case in cases:
+        if "series_instance_uid" in case and in_channels != 1:
+            folder = Path(_images(case)[0]).parent
+            texts.append(f"{folder} holds a DICOM series, one channel; in_channels {in_channels} asks for NIfTI files.")
         files = [file for file in _images(case) if file.endswith((".nii", ".nii.gz"))]
         if not files:
             continue
