@@ -65,6 +65,32 @@ def test_the_test_cases_of_a_dataset() -> None:
     assert list_images("data") == list_images("data/dataset.json") == [{"image": files, "case": "a_t1"}]
 
 
+@pytest.mark.parametrize("source", ["data_*", "data_*/dataset.json", "data_[12]/f*.json", "data_1/fold0.json"])
+def test_datalists_of_any_name_and_by_a_pattern(source: str) -> None:
+    expected = {}
+    for number in (1, 2):
+        folder = touched(Path(f"data_{number}"), f"images/{number}.nii")
+        for name in ("dataset.json", "fold0.json"):
+            (folder / name).write_text(json.dumps({"test": [{"image": f"images/{number}.nii"}]}))
+        expected[str(number)] = f"data_{number}/images/{number}.nii"
+    assert found(source) == ({"1": expected["1"]} if source == "data_1/fold0.json" else expected)
+
+
+def test_json_that_lies_beside_images_is_no_datalist() -> None:
+    touched(Path("scans"), "a.nii")
+    Path("scans/a.json").write_text("{}")
+    assert found("scans/*") == found("scans") == {"a": "scans/a.nii"}
+    with pytest.raises(ValueError, match="a.json must be an object with lists of cases"):
+        list_images("scans/a.json")
+
+
+def test_what_is_named_twice_is_listed_once(tmp_path: Path) -> None:
+    touched(Path("scans"), "a.nii", "b.nii")
+    assert list(found(["scans/b.nii", "scans", "scans/../scans/a.nii", "scans/b.nii"])) == ["b", "a"]
+    write_series(tmp_path / "ct", phantom(), OBLIQUE)
+    assert len(list_images(["ct", "ct/*"])) == 1
+
+
 @pytest.mark.parametrize("nothing", ["empty", "absent.nii", "scans/*.nii"])
 def test_nothing_to_predict(nothing: str) -> None:
     Path("empty").mkdir()

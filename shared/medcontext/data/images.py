@@ -22,9 +22,10 @@ def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
     """Images to predict, as cases without labels.
 
     Args:
-        source: one file; a ``dataset.json`` or the folder that holds one (its test cases); a folder of NIfTI files, or,
-            where it holds none, of DICOM files, which may lie in folders below; a pattern of any of these, such as
-            ``scans/**/*.nii.gz``; or several of all these.
+        source: one file; a datalist such as ``dataset.json``, of any name in ``.json``, or the folder that holds a
+            ``dataset.json`` (their test cases); a folder of NIfTI files, or, where it holds none, of DICOM files, which
+            may lie in folders below; a pattern of any of these, such as ``scans/**/*.nii.gz``; or several of all these.
+            What is named twice is listed once.
 
     Returns:
         Cases with ``image``, a path or several, and ``case``, a name of its own: that of the (first) file, with as many
@@ -35,10 +36,11 @@ def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
         FileNotFoundError: When there is nothing to predict.
         ImportError: When there are DICOM files and the libraries for them are missing.
         ValueError: When two images have the same name, so that one prediction would overwrite the other; when none of
-            the DICOM series is a volume; or when a file is damaged.
+            the DICOM series is a volume; when a file is damaged; or when a JSON file is no datalist.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    cases = [case for each in sources for case in _listed(each)]
+    listed = [case for each in sources for case in _listed(each)]
+    cases = list({tuple(map(os.path.abspath, case_files(case))): case for case in listed}.values())
     if not cases:
         raise FileNotFoundError("There is nothing to predict in an empty list; give images as --dataset_dir.")
     return [{**case, "case": name} for case, name in zip(cases, _names(cases, source), strict=True)]
@@ -46,15 +48,18 @@ def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
 
 def _listed(source: PathLike) -> list[Case]:
     path = Path(source).expanduser().absolute()
-    datalist = path / "dataset.json" if path.is_dir() else path
-    if datalist.name == "dataset.json" and datalist.is_file():
-        cases = [{"image": case["image"]} for case in load_cases(datalist, "test")]
-    elif path.is_file() and not _is_image(path):  # another format that MONAI may read
-        cases = [{"image": str(path)}]
+    pattern = os.path.expanduser(source)
+    matches = [path] if path.exists() else [Path(match).absolute() for match in glob.glob(pattern, recursive=True)]
+    datalists = {match: match / "dataset.json" if match.is_dir() else match for match in sorted(matches)}
+    # a JSON file is a datalist where it is asked for; 'scans/*' finds others beside images
+    asked = str(source).endswith(".json")
+    datalists = {match: file for match, file in datalists.items() if _is_json(file) and (asked or match.is_dir())}
+    if path.is_file() and path not in datalists and not _is_image(path):  # another format that MONAI may read
+        cases: list[Case] = [{"image": str(path)}]
     else:
-        pattern = os.path.expanduser(source)
-        matches = [path] if path.exists() else [Path(match).absolute() for match in glob.glob(pattern, recursive=True)]
-        cases = _cases({file for match in matches for file in _files(match)}, source)
+        listed = [case for datalist in datalists.values() for case in load_cases(datalist, "test")]
+        cases = [{"image": case["image"]} for case in listed]
+        cases += _cases({file for match in matches if match not in datalists for file in _files(match)}, source)
     if not cases:
         raise FileNotFoundError(
             f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, a pattern such as "
@@ -65,6 +70,10 @@ def _listed(source: PathLike) -> list[Case]:
 
 def _is_nifti(path: Path) -> bool:
     return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
+
+
+def _is_json(path: Path) -> bool:
+    return path.name.endswith(".json") and path.is_file()
 
 
 def _stem(path: Path) -> str:
