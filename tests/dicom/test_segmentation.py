@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import io
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -23,9 +26,11 @@ def blobs() -> np.ndarray:
     return label_map
 
 
-def written(files: tuple[str, ...], label_map: np.ndarray) -> Segmentation:
+def written(
+    files: tuple[str, ...], label_map: np.ndarray, labels: Mapping[str, int] = MappingProxyType(LABELS)
+) -> Segmentation:
     stream = io.BytesIO()
-    write_segmentation(stream, label_map, files, LABELS, model="net")
+    write_segmentation(stream, label_map, files, labels, model="net")
     return segread(io.BytesIO(stream.getvalue()))
 
 
@@ -100,3 +105,20 @@ def test_it_belongs_to_its_series_and_says_what_the_segments_are(tmp_path: Path)
     assert "SegmentedPropertyTypeModifierCodeSequence" not in types[0]
     assert types[2].CodeValue.startswith("PORTAL_AN_")
     assert len(types[2].CodeValue) == 16
+
+
+@pytest.mark.parametrize("characters", [None, "ISO_IR 100"])
+def test_names_in_any_script(tmp_path: Path, characters: str | None) -> None:
+    """Those of the labels, and what the series says in its own character set."""
+    said = {} if characters is None else {"SpecificCharacterSet": characters, "PatientName": "Müller^Jörg"}
+    ((series,), _) = find_series(write_series(tmp_path, phantom(), OBLIQUE, **said))
+    names = ["肝臓", "Milz_größer", "tumor"]
+    segmentation = written(series.files, blobs(), {name: number for number, name in enumerate(names, start=1)})
+    assert segmentation.SpecificCharacterSet == "ISO_IR 192"
+    assert segmentation.PatientName == said.get("PatientName", "Doe^Jane")
+    segments = segmentation.SegmentSequence
+    assert [segment.SegmentLabel for segment in segments] == ["肝臓", "Milz größer", "tumor"]
+    codes = [segment.SegmentedPropertyTypeCodeSequence[0] for segment in segments]
+    assert [code.CodeMeaning for code in codes] == ["肝臓", "Milz größer", "tumor"]
+    for code, pattern in zip(codes, (r"LABEL_\w{6}", r"MILZ_GRSS_\w{6}", "TUMOR"), strict=True):
+        assert re.fullmatch(pattern, code.CodeValue, re.ASCII)

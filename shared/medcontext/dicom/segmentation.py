@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -66,6 +67,7 @@ def write_segmentation(
         device_serial_number="0",
         content_description="Research use only",
         series_description=f"{model} segmentation, research use only",
+        specific_character_set="ISO_IR 192",  # UTF-8, as labels may have any names
     ).save_as(stream)
 
 
@@ -114,8 +116,9 @@ def _codes(name: str) -> tuple[Code, Code, Code | None]:
     if known is not None:
         return codes.SCT.AnatomicalStructure, known, getattr(codes.SCT, _SIDES[words[0]])
     value = "_".join(words).upper()
-    if len(value) > 16:  # a code's length
-        value = f"{value[:9]}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    plain = re.sub(r"[^ -\[\]-~]", "", value)  # a code has up to 16 characters of ASCII, without backslashes
+    if plain != value or len(value) > 16:
+        value = f"{plain[:9] or 'LABEL'}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
     return codes.SCT.Tissue, Code(value, "99MEDCONTEXT", name.replace("_", " ")[:64]), None
 
 
