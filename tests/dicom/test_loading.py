@@ -79,6 +79,13 @@ def test_one_file_of_many_frames(tmp_path: Path) -> None:
     np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
 
 
+@pytest.mark.parametrize("number", [1, None])
+def test_slices_that_are_of_one_frame(tmp_path: Path, number: int | None) -> None:
+    ((series,), _) = find_series(write_series(tmp_path, phantom(), OBLIQUE, NumberOfFrames=number))
+    image = LoadScand("image")({"image": list(series.files)})["image"]
+    np.testing.assert_array_equal(image, phantom())
+
+
 def test_frames_that_are_no_volume(tmp_path: Path) -> None:
     slices = [dcmread(path) for path in write_series(tmp_path / "ct", phantom(), OBLIQUE)]
     LegacyConvertedEnhancedCTImage([*slices[:3], *slices[4:]], UID(), 5, UID(), 1).save_as(tmp_path / "gap")

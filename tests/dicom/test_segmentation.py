@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,8 +35,8 @@ def written(
     return segread(io.BytesIO(stream.getvalue()))
 
 
-def series_files(folder: Path, framed: bool) -> tuple[str, ...]:
-    paths = write_series(folder / "ct", phantom(), OBLIQUE, order=[4, 0, 6, 2, 5, 1, 3])
+def series_files(folder: Path, framed: bool, **attributes: Any) -> tuple[str, ...]:
+    paths = write_series(folder / "ct", phantom(), OBLIQUE, order=[4, 0, 6, 2, 5, 1, 3], **attributes)
     if framed:
         paths = [folder / "frames"]
         slices = [dcmread(path) for path in sorted((folder / "ct").iterdir())]
@@ -44,10 +45,16 @@ def series_files(folder: Path, framed: bool) -> tuple[str, ...]:
     return series.files
 
 
-@pytest.mark.parametrize("framed", [False, True], ids=["slices", "frames"])
+@pytest.mark.parametrize(
+    ("framed", "attributes"),
+    [(False, {}), (False, {"NumberOfFrames": 1}), (True, {})],
+    ids=["slices", "slices_of_one_frame", "frames"],
+)
 @pytest.mark.parametrize("empty", [False, True])
-def test_segments_lie_where_the_labels_are(tmp_path: Path, framed: bool, empty: bool) -> None:
-    files = series_files(tmp_path, framed)
+def test_segments_lie_where_the_labels_are(
+    tmp_path: Path, framed: bool, attributes: dict[str, int], empty: bool
+) -> None:
+    files = series_files(tmp_path, framed, **attributes)
     label_map = blobs() * (not empty)
     segmentation = written(files, label_map)
     # every labelled voxel by its place in the patient, worked out from the NIfTI affine

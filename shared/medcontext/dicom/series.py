@@ -126,7 +126,7 @@ def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
 
 
 def read(path: str, **kwargs: Any) -> Dataset:
-    """Read a DICOM file.
+    """Read a DICOM file, with what highdicom needs of it; ``NumberOfFrames`` is there where it holds several.
 
     Args:
         path: the file.
@@ -150,6 +150,8 @@ def read(path: str, **kwargs: Any) -> Dataset:
     for tag in _MAY_BE_EMPTY:
         if tag not in dataset:
             setattr(dataset, tag, None)
+    if int(dataset.get("NumberOfFrames") or 1) == 1:  # some scanners say so of ordinary slices
+        dataset.pop("NumberOfFrames", None)
     return dataset
 
 
@@ -215,11 +217,11 @@ def _frames_problem(paths: Sequence[str]) -> str | None:
 
 def _slices_problem(headers: Sequence[Dataset]) -> str | None:
     """What keeps slices from being a volume."""
+    if len(headers) == 1:
+        return "is one slice only"
     missing = [tag for tag in _GEOMETRY if any(not header.get(tag) for header in headers)]
     if missing:
         return f"has images without {' and '.join(missing)}"
-    if len(headers) == 1:
-        return "is one slice only"
     if len({(header.Rows, header.Columns, *header.PixelSpacing) for header in headers}) > 1:
         return "has slices of different sizes"
     axes = np.array([header.ImageOrientationPatient for header in headers], dtype=float).reshape(-1, 2, 3)
