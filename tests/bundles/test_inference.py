@@ -184,5 +184,5 @@ def test_a_damaged_scan_is_named_and_what_was_predicted_stays(home: Path, num_wo
 def test_dicom_without_its_libraries_is_told_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(home / "ct", volume(), VOXELS)
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(SystemExit, match=r"medcontext: DICOM needs .*pip install medcontext\[dicom\]$"):
+    with pytest.raises(SystemExit, match=r"medcontext: DICOM needs .*pip install pydicom highdicom$"):
         run(UNETR, "inferring", "inference", dataset_dir=str(home / "ct"), network=THRESHOLD)

@@ -87,7 +87,7 @@ def require_dicom() -> None:
         import pydicom  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"DICOM needs pydicom and highdicom ({error.name} is missing): pip install medcontext[dicom]"
+            f"DICOM needs pydicom and highdicom ({error.name} is missing): pip install pydicom highdicom"
         ) from error
 
 
