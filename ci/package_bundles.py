@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,12 +19,11 @@ import fire
 
 from archives import build_wheel, checksums, digest, read_zip, write_zip
 from phantom_bundle import WEIGHTS, phantom_files, phantom_name
+from repository import ROOT, SHARED, git
 from software_bill import pinned, software_bill
 from sync_bundles import BUNDLES, bundle_files, bundle_folders
 
-ROOT = BUNDLES.parent
 SCHEMA = ROOT / "ci" / "meta_schema_20240725.json"
-PACKED = ("bundles", "shared", "ci", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
 
 
 class Package(NamedTuple):
@@ -111,15 +109,10 @@ def source_time() -> int:
     Raises:
         ValueError: When there is neither.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct")
+    given = os.environ.get("SOURCE_DATE_EPOCH") or git(ROOT, "log", "-1", "--format=%ct")
     if not given.isdigit():
         raise ValueError("Without a git commit, set SOURCE_DATE_EPOCH to the time to give to the files.")
     return int(given)
-
-
-def _git(*words: str) -> str:
-    result = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
-    return result.stdout.strip()
 
 
 def _weights_name(name: str, version: str) -> str:
@@ -162,7 +155,7 @@ def main(output: str = "dist", base_url: str = "", weights: str | None = None, p
         published: the ``model_info.json`` of earlier versions, which stay listed.
     """
     earlier = json.loads(Path(published).read_text(encoding="utf-8")) if published else {}
-    if _git("status", "--porcelain", "--", *PACKED):
+    if git(ROOT, "status", "--porcelain", "--", "bundles", *SHARED):
         print("package_bundles: packing uncommitted changes; no commit gives these bytes", file=sys.stderr)
     try:
         paths = package_bundles(Path(output), base_url.rstrip("/"), Path(weights) if weights else None, earlier)

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import fire
+from packaging.version import InvalidVersion, Version
 
 from archives import digest
 from bundle_rules import RULES, Bundle, Rule, readable_configs
-from sync_bundles import BUNDLES
-
-ROOT = BUNDLES.parent
+from repository import SHARED, git
+from sync_bundles import BUNDLES, bundle_folders
 
 
 class Finding(NamedTuple):
@@ -44,7 +44,7 @@ def verify(path: Path, *, network: bool, base: str | None, published: Mapping[st
         published: content of the ``model_info.json`` whose versions must not change.
 
     Raises:
-        ValueError: When the path is neither.
+        ValueError: When the path is neither, or ``base`` is no revision.
     """
     with tempfile.TemporaryDirectory() as work:
         bundle = _opened(path, Path(work))
@@ -52,7 +52,8 @@ def verify(path: Path, *, network: bool, base: str | None, published: Mapping[st
         if unreadable:  # the other rules have nothing to look at
             return [Finding(path.name, "readable configs", text) for text in unreadable]
         found = [Finding(path.name, rule, text) for rule, check in RULES.items() for text in _tried(check, bundle)]
-        found += [Finding(path.name, "new version", text) for text in changed(bundle, base, published)]
+        versions = _tried(lambda bundle: changed(bundle, base, published), bundle)
+        found += [Finding(path.name, "new version", text) for text in versions]
         if network:
             found += [Finding(path.name, "network", text) for text in _network(bundle)]
     return found
@@ -74,7 +75,8 @@ def _opened(path: Path, work: Path) -> Bundle:
 def _tried(check: Rule, bundle: Bundle) -> list[str]:
     try:
         return list(check(bundle))
-    except (KeyError, TypeError, AttributeError) as error:  # another rule tells that the metadata break the schema
+    except (KeyError, TypeError, AttributeError, InvalidVersion) as error:
+        # another rule tells that the metadata break the schema
         return [f"cannot be checked: {type(error).__name__}: {error}"]
 
 
@@ -86,22 +88,20 @@ def changed(bundle: Bundle, base: str | None, published: Mapping[str, Any]) -> I
         if entry is not None and entry["checksum"] != digest(bundle.archive.read_bytes(), "sha1"):
             yield f"{number} was published with other content; it needs a new version"
     elif base is not None:
-        folder = bundle.folder.resolve()
-        earlier = _git(folder, "show", f"{base}:./configs/metadata.json")
-        same = _git(folder, "status", "--porcelain", "--", ".", ":/shared/medcontext") == ""
-        same &= _git(folder, "diff", "--stat", base, "--", ".", ":/shared/medcontext") == ""
-        if earlier and not same and json.loads(earlier)["version"] == number:
-            yield f"it or shared/medcontext changed since {base}, which had version {number} already"
+        folder, packed = bundle.folder.resolve(), (".", *(f":/{path}" for path in SHARED))
+        if not git(folder, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
+            raise ValueError(f"git knows no revision {base} in {folder}; fetch it or give another as --base.")
+        earlier = git(folder, "show", f"{base}:./configs/metadata.json")
+        same = git(folder, "status", "--porcelain", "--", *packed) == ""
+        same &= git(folder, "diff", "--stat", base, "--", *packed) == ""
+        before = json.loads(earlier)["version"] if earlier and not same else None
+        if before is not None and Version(number) <= Version(before):
+            yield f"it or what is packed with it changed since {base}; it needs a version above {before}, not {number}"
 
 
-def last_release() -> str | None:
-    """The tag of the release before this commit, or ``None`` before the first."""
-    return _git(ROOT, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*") or None
-
-
-def _git(folder: Path, *words: str) -> str:
-    result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=False)
-    return result.stdout.strip()
+def last_release(path: Path) -> str | None:
+    """The tag of the release before the commit that a path lies in, or ``None`` before the first."""
+    return git(path, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*") or None
 
 
 def _network(bundle: Bundle) -> list[str]:
@@ -139,14 +139,14 @@ def main(*paths: str, mode: str = "full", base: str | None = None, published: st
     """
     if mode not in ("full", "min"):
         sys.exit(f"verify_bundles: mode must be full or min, got {mode}")
-    everything = [Path(path) for path in paths] or sorted(p for p in BUNDLES.iterdir() if (p / "configs").is_dir())
+    everything = [Path(path) for path in paths] or bundle_folders(BUNDLES)
     known = json.loads(Path(published).read_text(encoding="utf-8")) if published else {}
-    base = base or last_release()
     found = []
     try:
         for path in everything:
             print(f"verifying {path.name}", file=sys.stderr)
-            found += verify(path, network=mode == "full", base=base, published=known)
+            since = base or last_release(path)
+            found += verify(path, network=mode == "full", base=since, published=known)
     except (ValueError, OSError) as error:
         sys.exit(f"verify_bundles: {error}")
     if found:

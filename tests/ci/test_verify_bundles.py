@@ -229,6 +229,8 @@ def git(folder: Path, *words: str) -> None:
         edit(f"bundles/{UNETR}/configs/baseline.json", "    ", "     "),
         write(f"bundles/{UNETR}/docs/new.txt", "new\n"),
         write("shared/medcontext/code.py", "2\n"),
+        write("constraints.txt", "fire==0.7\n"),
+        write("ci/schema.json", "{}\n"),
     ],
 )
 def test_a_changed_bundle_needs_a_new_version(repository: Path, damage: Damage, committed: bool) -> None:
@@ -238,21 +240,33 @@ def test_a_changed_bundle_needs_a_new_version(repository: Path, damage: Damage, 
     if committed:
         git(repository, "add", "-A")
         git(repository, "commit", "-q", "-m", "second")
-    message = "it or shared/medcontext changed since v0.1.0, which had version 0.1.0 already"
-    assert found(folder, base="v0.1.0") == [("new version", message)]
-    update(META, version="0.1.1", changelog={"0.1.1": "more"})(folder)
+    message = "it or what is packed with it changed since v0.1.0; it needs a version above 0.1.0, not {}"
+    for number in ("0.1.0", "0.0.9"):
+        update(META, version=number, changelog={number: "more"})(folder)
+        assert found(folder, base="v0.1.0") == [("new version", message.format(number))]
+    update(META, version="0.10.0", changelog={"0.10.0": "more"})(folder)
     assert found(folder, base="v0.1.0") == []
+
+
+def test_a_version_that_cannot_be_compared(repository: Path) -> None:
+    folder = repository / "bundles" / UNETR
+    update(META, version="next", changelog={"next": "more"})(folder)
+    assert ("new version", "cannot be checked: InvalidVersion: Invalid version: 'next'") in found(folder, base="v0.1.0")
+
+
+def test_an_unknown_revision_is_an_error(repository: Path) -> None:
+    with pytest.raises(ValueError, match="git knows no revision v0.0.5 in .*; fetch it or give another as --base"):
+        found(repository / "bundles" / UNETR, base="v0.0.5")
 
 
 def test_a_new_bundle_needs_no_new_version(repository: Path) -> None:
     assert found(copied(NNFORMER, repository / "bundles"), base="v0.1.0") == []
 
 
-def test_the_last_release_is_the_last_tag(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_bundles, "ROOT", repository)
-    assert verify_bundles.last_release() == "v0.1.0"
+def test_the_last_release_is_the_last_tag(repository: Path) -> None:
+    assert verify_bundles.last_release(repository) == "v0.1.0"
     git(repository, "tag", "-d", "v0.1.0")
-    assert verify_bundles.last_release() is None
+    assert verify_bundles.last_release(repository) is None
 
 
 # --- the network ---
