@@ -119,10 +119,10 @@ def metadata_schema(bundle: Bundle) -> Iterator[str]:
 
 
 def version(bundle: Bundle) -> Iterator[str]:
-    """A version of three numbers that the changelog tells of."""
+    """A version of three numbers, with ``rc1`` or the like before a release, that the changelog tells of."""
     metadata = bundle.json("configs/metadata.json")
     number = str(metadata.get("version"))
-    if not re.fullmatch(r"\d+\.\d+\.\d+", number):
+    if not re.fullmatch(r"\d+\.\d+\.\d+((a|b|rc)\d+)?", number):
         yield f"the version {number} must be three numbers joined by dots"
     if not metadata.get("changelog", {}).get(number):
         yield f"the changelog of configs/metadata.json says nothing of {number}"

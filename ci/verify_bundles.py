@@ -2,6 +2,7 @@
 
 python ci/verify_bundles.py                      the repository's bundles
 python ci/verify_bundles.py dist/*.zip           packed ones
+python ci/verify_bundles.py --tag v0.1.0         and that their versions are that of the release
 python ci/verify_bundles.py --mode min           all but the network, which takes half a minute for each
 """
 
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from packaging.version import InvalidVersion, Version
 
 from archives import digest
 from bundle_rules import RULES, Bundle, Rule, readable_configs
+from medcontext import __version__
 from repository import SHARED, git
 from sync_bundles import BUNDLES, bundle_folders
 
@@ -99,9 +101,19 @@ def changed(bundle: Bundle, base: str | None, published: Mapping[str, Any]) -> I
             yield f"it or what is packed with it changed since {base}; it needs a version above {before}, not {number}"
 
 
-def last_release(path: Path) -> str | None:
-    """The tag of the release before the commit that a path lies in, or ``None`` before the first."""
-    return git(path, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*") or None
+def last_release(path: Path, tag: str | None = None) -> str | None:
+    """The tag of the release before the commit that a path lies in, other than ``tag``; ``None`` before the first."""
+    other = ("--exclude", tag) if tag else ()
+    return git(path, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", *other) or None
+
+
+def mistagged(folders: Sequence[Path], tag: str) -> Iterator[Finding]:
+    """What has another version than its release: the package or a bundle."""
+    metadata = {folder.name: Bundle(folder.name, folder).json("configs/metadata.json") for folder in folders}
+    versions = {name: content.get("version") for name, content in metadata.items()}
+    for name, number in {"medcontext": __version__, **versions}.items():
+        if tag != f"v{number}":
+            yield Finding(name, "tag", f"has version {number}, but the release's tag is {tag}")
 
 
 def _network(bundle: Bundle) -> list[str]:
@@ -128,7 +140,9 @@ def table(findings: list[Finding]) -> str:
     return "\n".join(f"{row.bundle:{widths[0]}}  {row.rule:{widths[1]}}  {row.message}" for row in rows)
 
 
-def main(*paths: str, mode: str = "full", base: str | None = None, published: str | None = None) -> None:
+def main(
+    *paths: str, mode: str = "full", base: str | None = None, published: str | None = None, tag: str | None = None
+) -> None:
     """Print a table of all findings; exit code 1 if there are any.
 
     Args:
@@ -136,23 +150,24 @@ def main(*paths: str, mode: str = "full", base: str | None = None, published: st
         mode: ``full``, or ``min`` to leave the networks out, as in the model zoo's own script.
         base: git revision that changed bundles need a new version since; the last tag ``v…`` by default.
         published: a ``model_info.json`` whose versions must not change.
+        tag: of a release, which the versions of the package and of all folders must be.
     """
     if mode not in ("full", "min"):
         sys.exit(f"verify_bundles: mode must be full or min, got {mode}")
     everything = [Path(path) for path in paths] or bundle_folders(BUNDLES)
     known = json.loads(Path(published).read_text(encoding="utf-8")) if published else {}
-    found = []
+    found = list(mistagged([path for path in everything if path.is_dir()], tag)) if tag else []
     try:
         for path in everything:
             print(f"verifying {path.name}", file=sys.stderr)
-            since = base or last_release(path)
+            since = base or last_release(path, tag)
             found += verify(path, network=mode == "full", base=since, published=known)
     except (ValueError, OSError) as error:
         sys.exit(f"verify_bundles: {error}")
     if found:
         print(table(found))
         sys.exit(1)
-    print(f"{len(everything)} bundles keep all {len(RULES) + 1 + (mode == 'full')} rules")
+    print(f"{len(everything)} bundles keep all {len(RULES) + 1 + (mode == 'full') + bool(tag)} rules")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from archives import digest, read_zip, write_zip
 from bundle_rules import RULES
 from bundle_runs import BUNDLES, NNFORMER, ROOT, SWIN_UNETR, UNETR, for_bundles, read_json
 from damage import Damage, change_json, edit, remove, write
+from medcontext import __version__
 from releases import EPOCH, VERSION, Release
 
 META, TRAIN, INFERENCE, README = (
@@ -265,8 +266,28 @@ def test_a_new_bundle_needs_no_new_version(repository: Path) -> None:
 
 def test_the_last_release_is_the_last_tag(repository: Path) -> None:
     assert verify_bundles.last_release(repository) == "v0.1.0"
-    git(repository, "tag", "-d", "v0.1.0")
+    git(repository, "tag", "v0.2.0")
+    assert verify_bundles.last_release(repository, "v0.2.0") == "v0.1.0"
+    git(repository, "tag", "-d", "v0.1.0", "v0.2.0")
     assert verify_bundles.last_release(repository) is None
+
+
+@pytest.mark.parametrize("version", ["0.2.0rc1", "0.2.0a1", "0.2.0b12"])
+def test_a_version_before_a_release(version: str, tmp_path: Path) -> None:
+    folder = copied(UNETR, tmp_path)
+    update(META, version=version, changelog={version: "more"})(folder)
+    assert found(folder) == []
+
+
+def test_the_versions_are_that_of_the_tag(tmp_path: Path) -> None:
+    folders = [copied(UNETR, tmp_path), copied(NNFORMER, tmp_path)]
+    assert list(verify_bundles.mistagged(folders, f"v{__version__}")) == []
+    update(META, version="0.0.5")(folders[1])
+    assert list(verify_bundles.mistagged(folders, f"v{__version__}")) == [
+        (NNFORMER, "tag", f"has version 0.0.5, but the release's tag is v{__version__}")
+    ]
+    assert [finding.bundle for finding in verify_bundles.mistagged(folders, "v0.0.5")] == ["medcontext", UNETR]
+    assert len(list(verify_bundles.mistagged(folders, __version__))) == 3
 
 
 # --- the network ---
@@ -332,6 +353,11 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copied(UNETR, tmp_path)
     verify_bundles.main(str(folder), mode="min")
     assert capsys.readouterr().out == f"1 bundles keep all {len(RULES) + 1} rules\n"
+    verify_bundles.main(str(folder), mode="min", tag=f"v{VERSION}")
+    assert capsys.readouterr().out == f"1 bundles keep all {len(RULES) + 2} rules\n"
+    with pytest.raises(SystemExit, match="1"):
+        verify_bundles.main(str(folder), mode="min", tag="v9.9.9")
+    assert "medcontext_unetr  tag   has version 0.1.0, but the release's tag is v9.9.9" in capsys.readouterr().out
     write("code.py", "1\n")(folder)
     with pytest.raises(SystemExit, match="1"):
         verify_bundles.main(str(folder), mode="min")

@@ -48,7 +48,39 @@ def test_a_release_waits_for_tests_and_trains_every_bundle() -> None:
     jobs = load("release")["jobs"]
     assert jobs["tests"]["uses"] == "./.github/workflows/tests.yml"
     assert set(jobs["publish"]["needs"]) == {"tests", "weights"}
+    assert jobs["tests"]["needs"] == jobs["weights"]["needs"] == "versions"
+    assert '--tag "$GITHUB_REF_NAME"' in jobs["versions"]["steps"][-1]["run"]
     assert sorted(jobs["weights"]["strategy"]["matrix"]["bundle"]) == BUNDLES
+
+
+@posix_only
+@pytest.mark.parametrize(
+    ("tag", "option", "listed"),
+    [
+        ("v0.2.0", "", True),
+        ("v0.2.0a1", " --prerelease", False),
+        ("v0.2.0b2", " --prerelease", False),
+        ("v0.2.0rc10", " --prerelease", False),
+    ],
+)
+def test_a_pre_release_is_not_the_latest(tag: str, option: str, listed: bool, tmp_path: Path) -> None:
+    """Neither GitHub's nor MONAI's, which goes by the list."""
+    fakes = {
+        "bin/gh": f"[ $2 != view ] && echo $* >> {tmp_path}/said",
+        "ci/publish_listing.sh": f"touch {tmp_path}/listed",
+        "dist/model_info.json": "{}",
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    step = load("release")["jobs"]["publish"]["steps"][-1]
+    environment = {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "GITHUB_REF_NAME": tag}
+    subprocess.run(["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=environment, check=True)
+    created, uploaded = (tmp_path / "said").read_text().splitlines()
+    assert created == f"release create {tag} --verify-tag --generate-notes{option}"
+    assert uploaded == f"release upload {tag} dist/model_info.json --clobber"
+    assert (tmp_path / "listed").is_file() is listed
 
 
 @posix_only
