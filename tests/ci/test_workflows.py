@@ -47,8 +47,9 @@ def test_tests_run_on_every_system_and_python() -> None:
 def test_a_release_waits_for_tests_and_trains_every_bundle() -> None:
     jobs = load("release")["jobs"]
     assert jobs["tests"]["uses"] == "./.github/workflows/tests.yml"
-    assert set(jobs["publish"]["needs"]) == {"tests", "weights"}
-    assert jobs["tests"]["needs"] == jobs["weights"]["needs"] == "versions"
+    assert set(jobs["publish"]["needs"]) == {"tests", "slow-tests", "weights"}
+    assert {jobs[name]["needs"] for name in jobs["publish"]["needs"]} == {"versions"}
+    assert jobs["slow-tests"]["steps"][-1]["run"] == "bash ci/test.sh --all"
     assert '--tag "$GITHUB_REF_NAME"' in jobs["versions"]["steps"][-1]["run"]
     assert sorted(jobs["weights"]["strategy"]["matrix"]["bundle"]) == BUNDLES
 
