@@ -51,6 +51,7 @@ def test_a_release_waits_for_tests_and_trains_every_bundle() -> None:
     assert {jobs[name]["needs"] for name in jobs["publish"]["needs"]} == {"versions"}
     assert jobs["slow-tests"]["steps"][-1]["run"] == "bash ci/test.sh --all"
     assert '--tag "$GITHUB_REF_NAME"' in jobs["versions"]["steps"][-1]["run"]
+    assert jobs["publish"]["steps"][-2]["run"] == "bash ci/verify_with_model_zoo.sh dist"
     assert sorted(jobs["weights"]["strategy"]["matrix"]["bundle"]) == BUNDLES
 
 
