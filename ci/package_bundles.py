@@ -151,7 +151,7 @@ def main(output: str = "dist", base_url: str = "", weights: str | None = None, p
         base_url: the folder that the zips will be downloaded from; without it ``model_info.json`` names them alone,
             which is enough for ``python -m medcontext download``.
         weights: folder with a ``BUNDLE/model.pt`` for each bundle that shall also be packed with weights; trained with
-            ``train.json``, ``btcv.json`` and ``phantom.json``.
+            ``train.json``, ``btcv.json`` and ``phantom.json``, and beside it the ``summary.json`` of its evaluation.
         published: the ``model_info.json`` of earlier versions, which stay listed.
     """
     earlier = json.loads(Path(published).read_text(encoding="utf-8")) if published else {}

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Train the small model on phantoms whose weights go with a release: OUT/<bundle>/model.pt, and what it scored.
+# Fails for weights that are too bad to be published.
 # Usage: ci/train_demo_weights.sh OUT [BUNDLE ...], all bundles unless some are named
 set -euo pipefail
 if [ $# -lt 1 ]; then
@@ -16,4 +17,5 @@ for bundle in "$@"; do
     run=${MEDCONTEXT_HOME:-$PWD}/runs/$bundle/quickstart
     mkdir -p "$out/$bundle"
     cp "$run/models/model.pt" "$run/evaluation/summary.json" "$out/$bundle/"
+    .venv/bin/python ci/phantom_bundle.py "$out/$bundle/model.pt"
 done

@@ -22,13 +22,16 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import package_bundles
+import phantom_bundle
 from archives import write_zip
 from bundle_runs import BUNDLES, NETWORKS, NNFORMER, ROOT, TINY, UNETR, for_bundles, overrides_for, read_json
+from damage import change_json
 from isolated import run_isolated
 from medcontext.data.phantoms import write_phantoms
 from phantom_bundle import phantom_files
 from releases import EPOCH, VERSION, Release, small_weights
 from software_bill import pinned, software_bill
+from sync_bundles import sections
 
 PHANTOM = f"{UNETR}_phantom"
 PINS = pinned((ROOT / "constraints.txt").read_text())
@@ -204,6 +207,10 @@ def test_the_bundle_with_weights_is_the_small_network(release: Release, tmp_path
     readme = (folder / "docs" / "README.md").read_text()
     assert "never saw a patient" in readme
     assert f"bundles/{PHANTOM}/configs" in readme
+    performance = sections(readme)["Performance"]
+    assert "0.746 (95 % 0.700–0.800) on 12 held-out phantoms" in performance
+    assert "0.822" not in performance
+    assert "](preview.png)" in performance
 
 
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
@@ -213,6 +220,35 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save(state, weights)
     with pytest.raises(ValueError, match="model.pt"):
         phantom_files(UNETR, own_files(UNETR), weights, "https://x/model.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean_dice": 0.499}, "model.pt has a mean Dice of 0.499, and less than 0.5 is not published; train again"),
+        ({"mean_dice": None}, "has a mean Dice of None, and less than 0.5 is not published"),
+        ({"info": {"checkpoint_sha256": "0" * 64}}, "summary.json is the evaluation of other weights than .*model.pt"),
+    ],
+)
+def test_weights_that_are_bad_or_unmeasured_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    weights = small_weights(tmp_path, UNETR)
+    change_json("summary.json", lambda summary: summary.update(change))(weights.parent)
+    with pytest.raises(ValueError, match=message):
+        phantom_files(UNETR, own_files(UNETR), weights, "https://x/model.pt")
+    with pytest.raises(SystemExit, match=f"phantom_bundle: .*{message}"):
+        phantom_bundle.main(str(weights))
+
+
+@for_bundles()
+def test_every_readme_tells_what_its_own_weights_scored(
+    bundle: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = small_weights(tmp_path, bundle)
+    phantom_bundle.main(str(weights))
+    assert capsys.readouterr().out.endswith("model.pt has a mean Dice of 0.746\n")
+    readme = phantom_files(bundle, own_files(bundle), weights, "https://x/model.pt")["docs/README.md"].decode()
+    assert sections(readme)["Performance"].count(" (95 % ") == 1
+    assert "of 0.746 (95 % 0.700–0.800)" in readme
 
 
 @pytest.mark.parametrize(
