@@ -58,7 +58,7 @@ def packed(package: Package, wheel: Path, epoch: int) -> dict[str, bytes]:
     """All files of a zip: those of the bundle, and what it needs to run and to be checked without the repository."""
     declared = requirements(json.loads(package.files["configs/metadata.json"]))
     pins = pinned((ROOT / "constraints.txt").read_text(encoding="utf-8"))
-    bill = software_bill(package.name, package.version, declared, pins, epoch)
+    bill = software_bill(package.name, package.version, declared, pins, wheel, epoch)
     files = {
         **package.files,
         **{name: data for name, data in read_zip(wheel).items() if name.startswith("medcontext/")},

@@ -1,4 +1,4 @@
-"""The software bill of materials of a packed bundle: all Python packages that it runs with, in CycloneDX."""
+"""The software bill of materials of a packed bundle, in CycloneDX: its copy of medcontext, and all Python packages."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import importlib.metadata
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
+from cyclonedx.model import HashAlgorithm, HashType
 from cyclonedx.model.bom import Bom, BomMetaData
 from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from archives import digest
 
 # the same list wherever it is written: packages that only other systems or Pythons need are left out
 SYSTEM = {
@@ -29,7 +33,9 @@ SYSTEM = {
 }
 
 
-def software_bill(name: str, version: str, declared: Mapping[str, str], pins: Mapping[str, str], epoch: int) -> str:
+def software_bill(
+    name: str, version: str, declared: Mapping[str, str], pins: Mapping[str, str], wheel: Path, epoch: int
+) -> str:
     """Write the bill.
 
     Args:
@@ -37,6 +43,7 @@ def software_bill(name: str, version: str, declared: Mapping[str, str], pins: Ma
         version: of the bundle.
         declared: the packages that its metadata requires, with versions.
         pins: the versions of these and of all that they need, see :func:`pinned`.
+        wheel: of medcontext, which the bundle holds.
         epoch: seconds since 1970, the time to state.
 
     Returns:
@@ -49,12 +56,15 @@ def software_bill(name: str, version: str, declared: Mapping[str, str], pins: Ma
     versions = {**pins, **{canonicalize_name(package): number for package, number in declared.items()}}
     components = {package: _component(package, versions[package]) for package in needs}
     root = Component(name=name, version=version, type=ComponentType.APPLICATION, bom_ref=name)
+    held, own = digest(wheel.read_bytes()), [components[canonicalize_name(package)] for package in declared]
+    medcontext = _held(wheel, held)
     bill = Bom(
-        serial_number=uuid5(NAMESPACE_URL, f"{name}@{version}:{sorted(versions[p] for p in needs)}"),
+        serial_number=uuid5(NAMESPACE_URL, f"{name}@{version}:{held}:{sorted(versions[p] for p in needs)}"),
         metadata=BomMetaData(component=root, timestamp=datetime.fromtimestamp(epoch, UTC)),
-        components=components.values(),
+        components=[medcontext, *components.values()],
     )
-    bill.register_dependency(root, [components[canonicalize_name(package)] for package in declared])
+    bill.register_dependency(root, [medcontext, *own])
+    bill.register_dependency(medcontext, own)
     for package, others in needs.items():
         bill.register_dependency(components[package], [components[other] for other in others])
     return JsonV1Dot6(bill).output_as_string(indent=2) + "\n"
@@ -69,6 +79,14 @@ def pinned(constraints: str) -> dict[str, str]:
 def _component(package: str, version: str) -> Component:
     url = PackageURL("pypi", None, package, version)
     return Component(name=package, version=version, purl=url, bom_ref=str(url))
+
+
+def _held(wheel: Path, sha256: str) -> Component:
+    """The package that comes with the bundle, and not from PyPI."""
+    name, version, *_ = parse_wheel_filename(wheel.name)
+    url = PackageURL("generic", None, name, str(version))
+    hashes = [HashType(alg=HashAlgorithm.SHA_256, content=sha256)]
+    return Component(name=name, version=str(version), purl=url, bom_ref=str(url), hashes=hashes)
 
 
 def _needs(declared: Iterable[str], pins: Mapping[str, str]) -> dict[str, list[str]]:

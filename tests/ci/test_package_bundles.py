@@ -154,7 +154,8 @@ def test_metadata_declares_every_package_at_its_pinned_version(bundle: str) -> N
 
 
 def test_the_software_bill(release: Release, tmp_path: Path) -> None:
-    text = (unpacked(release, UNETR, tmp_path) / "sbom.cdx.json").read_text()
+    folder = unpacked(release, UNETR, tmp_path)
+    text = (folder / "sbom.cdx.json").read_text()
     assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(text) is None
     bill = json.loads(text)
     assert bill["metadata"]["timestamp"] == "2023-11-14T22:13:20+00:00"
@@ -164,13 +165,17 @@ def test_the_software_bill(release: Release, tmp_path: Path) -> None:
     assert not {"pytest", "ruff", "mypy", "playwright", "cyclonedx-python-lib", "trustme"} & found.keys()
     needs = {entry["ref"]: entry.get("dependsOn", []) for entry in bill["dependencies"]}
     metadata = read_json(ROOT / "bundles" / UNETR / "configs" / "metadata.json")
-    assert len(needs[UNETR]) == len(package_bundles.requirements(metadata))
+    own, wheel = found["medcontext"], folder / "wheels" / f"medcontext-{VERSION}-py3-none-any.whl"
+    assert own["version"] == VERSION
+    assert own["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(wheel.read_bytes()).hexdigest()}]
+    assert len(needs[own["bom-ref"]]) == len(package_bundles.requirements(metadata))
+    assert sorted(needs[UNETR]) == sorted([*needs[own["bom-ref"]], own["bom-ref"]])
     assert found["werkzeug"]["purl"] in needs[found["flask"]["purl"]]
 
 
 def test_the_software_bill_needs_the_packages() -> None:
     with pytest.raises(ValueError, match="nonsense is not installed; run pip install -c constraints.txt"):
-        software_bill("a", "1.0.0", {"nonsense": "1.0"}, {}, 0)
+        software_bill("a", "1.0.0", {"nonsense": "1.0"}, {}, Path("w.whl"), 0)
 
 
 def test_a_published_version_never_changes() -> None:
@@ -261,7 +266,8 @@ def test_every_readme_tells_what_its_own_weights_scored(
 def test_refuses(
     arguments: dict[str, Any], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(package_bundles, "build_wheel", lambda _, folder, epoch: write_zip(folder / "w.whl", {}, epoch))
+    wheel = "medcontext-0.1.0-py3-none-any.whl"
+    monkeypatch.setattr(package_bundles, "build_wheel", lambda _, folder, epoch: write_zip(folder / wheel, {}, epoch))
     monkeypatch.setenv("SOURCE_DATE_EPOCH", EPOCH)
     with pytest.raises(error, match=message):
         package_bundles.package_bundles(tmp_path, **arguments)
