@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jsonschema
@@ -19,6 +19,7 @@ from monai.utils import BundleProperty as Property
 from monai.utils import BundlePropertyConfig as Config
 
 from archives import digest
+from medcontext.data.sources import leads_out
 from sync_bundles import BUNDLES, bundle_files, sections
 
 SCHEMA = BUNDLES.parent / "ci" / "meta_schema_20240725.json"
@@ -258,9 +259,9 @@ def weights(bundle: Bundle) -> Iterator[str]:
 def large_files(bundle: Bundle) -> Iterator[str]:
     """Entries of ``large_files.yml`` say where a file belongs, where it comes from, and what its SHA-256 is."""
     for entry in _large_files(bundle):
-        path, expected = PurePosixPath(str(entry.get("path"))), str(entry.get("hash_val"))
+        path, expected = str(entry.get("path")), str(entry.get("hash_val"))
         file = bundle.folder / path
-        if path.is_absolute() or ".." in path.parts:
+        if leads_out(path):
             yield f"large_files.yml: {path} leads out of the bundle"
         elif not re.match(r"https?://", str(entry.get("url"))):
             yield f"large_files.yml: the url of {path} must be one of http or https, got {entry.get('url')}"

@@ -143,6 +143,16 @@ def update(file: str, **values: Any) -> Damage:
             "../model.pt leads out of the bundle",
         ),
         (
+            write("large_files.yml", WEIGHTS.format(hash="0" * 64).replace("models/", "..\\")),
+            "large files",
+            "..\\model.pt leads out of the bundle",
+        ),
+        (
+            write("large_files.yml", WEIGHTS.format(hash="0" * 64).replace("models/", "C:/")),
+            "large files",
+            "C:/model.pt leads out of the bundle",
+        ),
+        (
             write("large_files.yml", WEIGHTS.format(hash="0" * 64).replace("https", "file")),
             "large files",
             "the url of models/model.pt must be one of http or https, got file://",
