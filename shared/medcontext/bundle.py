@@ -381,8 +381,16 @@ def run(engine: Any) -> None:
         SystemExit: When a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
             training cannot be resumed from its checkpoint, or MLflow does not take a run.
     """
+    engine.logger.addFilter(_first_line)
     with _terminable(), one_sentence(kinds=STOPS):
         engine.run()
+
+
+def _first_line(record: logging.LogRecord) -> bool:
+    """Shorten what ignite logs of an exception, with the whole traceback of a loader's process; it is raised too."""
+    if "terminating due to exception" in str(record.msg):
+        record.msg = str(record.msg).partition("\n")[0]
+    return True
 
 
 @contextlib.contextmanager

@@ -169,7 +169,9 @@ def test_a_fourth_axis_of_one(home: Path) -> None:
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_damaged_scan_is_named_and_what_was_predicted_stays(home: Path, num_workers: int) -> None:
+def test_a_damaged_scan_is_named_and_what_was_predicted_stays(
+    home: Path, num_workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
     (home / "scans").mkdir()
     for name in "abc":
         nib.save(nib.Nifti1Image(volume(), VOXELS), home / "scans" / f"{name}.nii.gz")
@@ -179,6 +181,8 @@ def test_a_damaged_scan_is_named_and_what_was_predicted_stays(home: Path, num_wo
     with pytest.raises(SystemExit, match=f"^{said} it stays.$"):
         predict(UNETR, home, dataset_dir=str(home / "scans"), network=THRESHOLD, num_workers=num_workers)
     assert [path.name for path in (home / "out").glob("*.json")] == ["a.json"]
+    assert "terminating due to exception" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_dicom_without_its_libraries_is_told_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
