@@ -72,7 +72,7 @@ def test_small_gpu_fits_into_ten_gigabytes(bundle: str, home: Path) -> None:
     """The published crop and network; half a gigabyte is left to CUDA itself."""
     total = torch.cuda.get_device_properties(0).total_memory
     torch.cuda.empty_cache()
-    torch.cuda.set_per_process_memory_fraction(9.5 * 2**30 / total)
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 9.5 * 2**30 / total))
     keys = {"max_epochs": 1, "num_workers": 0, "preview_interval": 0, "validation_cases": 1, "run_name": "fits"}
     try:
         workflow = workflow_for(bundle, "train", "small_gpu", tiny=False, **keys)
