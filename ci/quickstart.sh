@@ -30,7 +30,7 @@ run_bundle() { # entry, file names, further arguments
 echo "== 1/4 generated cohort"
 "$python" -m medcontext phantoms --output_dir "$data"
 
-echo "== 2/4 training (five to ten minutes on two cores)"
+echo "== 2/4 training (7 to 20 minutes on two cores)"
 if [ -f "$run/trained" ]; then
     echo "already trained: $run"
 else
