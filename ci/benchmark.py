@@ -28,7 +28,7 @@ from typing import Any
 import fire
 import pandas as pd
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle import run as run_bundle
 from monai.losses import DiceCELoss
 from monai.networks.nets import UNETR, SwinUNETR
@@ -40,6 +40,7 @@ from medcontext.data.phantoms import write_phantoms
 from medcontext.engines import MedContextTrainer
 from medcontext.losses import MedContextLoss
 from medcontext.networks import NNFormer, UNETRPlusPlus, make_teacher, prepare_network
+from sync_bundles import bundle_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "medcontext_unetr" / "configs"
@@ -150,16 +151,16 @@ def recipes(repeats: int = 10) -> None:
     if _device() != "cuda":
         raise SystemExit("recipes measures a GPU; PyTorch finds none.")
     rows = []
-    for bundle in sorted(path.parents[1].name for path in CONFIGS.parents[1].glob("*/configs/train.json")):
+    for folder in bundle_folders(ROOT / "bundles"):
         for name, (overlays, overrides) in RECIPES.items():
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-            trainer = _recipe_trainer(bundle, overlays, overrides)
+            trainer = _recipe_trainer(folder / "configs", overlays, overrides)
             seconds = _median_times({name: partial(_one_epoch, trainer)}, repeats)[name]
             del trainer
             memory = torch.cuda.max_memory_allocated() / 2**30
-            rows.append({"bundle": bundle, "recipe": name, "peak memory, GiB": memory, "seconds": seconds})
+            rows.append({"bundle": folder.name, "recipe": name, "peak memory, GiB": memory, "seconds": seconds})
     table = pd.DataFrame(rows)
     plain = table[table["recipe"] == "plain"].set_index("bundle")["seconds"]
     table["time / plain"] = table.pop("seconds") / table["bundle"].map(plain)
@@ -168,16 +169,10 @@ def recipes(repeats: int = 10) -> None:
     print(table.round(2).to_string(index=False))
 
 
-def _recipe_trainer(bundle: str, overlays: tuple[str, ...], overrides: dict[str, Any]) -> MedContextTrainer:
+def _recipe_trainer(configs: Path, overlays: tuple[str, ...], overrides: dict[str, Any]) -> MedContextTrainer:
     """The trainer of a bundle with one batch of random crops, and without handlers, which need runs and data."""
     set_determinism(0)
-    configs = CONFIGS.parents[1] / bundle / "configs"
-    files = [str(configs / f"{name}.json") for name in ("train", *overlays)]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        workflow = ConfigWorkflow(files, logging_file=False, workflow_type="train", max_epochs=1, **overrides)
-    workflow.initialize()
-    parser = workflow.parser
+    parser = _parser(configs, ("train", *overlays), max_epochs=1, **overrides)
     crops = parser.get_parsed_content("batch_size") * parser.get_parsed_content("num_samples")
     shape = (crops, 1, *parser.get_parsed_content("roi_size"))
     parser["train#handlers"] = []
@@ -225,12 +220,17 @@ def loader(num_cases: int = 10, epochs: int = 5) -> None:
 
 
 def _phantom_loader(settings: dict[str, Any]) -> Any:
-    files = [str(CONFIGS / f"{name}.json") for name in ("train", "btcv", "phantom")]
+    return _parser(CONFIGS, ("train", "btcv", "phantom"), **settings).get_parsed_content("train#dataloader")
+
+
+def _parser(configs: Path, names: tuple[str, ...], **settings: Any) -> ConfigParser:
+    """The configuration of some files of a bundle."""
+    files = [str(configs / f"{name}.json") for name in names]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         workflow = ConfigWorkflow(files, logging_file=False, workflow_type="train", **settings)
     workflow.initialize()
-    return workflow.parser.get_parsed_content("train#dataloader")
+    return workflow.parser
 
 
 def _device() -> str:

@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 import fire
 
 from archives import build_wheel, checksums, digest, read_zip, write_zip
+from bundle_rules import SCHEMA
 from phantom_bundle import WEIGHTS, phantom_files, phantom_name
 from repository import ROOT, SHARED, git
 from software_bill import pinned, software_bill
 from sync_bundles import BUNDLES, bundle_files, bundle_folders
-
-SCHEMA = ROOT / "ci" / "meta_schema_20240725.json"
 
 
 class Package(NamedTuple):

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from mlflow import MlflowClient
 from monai.bundle import ConfigWorkflow
 from monai.bundle import run as run_bundle
+from monai.utils import path_to_sqlite_uri
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = sorted(path.name for path in (ROOT / "bundles").iterdir() if (path / "configs").is_dir())
@@ -149,6 +151,12 @@ def train(bundle: str, home: Path, *modes: str, run_name: str = "one", **overrid
     """Train two epochs and return the run's folder."""
     run(bundle, "training", "train", *modes, run_name=run_name, **overrides)
     return home / "runs" / bundle / run_name
+
+
+def runs_of(home: Path) -> list[Any]:
+    """All MLflow runs of a home."""
+    client = MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
+    return list(client.search_runs([experiment.experiment_id for experiment in client.search_experiments()]))
 
 
 def snapshot(folder: Path) -> set[str]:

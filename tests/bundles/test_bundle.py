@@ -34,6 +34,7 @@ from bundle_runs import (
     for_bundles,
     read_json,
     run,
+    runs_of,
     snapshot,
     train,
     workflow_for,
@@ -46,11 +47,6 @@ SCHEMA = ROOT / "ci" / "meta_schema_20240725.json"
 BTCV_IDS = {name: index for index, name in BTCV_LABELS.items()}
 SYNAPSE = ["spleen", "right_kidney", "left_kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"]
 ENTRIES = {"imports", "run", "training", "evaluating", "inferring", "initialize", "finalize"}
-
-
-def runs_of(home: Path) -> list[Any]:
-    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
-    return list(client.search_runs([e.experiment_id for e in client.search_experiments()]))
 
 
 def history(home: Path, name: str) -> list[float]:

@@ -6,15 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import mlflow
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from monai.utils import path_to_sqlite_uri
 
-from bundle_runs import command, for_bundles, run, train, workflow_for
+from bundle_runs import command, for_bundles, run, runs_of, train, workflow_for
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -53,8 +51,7 @@ def test_mixed_precision_trains_resumes_evaluates_and_predicts(bundle: str, home
 
     models = str(folder / "models")
     run(bundle, "evaluating", "train", "evaluate", ckpt_dir=models, **cuda)
-    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
-    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (found,) = runs_of(home)
     assert found.info.status == "FINISHED"
     assert found.data.tags["medcontext.gpu"] == torch.cuda.get_device_name()
     assert found.data.metrics["peak_memory_mib"] > 0

@@ -18,7 +18,7 @@ import pytest
 import torch
 from monai.utils import path_to_sqlite_uri
 
-from bundle_runs import ROOT, UNETR, config_files, for_bundles, overrides_for, read_json, run, train
+from bundle_runs import ROOT, UNETR, config_files, for_bundles, overrides_for, read_json, run, runs_of, train
 from mlflow_server import MlflowServer, free_port
 from platforms import posix_only
 
@@ -36,8 +36,7 @@ print(json.dumps({"code": medcontext.__file__, "table": table.to_dict("records")
 
 
 def the_run(home: Path) -> Any:
-    client = mlflow.MlflowClient(path_to_sqlite_uri(str(home / "mlruns.db")))
-    (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    (found,) = runs_of(home)
     return found
 
 

@@ -7,13 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from archives import write_zip
 from bundle_runs import BUNDLES, ROOT, SWIN_UNETR, UNETR
+from platforms import posix_only
 from releases import EPOCH
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="the script is for a POSIX shell")
+pytestmark = posix_only
 
 STAND_IN = """
 import pathlib, sys

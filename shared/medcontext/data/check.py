@@ -148,12 +148,8 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
         files = [file for file in _images(case) if file.endswith((".nii", ".nii.gz"))]
         if not files:
             continue
-        try:
-            images = [(file, nib.load(file)) for file in files]
-        except Exception as error:
-            texts.append(f"{files[0]} cannot be read ({_in_one_line(error)}).")
-        else:
-            texts += _check_channels(images, in_channels)
+        images, unreadable = _loaded({file: file for file in files})
+        texts += unreadable or _check_channels([(file, images[file]) for file in files], in_channels)
     return texts
 
 
@@ -207,15 +203,23 @@ def _check_headers(case: Case, in_channels: int, folder: Path | None) -> list[st
         missing.append(f"{shown[_images(case)[0]]} has no label; add one, or leave the case out.")
     if missing:
         return missing
-    loaded: dict[str, Any] = {}
-    for file in shown:
-        try:
-            loaded[file] = nib.load(file)
-        except Exception as error:
-            return [f"{shown[file]} cannot be read ({_in_one_line(error)})."]
+    loaded, unreadable = _loaded(shown)
+    if unreadable:
+        return unreadable
     images = [(shown[file], loaded[file]) for file in _images(case)]
     label = (shown[case["label"]], loaded[case["label"]])
     return _check_channels(images, in_channels) or _check_grid(images, label)
+
+
+def _loaded(shown: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Images by file, up to the first that cannot be read, and what is to be said of that one."""
+    loaded: dict[str, Any] = {}
+    for file, name in shown.items():
+        try:
+            loaded[file] = nib.load(file)
+        except Exception as error:
+            return loaded, [f"{name} cannot be read ({_in_one_line(error)})."]
+    return loaded, []
 
 
 def _in_one_line(error: Exception) -> str:

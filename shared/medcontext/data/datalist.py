@@ -213,6 +213,11 @@ def describe_cases(sections: Mapping[str, Sequence[Case]], *, names: bool = Fals
     }
 
 
+def hashed_name(name: str) -> str:
+    """Twelve hex digits that stand for a case where its name is not to be shown."""
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
+
+
 def _log_name(case: Case, plain: bool) -> str:
     name = case_name(case)
-    return name if plain else hashlib.sha256(name.encode()).hexdigest()[:12]
+    return name if plain else hashed_name(name)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from medcontext.data.datalist import hashed_name
 from medcontext.files import json_text, write_file
 from medcontext.metrics import LabelMapping, MetricSummary, case_mean_dice, label_ids, summarise
 from medcontext.report.charts import curves_figure, metrics_boxplot
@@ -68,12 +68,11 @@ def write_report(
     """
     label_ids(labels)
     summary, info, ranked = summarise(metrics), dict(info or {}), _ranked_cases(metrics)
-    copies: dict[Path, Callable[[str], str]] = {Path(output_dir): str}
+    copies = {Path(output_dir): (metrics, ranked)}
     if anonymous_dir is not None:
-        copies[Path(anonymous_dir)] = _hash
-    for output, name in copies.items():
+        copies[Path(anonymous_dir)] = _anonymous(metrics, ranked)
+    for output, (rows, places) in copies.items():
         output.mkdir(parents=True, exist_ok=True)
-        rows, places = _renamed(metrics, ranked, name)
         write_file(output / "metrics.csv", rows.to_csv(index=False, float_format="%.6g").encode())
         write_file(output / "summary.json", _summary_json(summary, places, info).encode())
 
@@ -82,8 +81,8 @@ def write_report(
         charts=_charts(metrics),
         curves=None if history is None else png(curves_figure(history)),
     )
-    for output, name in copies.items():
-        page = _render(summary, *_renamed(metrics, ranked, name), pictures, info)
+    for output, (rows, places) in copies.items():
+        page = _render(summary, rows, places, pictures, info)
         for rank in ("best", "median", "worst"):
             (output / f"overlay_{rank}.png").unlink(missing_ok=True)
         for rank, picture in pictures.overlays.items():
@@ -92,14 +91,10 @@ def write_report(
     return Path(output_dir) / "report.html"
 
 
-def _hash(case: str) -> str:
-    return hashlib.sha256(case.encode()).hexdigest()[:12]
-
-
-def _renamed(metrics: pd.DataFrame, ranked: _Ranked, name: Callable[[str], str]) -> tuple[pd.DataFrame, _Ranked]:
-    """Metrics and ranked cases under other names."""
-    renamed = metrics.assign(case=metrics["case"].astype(str).map(name))
-    return renamed, {rank: (name(case), dice) for rank, (case, dice) in ranked.items()}
+def _anonymous(metrics: pd.DataFrame, ranked: _Ranked) -> tuple[pd.DataFrame, _Ranked]:
+    """Metrics and ranked cases with hashes in place of the names."""
+    renamed = metrics.assign(case=metrics["case"].astype(str).map(hashed_name))
+    return renamed, {rank: (hashed_name(case), dice) for rank, (case, dice) in ranked.items()}
 
 
 def _ranked_cases(metrics: pd.DataFrame) -> _Ranked:
