@@ -25,13 +25,18 @@ __all__ = ["MedContextEvents", "MedContextTrainer", "TrainingMode"]
 class TrainingMode(StrEnum):
     """What a step consists of.
 
-    ``medcontext`` is the method; ``baseline`` is plain supervised training and ``masking_only`` plain training on the
-    masked image, the two controls.
+    ``medcontext`` is the method, ``medcontext_unlabeled`` the method with scans that have no labels. The others are
+    controls: ``baseline`` is plain supervised training, ``masking_only`` plain training on images from which organs
+    are dropped, ``patch_dropout`` on images from which as much is dropped anywhere, and ``pseudo_labels`` learns from
+    unlabelled scans of which nothing is dropped.
     """
 
     MEDCONTEXT = "medcontext"
     BASELINE = "baseline"
+    PATCH_DROPOUT = "patch_dropout"
     MASKING_ONLY = "masking_only"
+    PSEUDO_LABELS = "pseudo_labels"
+    MEDCONTEXT_UNLABELED = "medcontext_unlabeled"
 
 
 class MedContextEvents(EventEnum):
