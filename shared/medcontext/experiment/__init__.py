@@ -1,0 +1,26 @@
+"""Grids of trainings that show what each part of MedContext is worth, on the same cases, seeds and budgets."""
+
+from __future__ import annotations
+
+from medcontext.experiment.costs import Costs, known_costs, measure_costs, with_equal_time
+from medcontext.experiment.grid import MODES, SUPERVISED_MODES, Cell, grid
+from medcontext.experiment.planning import Job, plan
+from medcontext.experiment.running import run_cells
+
+__all__ = [
+    "EQUAL_TIME",
+    "MODES",
+    "SUPERVISED_MODES",
+    "Cell",
+    "Costs",
+    "Job",
+    "grid",
+    "known_costs",
+    "measure_costs",
+    "plan",
+    "run_cells",
+    "with_equal_time",
+]
+
+EQUAL_TIME = 7 / 3
+"""What a MedContext step costs in plain steps, by which comparisons tell a baseline at equal time."""

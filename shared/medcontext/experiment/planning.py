@@ -1,0 +1,141 @@
+"""What each training of an experiment runs, and for how many steps."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from medcontext.bundle import check_configuration, one_sentence
+from medcontext.data.datalist import write_fold
+from medcontext.experiment.grid import Cell, config_file, config_files
+
+__all__ = ["Job", "plan"]
+
+TAKEN = {"run_name", "train_fraction", "train_cases", "seed", "mode", "resume", "output_dir", "ckpt_dir"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a cell runs.
+
+    Attributes:
+        cell: the place in the grid.
+        home: where data and runs lie.
+        run_dir: outputs of the training.
+        tracking_uri: MLflow database or server.
+        training: arguments of the training, as for ``monai.bundle run``.
+        evaluating: arguments of the evaluation.
+        reference: configuration files of the mode ``medcontext``, whose time modes of equal time take.
+    """
+
+    cell: Cell
+    home: Path
+    run_dir: Path
+    tracking_uri: str
+    training: dict[str, Any]
+    evaluating: dict[str, Any]
+    reference: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Bundle and dataset, which have a budget in common."""
+        return self.cell.bundle, self.cell.dataset
+
+
+def plan(
+    cells: Sequence[Cell],
+    *,
+    experiment_name: str,
+    overlays: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    test_fold: int | None = None,
+) -> list[Job]:
+    """Check every configuration and work out what each cell runs, for equally many steps.
+
+    All subsets of a dataset train for as many steps as the whole of it does in the configured ``max_epochs``: fewer
+    cases are seen more often. :func:`~medcontext.experiment.with_equal_time` then changes the modes that take equal
+    time instead.
+
+    Args:
+        cells: from :func:`~medcontext.experiment.grid`.
+        experiment_name: MLflow experiment, and the beginning of the runs' names.
+        overlays: names of further configuration files of the bundle, such as ``phantom``, or paths of your own.
+        overrides: values of configuration keys, as for training.
+        test_fold: test on this fold of the training cases, of five, instead of on the test cases; nothing trains on it.
+
+    Raises:
+        SystemExit: With one sentence, if a configuration or the data cannot be used.
+        ValueError: If ``overrides`` sets what the grid sets.
+    """
+    overrides = dict(overrides or {})
+    taken = TAKEN if test_fold is None else TAKEN | {"datalist"}
+    if taken & overrides.keys():
+        raise ValueError(f"the grid itself sets {', '.join(sorted(taken & overrides.keys()))}; leave that out.")
+    budgets: dict[tuple[str, str], _Budget] = {}
+    jobs = []
+    for cell in cells:
+        reference = config_files(cell, overlays, "medcontext")
+        if (cell.bundle, cell.dataset) not in budgets:
+            budgets[cell.bundle, cell.dataset] = _Budget(reference, overrides, test_fold)
+        budget = budgets[cell.bundle, cell.dataset]
+        common = {"experiment_name": experiment_name, **budget.overrides, "seed": cell.seed, **cell.subset}
+        run_name = f"{experiment_name}-{cell.name}"
+        run_dir = budget.home / "runs" / Path(cell.bundle).name / run_name
+        files = config_files(cell, overlays, cell.mode)
+        training = {"run_id": "training", "config_file": files, "run_name": run_name, **common, **budget.of(cell)}
+        evaluating = {
+            "run_id": "evaluating",
+            "config_file": [*files, config_file(cell, "evaluate")],
+            "ckpt_dir": str(run_dir / "models"),
+            **common,
+        }
+        jobs.append(Job(cell, budget.home, run_dir, budget.tracking_uri, training, evaluating, tuple(reference)))
+    return jobs
+
+
+class _Budget:
+    """How long the cells of one bundle and dataset train."""
+
+    def __init__(self, files: list[str], overrides: Mapping[str, Any], test_fold: int | None) -> None:
+        self.files, self.overrides = files, dict(overrides)
+        parser = self._parse(seed=0)
+        self.home = Path(parser.get_parsed_content("home"))
+        if test_fold is not None:
+            with one_sentence("test_fold"):
+                self.overrides["datalist"] = write_fold(parser.get_parsed_content("datalist"), self.home, test_fold)
+            parser = self._parse(seed=0)
+        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or parser.get_parsed_content("tracking_uri")
+        self.batch_size = parser.get_parsed_content("batch_size")
+        self.epochs = {
+            key: parser.get_parsed_content(key) for key in ("max_epochs", "val_interval", "checkpoint_interval")
+        }
+        self.steps = self._steps_per_epoch(parser)
+        self._known: dict[tuple[Any, ...], int] = {}
+
+    def _parse(self, **changes: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # MONAI's, that a configuration is code
+            workflow = ConfigWorkflow(
+                config_file=self.files, logging_file=False, workflow_type="train", **{**self.overrides, **changes}
+            )
+        workflow.initialize()
+        check_configuration(workflow)
+        return workflow.parser
+
+    def _steps_per_epoch(self, parser: Any) -> int:
+        return math.ceil(len(parser.get_parsed_content("cases")["training"]) / self.batch_size)
+
+    def of(self, cell: Cell) -> dict[str, int]:
+        """Epochs of a cell, and between its validations and checkpoints."""
+        key = (cell.fraction, cell.cases, cell.seed)
+        if key not in self._known:
+            self._known[key] = self._steps_per_epoch(self._parse(seed=cell.seed, **cell.subset))
+        longer = self.steps / self._known[key]
+        return {name: max(1, round(count * longer)) for name, count in self.epochs.items()}
