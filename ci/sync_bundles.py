@@ -35,7 +35,7 @@ ALLOWED: Allowances = {
         **dict.fromkeys(
             ("batch_size", "num_samples", "max_epochs", "val_interval", "checkpoint_interval"), DEPTH_FIRST
         ),
-        **dict.fromkeys(("optimizer", "lr_scheduler#_target_", "segmentation_loss", "augmentation"), DEPTH_FIRST),
+        **dict.fromkeys(("optimizer", "lr_scheduler#_target_", "segmentation_loss"), DEPTH_FIRST),
     },
     "configs/inference.json": {"network_def": EVERY, "phantom": EVERY, **GEOMETRY},
     "configs/btcv.json": {"phantom": EVERY, **GEOMETRY},
@@ -52,7 +52,7 @@ ALLOWED: Allowances = {
         "masking#patch_size": EVERY,
         "token_masking#embedding": EVERY,
         "masking#ratio": DEPTH_FIRST,
-        **dict.fromkeys(("consistency_weight", "protocol"), DEPTH_FIRST),
+        **dict.fromkeys(("consistency_weight", "protocol", "augmentation"), DEPTH_FIRST),
     },
     "configs/metadata.json": {
         **dict.fromkeys(("changelog", "name", "description", "references"), EVERY),

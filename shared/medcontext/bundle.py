@@ -27,16 +27,19 @@ from monai.utils import set_determinism
 from torch import nn
 
 from medcontext.addresses import without_password
-from medcontext.data import check_dataset, check_images, label_names, load_datalist, problems_table
+from medcontext.data import check_dataset, check_images, label_names, load_datalist, problems_table, sided_axes
 from medcontext.data.label_mapping import map_labels
 from medcontext.dicom import ImageReadError
+from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers import CheckpointWriteError, NonFiniteLossError, PredictionWriteError, ResumeError
-from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE
+from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE, SELECTIONS
 from medcontext.handlers.mlflow_outbox import TrackingError
 from medcontext.handlers.mlflow_tracker import RUN_FILE, check_tracking
+from medcontext.inferers import flip_axes
 from medcontext.metrics import label_ids
 from medcontext.networks import plain_network
 from medcontext.networks.sizes import check_crop_size
+from medcontext.transforms import mirrored_axes
 
 __all__ = [
     "build_network",
@@ -85,7 +88,18 @@ COUNTS = {
     "out_channels": 2,
     **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval"), 0),
 }
-SHARES = ("cache_rate", "warmup_fraction", "teacher_warmup", "teacher_momentum", "train_fraction")
+SHARES = (
+    *("cache_rate", "warmup_fraction", "teacher_warmup", "teacher_momentum", "train_fraction"),
+    *("masked_share", "context_ramp", "context_end", "burn_in", "confidence"),
+)
+WEIGHTS = ("context_weight", "consistency_weight", "unlabeled_weight")
+LISTS_OF_SHARES = ("teacher_momentum", "confidence")
+CHOICES: dict[str, tuple[str, ...]] = {
+    "mode": tuple(TrainingMode),
+    "passes": tuple(TrainingPasses),
+    "select_checkpoint": SELECTIONS,
+    "sided_mirroring": ("refuse", "allow"),
+}
 
 _run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
 
@@ -308,8 +322,10 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
         _check_keys(parser.get(), workflow.config_root_path)
         _check_numbers(parser)
         _check_labels(parser)
+        _check_mirroring(parser)
         if "datalist" in parser.get():
             _check_data(parser)
+        _check_choices(parser)
 
 
 def build_network(workflow: ConfigWorkflow) -> nn.Module:
@@ -486,12 +502,13 @@ def _check_numbers(parser: Any) -> None:
             raise ValueError(f"{key} must be a whole number, {least} or more, got {value!r}.")
     for key in SHARES:
         value = parser.get_parsed_content(key) if key in present else 0
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        shares = value if key in LISTS_OF_SHARES and isinstance(value, list) else [value]
+        if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not 0 <= n <= 1 for n in shares):
             raise ValueError(f"{key} must be a number within [0, 1], got {value!r}.")
     rate = parser.get_parsed_content("learning_rate") if "learning_rate" in present else 1
     if not isinstance(rate, (int, float)) or not rate > 0:
         raise ValueError(f"learning_rate must be a number above 0, got {rate!r}.")
-    for key in ("context_weight", "consistency_weight"):
+    for key in WEIGHTS:
         value = parser.get_parsed_content(key) if key in present else 0
         if not isinstance(value, (int, float)) or not value >= 0:
             raise ValueError(f"{key} must be 0 or more, got {value!r}; 0 switches the term off.")
@@ -509,6 +526,46 @@ def _check_numbers(parser: Any) -> None:
         raise ValueError(f"roi_size must be a list of whole numbers of voxels, one for each axis, got {size!r}.")
     if len(size) != len(spacing):
         raise ValueError(f"roi_size {size} and spacing {spacing} must have one number for each axis.")
+
+
+def _check_choices(parser: Any) -> None:
+    """Raise ValueError for a word that is none of those that a key may have, and for words that contradict others."""
+    present = parser.get().keys()
+    for key, choices in CHOICES.items():
+        if key in present and (value := parser.get_parsed_content(key)) not in choices:
+            nearest = difflib.get_close_matches(str(value), choices, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+            raise ValueError(f"{key} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+    if "unlabeled_cases" not in present:
+        return
+    mode, cases = parser.get_parsed_content("mode"), parser.get_parsed_content("unlabeled_cases")
+    if cases and mode not in USING_UNLABELED:
+        raise ValueError(f"mode {mode!r} uses no unlabelled scans; leave unlabeled and unlabeled_dir out.")
+    if not cases and mode in USING_UNLABELED:
+        raise ValueError(
+            f"mode {mode!r} needs unlabelled scans; give --unlabeled dataset, --unlabeled rest or --unlabeled_dir DIR."
+        )
+
+
+def _check_mirroring(parser: Any) -> None:
+    """Raise ValueError when images would be mirrored along an axis whose labels have sides."""
+    present = parser.get().keys()
+    if "sided_labels" not in present or parser.get_parsed_content("sided_mirroring") == "allow":
+        return
+    pairs, orientation = parser.get_parsed_content("sided_labels"), str(parser.get_parsed_content("orientation"))
+    axes = sided_axes(pairs, orientation)
+    key = "augmentation" if "augmentation" in present else "tta_flips"
+    value = parser.get_parsed_content(key)
+    mirrored = (
+        mirrored_axes(value, len(orientation)) if key == "augmentation" else set(flip_axes(value, orientation))
+    ) & set(axes)
+    if mirrored:
+        names = " and ".join(pairs[0])
+        raise ValueError(
+            f"{key} mirrors along {', '.join(orientation[axis] for axis in sorted(mirrored))}, which would exchange "
+            f"labels that have sides, such as {names}; do not mirror that axis, declare sided_labels otherwise, or set "
+            "sided_mirroring to allow."
+        )
 
 
 def _check_labels(parser: Any) -> None:
@@ -536,6 +593,8 @@ def _check_data(parser: Any) -> None:
     first = next(iter(parser.get_parsed_content("cases")))
     if first not in sections:
         raise ValueError(f"{datalist} lists no cases to use under {first!r}; add some there.")
+    if "unlabeled_cases" in parser.get() and first == "training":
+        sections |= {"unlabeled": cases} if (cases := parser.get_parsed_content("unlabeled_cases")) else {}
     labels = _expected_labels(parser, datalist)
     first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     problems = check_dataset(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from medcontext.networks.ensemble import CheckpointEnsemble, mean_logits
 
-__all__ = ["AveragingInferer"]
+__all__ = ["AveragingInferer", "flip_axes"]
 
 _ENDS = ("RL", "AP", "SI")
 
@@ -37,7 +37,7 @@ class AveragingInferer(SlidingWindowInferer):
 
     def __init__(self, *args: Any, flips: Sequence[str | int] = (), orientation: str = "RAS", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        axes = [_axis(flip, orientation) for flip in flips]
+        axes = flip_axes(flips, orientation)
         if len(set(axes)) < len(axes):
             raise ValueError(f"tta_flips must name different axes, got {list(flips)}, where two are the same axis.")
         self.views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
@@ -54,6 +54,15 @@ class AveragingInferer(SlidingWindowInferer):
             for view in self.views:
                 axes = [axis + 2 for axis in view]
                 yield super().__call__(inputs.flip(axes), member, *args, **kwargs).cpu().flip(axes)
+
+
+def flip_axes(flips: Sequence[str | int], orientation: str) -> list[int]:
+    """Return the spatial axes that are named by the letter of an end or by number.
+
+    Raises:
+        ValueError: If there is no such axis.
+    """
+    return [_axis(flip, orientation) for flip in flips]
 
 
 def _axis(flip: str | int, orientation: str) -> int:

@@ -11,15 +11,20 @@ class MedContextKeys(StrEnum):
     """Keys beside MONAI's ``CommonKeys`` (``image``, ``label``, ``pred``, ``loss``).
 
     ``MASKED_IMAGE`` is the image with the context dropped and ``CONTEXT_MASK`` marks what was dropped (1) and what was
-    kept (0). ``MASKED_PRED`` and ``TEACHER_PRED`` are the student's logits on the masked image and the teacher's on
-    the whole image. The others are scalars of one step.
+    kept (0). ``UNLABELED_IMAGE`` is an unlabelled crop as the teacher sees it, ``UNLABELED_STRONG`` the same crop as it
+    is augmented for the student. ``MASKED_PRED`` and ``TEACHER_PRED`` are the student's logits on the masked image and
+    the teacher's on the whole image. The others are scalars of one step.
     """
 
     MASKED_IMAGE = "masked_image"
     CONTEXT_MASK = "context_mask"
+    UNLABELED_IMAGE = "unlabeled_image"
+    UNLABELED_STRONG = "unlabeled_strong"
     MASKED_PRED = "masked_pred"
     TEACHER_PRED = "teacher_pred"
     LOSS_SUPERVISED = "loss_supervised"
     LOSS_CONTEXT = "loss_context"
     LOSS_CONSISTENCY = "loss_consistency"
+    LOSS_UNLABELED = "loss_unlabeled"
     MASKED_FRACTION = "masked_fraction"
+    CONFIDENT_FRACTION = "confident_fraction"

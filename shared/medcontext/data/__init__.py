@@ -11,6 +11,7 @@ from medcontext.data.datalist import (
     describe_cases,
     load_cases,
     load_datalist,
+    load_listed,
 )
 from medcontext.data.datasets import (
     ACDC_LABELS,
@@ -28,12 +29,15 @@ from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
 from medcontext.data.phantom_sketch import Phantom
 from medcontext.data.phantoms import write_phantoms
+from medcontext.data.sides import sided_axes, sided_labels
+from medcontext.data.unlabeled import PairedDataset, load_unlabeled, pair_unlabeled
 
 __all__ = [
     "ACDC_LABELS",
     "BRATS_CHANNELS",
     "BRATS_LABELS",
     "BTCV_LABELS",
+    "PairedDataset",
     "Phantom",
     "btcv_labels",
     "cached_dataset",
@@ -51,11 +55,16 @@ __all__ = [
     "list_images",
     "load_cases",
     "load_datalist",
+    "load_listed",
     "load_split",
+    "load_unlabeled",
     "make_acdc_phantom",
     "make_brats_phantom",
     "make_btcv_phantom",
+    "pair_unlabeled",
     "problems_table",
+    "sided_axes",
+    "sided_labels",
     "synapse_organs",
     "write_phantoms",
 ]

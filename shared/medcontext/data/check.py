@@ -15,14 +15,16 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from medcontext.data.datalist import Case, case_files, case_name, load_cases, load_datalist
+from medcontext.data.datalist import Case, case_files, case_name, load_datalist, load_listed
 from medcontext.data.file_memory import FileMemory, sha256_of
 from medcontext.data.voxels import read_voxels
+from medcontext.dicom import is_dicom, modality_of
 
 __all__ = ["Problem", "check_cases", "check_dataset", "check_images", "problems_table"]
 
 SHIFT_TOLERANCE = 0.1  # of the smallest voxel edge; headers hold single precision
 SHOWN_VALUES = 5
+UNLABELED = "unlabeled"
 
 Sections = Mapping[str, Sequence[Case]]
 
@@ -81,7 +83,7 @@ def check_dataset(
         ValueError: when it is no valid ``dataset.json``, or hashes are to be compared that it does not give.
     """
     folder = Path(datalist).absolute().parent
-    listed = {name: load_cases(datalist, name) for name in ("training", "validation", "test")}
+    listed = {name: load_listed(datalist, name) for name in ("training", "validation", "test", "unlabeled")}
     recorded = {str(folder / path): value for path, value in load_datalist(datalist).get("sha256", {}).items()}
     if hashes and not recorded:
         raise ValueError(f"{datalist} gives no SHA-256 to compare with; only prepared datasets have them.")
@@ -90,7 +92,52 @@ def check_dataset(
     problems = check_cases(used, in_channels=in_channels, labels=labels, voxels=voxels, **arguments)
     if sections is not None:
         problems += [found for found in find_overlaps(listed, recorded, folder) if found not in problems]
+    if UNLABELED in used:
+        problems += _unlabeled_problems(datalist, listed, used, recorded, arguments["memory"])
     return problems + (_compare_hashes(used, recorded, folder) if hashes else [])
+
+
+def _unlabeled_problems(
+    datalist: str | os.PathLike[str],
+    listed: Sections,
+    used: Sections,
+    recorded: Mapping[str, str],
+    memory: FileMemory,
+) -> list[Problem]:
+    """Unlabelled scans that are also test or validation cases, or of another modality than the dataset."""
+    folder = Path(datalist).absolute().parent
+    apart = {name: listed[name] for name in ("validation", "test") if listed[name]}
+    sections = {**apart, UNLABELED: used[UNLABELED]}
+    cases = [case for _, case in _all(sections) if all(Path(file).is_file() for file in case_files(case))]
+    hashes = {**recorded, **_hashes_of_suspects(cases, recorded, memory)}
+    found = [problem for problem in find_overlaps(sections, hashes, folder) if problem.section == UNLABELED]
+    expected = " ".join(map(str, dict(load_datalist(datalist).get("modality") or {}).values())).upper()
+    return found + _other_modality(used[UNLABELED], expected, memory) if expected else found
+
+
+def _other_modality(cases: Sequence[Case], expected: str, memory: FileMemory) -> list[Problem]:
+    """Scans that are CT where the dataset is not, or the reverse, by DICOM's word for it or by their intensities."""
+    present = [case for case in cases if Path(_images(case)[0]).is_file()]
+    volumes = [_images(case)[0] for case in present if not is_dicom(_images(case)[0])]
+    ranges = read_voxels(volumes, "range", memory)
+    found = []
+    for case in present:
+        file, seen = _images(case)[0], ""
+        if file not in ranges:
+            seen = "CT" if (modality := modality_of(file)) == "CT" else f"not CT but {modality}"
+        elif not isinstance(ranges[file], Exception):
+            low, high = ranges[file]
+            seen = (
+                "CT"
+                if low < -200
+                else f"no CT in Hounsfield units, with values from {low:g} to {high:g}"
+                if low >= 0
+                else ""
+            )
+        if seen and ("CT" in expected) != (seen == "CT"):
+            text = f"{file} is {seen}, while the dataset is {expected}; give scans of the same modality."
+            found.append(_problem(UNLABELED, case, text))
+    return found
 
 
 def check_cases(
@@ -124,7 +171,7 @@ def check_cases(
     problems: list[Problem] = []
     for section, cases in sections.items():
         for case in cases:
-            found = [_problem(section, case, text) for text in _check_headers(case, in_channels, folder)]
+            found = [_problem(section, case, text) for text in _check_headers(section, case, in_channels, folder)]
             problems += found
             sound += [] if found else [(section, case)]
     if voxels is not False:
@@ -143,14 +190,18 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
     texts: list[str] = []
     for case in cases:
         if "series_instance_uid" in case and in_channels != 1:
-            folder = Path(_images(case)[0]).parent
-            texts.append(f"{folder} holds a DICOM series, one channel; in_channels {in_channels} asks for NIfTI files.")
+            texts.append(_dicom_has_one_channel(case, in_channels))
         files = [file for file in _images(case) if file.endswith((".nii", ".nii.gz"))]
         if not files:
             continue
         images, unreadable = _loaded({file: file for file in files})
         texts += unreadable or _check_channels([(file, images[file]) for file in files], in_channels)
     return texts
+
+
+def _dicom_has_one_channel(case: Case, in_channels: int) -> str:
+    folder = Path(_images(case)[0]).parent
+    return f"{folder} holds a DICOM series, one channel; in_channels {in_channels} asks for NIfTI files."
 
 
 def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | None = None) -> list[Problem]:
@@ -196,10 +247,12 @@ def _shown(path: str, folder: Path | None) -> str:
     return str(Path(path).relative_to(folder)) if folder and Path(path).is_relative_to(folder) else path
 
 
-def _check_headers(case: Case, in_channels: int, folder: Path | None) -> list[str]:
+def _check_headers(section: str, case: Case, in_channels: int, folder: Path | None) -> list[str]:
     shown = {file: _shown(file, folder) for file in case_files(case)}
     missing = [f"{shown[file]} is missing." for file in shown if not Path(file).is_file()]
-    if "label" not in case:
+    if section == UNLABELED and not missing and any(is_dicom(Path(file)) for file in shown):
+        return [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
+    if "label" not in case and section != UNLABELED:
         missing.append(f"{shown[_images(case)[0]]} has no label; add one, or leave the case out.")
     if missing:
         return missing
@@ -207,6 +260,8 @@ def _check_headers(case: Case, in_channels: int, folder: Path | None) -> list[st
     if unreadable:
         return unreadable
     images = [(shown[file], loaded[file]) for file in _images(case)]
+    if "label" not in case:
+        return _check_channels(images, in_channels)
     label = (shown[case["label"]], loaded[case["label"]])
     return _check_channels(images, in_channels) or _check_grid(images, label)
 
@@ -263,12 +318,13 @@ def _in_same_place(image: Any, other: Any) -> bool:
 def _check_voxels(
     cases: list[tuple[str, Case]], allowed: set[int], memory: FileMemory | None, again: bool, folder: Path | None
 ) -> list[Problem]:
-    labels = read_voxels([case["label"] for _, case in cases], "values", memory, again=again)
+    labels = read_voxels([case["label"] for _, case in cases if "label" in case], "values", memory, again=again)
     images = [file for _, case in cases for file in _images(case)]
     not_finite = read_voxels(images, "not_finite", memory, again=again)
     problems = []
     for section, case in cases:
-        texts = _check_values(_shown(case["label"], folder), labels[case["label"]], allowed)
+        label = case.get("label")
+        texts = [] if label is None else _check_values(_shown(label, folder), labels[label], allowed)
         for file in _images(case):
             count = not_finite[file]
             if isinstance(count, Exception):

@@ -22,6 +22,7 @@ __all__ = [
     "describe_cases",
     "load_cases",
     "load_datalist",
+    "load_listed",
     "write_fold",
 ]
 
@@ -64,45 +65,55 @@ def load_cases(
     The test cases are those that the file lists. The validation cases are, in this order of precedence: the given fold
     of a seeded ``num_folds``-fold split of all but the test cases; those that the file lists; ``num_validation`` of the
     training cases, drawn with the seed. The training cases are the rest, of which ``train_fraction`` or ``train_cases``
-    keeps a seeded subset; a smaller one is always contained in a larger one.
+    keeps a seeded subset; a smaller one is always contained in a larger one. ``rest`` is what they leave out.
 
     Where the file names a ``patient`` for each case, all draws are of patients, who are never divided: the numbers
     below then count patients.
 
     Args:
         datalist: path of the ``dataset.json``.
-        section: ``training``, ``validation`` or ``test``.
+        section: ``training``, ``validation``, ``test`` or ``rest``.
         fold: index of the fold to validate on, or ``None`` for no folds.
         num_folds: number of folds, 2 or more.
         num_validation: training cases to hold out where the file lists no validation cases and ``fold`` is ``None``.
         train_fraction: share of the training cases to keep, above 0 and up to 1; at least one case is kept.
-        train_cases: number of training cases to keep instead of a share, or ``None``.
+        train_cases: instead of a share, the number of labelled cases that the run uses, those held out by
+            ``num_validation`` included, or ``None``.
         seed: of the split.
 
     Raises:
         FileNotFoundError: When there is no such file.
         ValueError: When an argument is out of range, or the file cannot give what is asked.
     """
-    if section not in ("training", "validation", "test"):
-        raise ValueError(f"section must be 'training', 'validation' or 'test', got {section!r}.")
+    if section not in ("training", "validation", "test", "rest"):
+        raise ValueError(f"section must be 'training', 'validation', 'test' or 'rest', got {section!r}.")
     _check_subset(train_fraction, train_cases)
-    content = load_datalist(datalist)
-    folder = Path(datalist).absolute().parent
-    listed = {
-        name: [_absolute(case, folder) for case in content.get(name, [])] for name in ("training", "validation", "test")
-    }
+    listed = {name: load_listed(datalist, name) for name in ("training", "validation", "test")}
     if section == "test":
         return listed["test"]
-    order = np.random.default_rng(seed)
+    order, held_out = np.random.default_rng(seed), 0
     if fold is not None:
         training, validation = _fold(listed["training"] + listed["validation"], fold, num_folds, order)
     elif listed["validation"]:
         training, validation = listed["training"], listed["validation"]
     else:
         training, validation = _hold_out(listed["training"], num_validation, order)
+        held_out = num_validation
     if section == "validation":
         return validation
-    return _subset(training, train_fraction, train_cases, np.random.default_rng(seed + 1))
+    rest, kept = _subset(training, train_fraction, train_cases, held_out, np.random.default_rng(seed + 1))
+    return kept if section == "training" else rest
+
+
+def load_listed(datalist: str | os.PathLike[str], section: str) -> list[Case]:
+    """Return the cases that a dataset file lists under ``section``, with absolute paths.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no valid dataset file.
+    """
+    folder = Path(datalist).absolute().parent
+    return [_absolute(case, folder) for case in load_datalist(datalist).get(section, [])]
 
 
 def _absolute(case: dict[str, Any] | str, folder: Path) -> Case:
@@ -145,12 +156,22 @@ def _check_subset(train_fraction: float, train_cases: int | None) -> None:
         )
 
 
-def _subset(cases: list[Case], fraction: float, number: int | None, order: np.random.Generator) -> list[Case]:
+def _subset(
+    cases: list[Case], fraction: float, number: int | None, held_out: int, order: np.random.Generator
+) -> tuple[list[Case], list[Case]]:
+    """The cases that are left out and those that are kept, ``number`` of them with the ``held_out`` ones."""
     patients = _patients(cases)
-    keep = max(1, math.ceil(fraction * len(patients) - 1e-9)) if number is None else number
-    if keep > len(patients) and number is not None:
-        raise ValueError(f"train_cases must be at most {len(patients)}, all that there are to train on, got {number}.")
-    return _split(cases, patients, order.permutation(len(patients))[:keep])[1]
+    if number is None:
+        keep = max(1, math.ceil(fraction * len(patients) - 1e-9))
+    elif held_out < number <= held_out + len(patients):
+        keep = number - held_out
+    else:
+        counted = f", {held_out} of them for validation (validation_cases)" if held_out else ""
+        raise ValueError(
+            f"train_cases must be from {held_out + 1} to {held_out + len(patients)}, all labelled cases that there "
+            f"are{counted}, got {number}."
+        )
+    return _split(cases, patients, order.permutation(len(patients))[:keep])
 
 
 def _patients(cases: list[Case]) -> list[Hashable]:

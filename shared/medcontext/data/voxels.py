@@ -24,8 +24,8 @@ def read_voxels(files: Sequence[str], fact: str, memory: FileMemory | None, *, a
 
     Args:
         files: NIfTI files.
-        fact: ``"values"``, the different values in ascending order, no more than 300 of them, or ``"not_finite"``, the
-            number of voxels that are NaN or infinite.
+        fact: ``"values"``, the different values in ascending order, no more than 300 of them, ``"not_finite"``, the
+            number of voxels that are NaN or infinite, or ``"range"``, the lowest and the highest finite value.
         memory: keeps the facts.
         again: read those too that the memory knows.
 
@@ -43,7 +43,7 @@ def read_voxels(files: Sequence[str], fact: str, memory: FileMemory | None, *, a
 
 
 def _read_all(files: list[str], fact: str) -> Iterator[tuple[str, Any]]:
-    read = {"values": _values, "not_finite": _not_finite}[fact]
+    read = {"values": _values, "not_finite": _not_finite, "range": _range}[fact]
 
     def attempt(file: str) -> Any:
         try:
@@ -73,3 +73,9 @@ def _not_finite(proxy: Any) -> int:
     if not np.isfinite([proxy.slope, proxy.inter]).all():
         return int(stored.size)
     return int(stored.size - np.count_nonzero(np.isfinite(stored)))
+
+
+def _range(proxy: Any) -> list[float]:
+    values = np.asarray(proxy)
+    finite = values[np.isfinite(values)]
+    return [float(finite.min()), float(finite.max())] if finite.size else [0.0, 0.0]

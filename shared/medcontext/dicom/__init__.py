@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medcontext.dicom.loading import ImageReadError, LoadScand, SeriesReader
 from medcontext.dicom.segmentation import write_segmentation
-from medcontext.dicom.series import Series, find_series, is_dicom, require_dicom
+from medcontext.dicom.series import Series, find_series, is_dicom, modality_of, require_dicom
 
 __all__ = [
     "ImageReadError",
@@ -13,6 +13,7 @@ __all__ = [
     "SeriesReader",
     "find_series",
     "is_dicom",
+    "modality_of",
     "require_dicom",
     "write_segmentation",
 ]

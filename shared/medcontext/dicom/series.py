@@ -23,6 +23,7 @@ __all__ = [
     "Series",
     "find_series",
     "is_dicom",
+    "modality_of",
     "read",
     "require_dicom",
     "slice_order",
@@ -153,6 +154,11 @@ def read(path: str, **kwargs: Any) -> Dataset:
     if int(dataset.get("NumberOfFrames") or 1) == 1:  # some scanners say so of ordinary slices
         dataset.pop("NumberOfFrames", None)
     return dataset
+
+
+def modality_of(path: str | os.PathLike[str]) -> str:
+    """Return what DICOM calls the modality of a file, such as ``CT`` or ``MR``."""
+    return str(getattr(read(str(path), stop_before_pixels=True), "Modality", "unknown"))
 
 
 def _series(uid: str, paths: Sequence[str], headers: Sequence[Dataset]) -> Series | str:

@@ -1,8 +1,16 @@
-"""The MedContext trainer and its learning-rate schedule."""
+"""The MedContext trainer and its schedules."""
 
 from __future__ import annotations
 
-from medcontext.engines.schedules import WarmupPolynomialSchedule
-from medcontext.engines.trainer import MedContextEvents, MedContextTrainer, TrainingMode
+from medcontext.engines.schedules import WarmupPolynomialSchedule, ramp
+from medcontext.engines.trainer import Batch, MedContextEvents, MedContextTrainer, TrainingMode, TrainingPasses
 
-__all__ = ["MedContextEvents", "MedContextTrainer", "TrainingMode", "WarmupPolynomialSchedule"]
+__all__ = [
+    "Batch",
+    "MedContextEvents",
+    "MedContextTrainer",
+    "TrainingMode",
+    "TrainingPasses",
+    "WarmupPolynomialSchedule",
+    "ramp",
+]

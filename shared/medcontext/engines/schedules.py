@@ -1,11 +1,11 @@
-"""Learning-rate schedules that MONAI and PyTorch lack."""
+"""Schedules that MONAI and PyTorch lack."""
 
 from __future__ import annotations
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-__all__ = ["WarmupPolynomialSchedule"]
+__all__ = ["WarmupPolynomialSchedule", "ramp"]
 
 
 class WarmupPolynomialSchedule(LambdaLR):
@@ -39,3 +39,17 @@ class WarmupPolynomialSchedule(LambdaLR):
         """What the learning rate is multiplied with at a step, from 0."""
         rise = min((step + 1) / (self.warmup_steps + 1), 1.0)
         return float(rise * max(1 - step / self.t_total, 0.0) ** self.power)
+
+
+def ramp(progress: float, *, start: float = 0.0, length: float = 0.0, end: float = 1.0) -> float:
+    """Factor that rises from 0 to 1 and falls back to 0, at a point of the training run.
+
+    Args:
+        progress: share of the run that is done, within [0, 1].
+        start: share after which it rises.
+        length: share over which it rises linearly; 0 for a step.
+        end: share after which it is 0 again.
+    """
+    if progress < start or (progress >= end and end < 1):
+        return 0.0
+    return 1.0 if length == 0 else min((progress - start) / length, 1.0)

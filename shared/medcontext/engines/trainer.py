@@ -2,41 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from ignite.engine import EventEnum
-from monai.engines import PrepareBatchExtraInput, SupervisedTrainer, default_prepare_batch
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.engines.workflow import Workflow
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
 from medcontext.keys import MedContextKeys
-from medcontext.losses import MedContextLoss, full_resolution
+from medcontext.losses import MedContextLoss, full_resolution, select_samples
 from medcontext.networks import TokenMasking, plain_network
 
-__all__ = ["MedContextEvents", "MedContextTrainer", "TrainingMode"]
+__all__ = ["Batch", "MedContextEvents", "MedContextTrainer", "TrainingMode", "TrainingPasses"]
 
 
 class TrainingMode(StrEnum):
-    """What a step consists of.
+    """What a training run learns from, from the plain control upwards.
 
-    ``medcontext`` is the method, ``medcontext_unlabeled`` the method with scans that have no labels. The others are
-    controls: ``baseline`` is plain supervised training, ``masking_only`` plain training on images from which organs
-    are dropped, ``patch_dropout`` on images from which as much is dropped anywhere, and ``pseudo_labels`` learns from
-    unlabelled scans of which nothing is dropped.
+    ``baseline`` is plain supervised training. ``patch_dropout`` and ``masking_only`` train on masked crops too, with
+    patches dropped anywhere and with organs dropped, and use no teacher. ``medcontext`` is the method. The last two add
+    unlabelled scans: ``pseudo_labels`` learns the teacher's labels of whole crops, ``medcontext_unlabeled`` of crops
+    with the organs dropped that the teacher sees in them.
     """
 
-    MEDCONTEXT = "medcontext"
     BASELINE = "baseline"
     PATCH_DROPOUT = "patch_dropout"
     MASKING_ONLY = "masking_only"
+    MEDCONTEXT = "medcontext"
     PSEUDO_LABELS = "pseudo_labels"
     MEDCONTEXT_UNLABELED = "medcontext_unlabeled"
+
+
+USING_TEACHER = (TrainingMode.MEDCONTEXT, TrainingMode.PSEUDO_LABELS, TrainingMode.MEDCONTEXT_UNLABELED)
+USING_UNLABELED = (TrainingMode.PSEUDO_LABELS, TrainingMode.MEDCONTEXT_UNLABELED)
+
+
+class TrainingPasses(StrEnum):
+    """How often a step sees each crop.
+
+    ``single`` is one pass over a batch in which some crops are masked. The paper's form sees every crop twice, whole
+    and masked: ``separate`` passes keep one graph alive at a time, ``batched`` ones run both as one batch.
+    """
+
+    SINGLE = "single"
+    SEPARATE = "separate"
+    BATCHED = "batched"
 
 
 class MedContextEvents(EventEnum):
@@ -50,37 +66,71 @@ class MedContextEvents(EventEnum):
     RUN_ABORTED = "run_aborted"
 
 
+class Batch(NamedTuple):
+    """One batch on the device.
+
+    Attributes:
+        image: whole crops (B, C, *spatial).
+        label: label ids (B, 1, *spatial).
+        masked_image: the crops with the context dropped, (B, C, *spatial), if anything is.
+        context_mask: what was dropped, (B, 1, *spatial).
+        masked: which of the B crops are masked.
+        unlabeled: unlabelled crops as the teacher sees them, (U, C, *spatial), if there are any.
+        strong: the same crops as they are augmented for the student.
+    """
+
+    image: Tensor
+    label: Tensor
+    masked_image: Any
+    context_mask: Any
+    masked: list[bool]
+    unlabeled: Any
+    strong: Any
+
+
 class MedContextTrainer(SupervisedTrainer):
     """Train a network to segment and, from the same labels, to reconstruct what was dropped from its input.
 
-    One step segments the whole image, segments the masked image against the full label, and holds the latter to the
-    teacher's view of the whole image. By default the supervised pass is back-propagated before the masked pass
-    starts, so only one graph is alive and peak memory stays near that of plain training; the gradients are those of
-    the summed loss. With ``batched=True`` both images go through the network in one batch, which is faster where
-    small batches leave the device idle; networks with batch normalisation then share their statistics between the
-    two, which separate passes do not.
+    By default a step is one pass over a batch whose crops are masked or not as the transforms drew it, against the full
+    label. Where the objective holds masked crops to a teacher, it sees them whole. Unlabelled crops join the same
+    batch: the student learns from them what the teacher, who sees them less augmented, is confident of.
+
+    The paper's form segments every crop whole and masked, in ``separate`` passes, whose gradients add up to those of
+    the summed loss while peak memory stays near that of plain training, or ``batched``, which is faster where small
+    batches leave the device idle; networks with batch normalisation then share their statistics between the two.
 
     ``engine.state.output`` holds ``image``, ``label``, ``pred``, the scalar ``loss`` and the unweighted terms of
-    :class:`~medcontext.losses.MedContextLoss` by name, with ``masked_fraction`` and, in the mode ``medcontext``,
+    :class:`~medcontext.losses.MedContextLoss` by name, with ``masked_fraction`` and, in the two-pass forms,
     ``masked_pred`` and ``teacher_pred``.
+
+    MONAI's ``IterationEvents`` fire after the forward pass, the loss and the backward pass; with ``separate`` passes,
+    after those of the second.
 
     Args:
         network: the student, plain or wrapped in DDP or :class:`~medcontext.networks.TokenMasking`. Token masking
             makes the masked pass see the whole image with the tokens under ``context_mask`` replaced.
         loss_function: the objective.
-        teacher: the slowly moving copy, updated by :class:`~medcontext.handlers.TeacherUpdate`. ``None`` leaves the
-            consistency term out; ``baseline`` and ``masking_only`` never use it.
+        teacher: the moving average of the student, updated by :class:`~medcontext.handlers.TeacherUpdate`.
         mode: one of :class:`TrainingMode`.
-        batched: run the two student passes as one batch.
+        passes: one of :class:`TrainingPasses`; the modes without a teacher and those with unlabelled scans have the
+            ``single`` form only.
+        organ_dropout: called with unlabelled crops and the teacher's label ids, drops organs from them; needed by the
+            mode ``medcontext_unlabeled``.
         max_grad_norm: clip the norm of all gradients to this before each step; ``None`` does not clip.
         kwargs: all else that MONAI's ``SupervisedTrainer`` takes. With ``amp`` the forward passes run under
             ``torch.autocast`` on the trainer's device, with gradient scaling where the device is CUDA.
 
-    Raises:
-        ValueError: When ``mode`` is unknown, ``max_grad_norm`` is not above 0, or the step cannot do what is asked.
-        TypeError: When ``loss_function`` is no ``MedContextLoss``.
+    Attributes:
+        context_strength: factor of the consistency weight, set by :class:`~medcontext.handlers.ContextSchedule`.
+        unlabeled_strength: the same for the unlabelled term; at 0 unlabelled crops are left out of the step.
 
-    Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725).
+    Raises:
+        ValueError: If ``mode`` or ``passes`` is unknown, the two do not go together, or ``max_grad_norm`` is not above
+            0.
+        TypeError: If ``loss_function`` is no ``MedContextLoss``.
+
+    Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); the single pass and unlabelled scans are added
+        here.
     """
 
     loss_function: MedContextLoss
@@ -92,29 +142,27 @@ class MedContextTrainer(SupervisedTrainer):
         loss_function: MedContextLoss,
         teacher: nn.Module | None = None,
         mode: str = TrainingMode.MEDCONTEXT,
-        batched: bool = False,
+        passes: str = TrainingPasses.SINGLE,
+        organ_dropout: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
         max_grad_norm: float | None = None,
-        prepare_batch: Callable[..., Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if mode not in list(TrainingMode):
-            raise ValueError(f"mode must be one of {[str(m) for m in TrainingMode]}, got {mode!r}.")
-        if not isinstance(loss_function, MedContextLoss):
-            raise TypeError(f"loss_function must be a MedContextLoss, got {type(loss_function).__name__}.")
-        if max_grad_norm is not None and not max_grad_norm > 0:
-            raise ValueError(f"max_grad_norm must be above 0, got {max_grad_norm}; use None not to clip.")
-        if prepare_batch is None:
-            keys = [MedContextKeys.MASKED_IMAGE, MedContextKeys.CONTEXT_MASK]
-            prepare_batch = default_prepare_batch if mode == TrainingMode.BASELINE else PrepareBatchExtraInput(keys)
+        _check_arguments(mode, passes, loss_function, max_grad_norm)
         # handlers are attached inside MONAI's constructor and look at these
-        self.mode = TrainingMode(mode)
-        self.teacher = teacher
-        self.batched = batched
+        self.mode, self.passes = TrainingMode(mode), TrainingPasses(passes)
+        self.teacher: Any = teacher
+        self.organ_dropout = organ_dropout
         self.max_grad_norm = max_grad_norm
+        self.context_strength = self.unlabeled_strength = 1.0
+        if self.mode in USING_UNLABELED and teacher is None:
+            raise ValueError(f"mode {mode!r} needs a teacher, whose predictions are the labels of unlabelled scans.")
+        if self.mode is TrainingMode.MEDCONTEXT_UNLABELED and organ_dropout is None:
+            raise ValueError(
+                "mode 'medcontext_unlabeled' needs organ_dropout, which drops organs from unlabelled crops."
+            )
         super().__init__(
             network=network,
             loss_function=loss_function,
-            prepare_batch=prepare_batch,
             event_names=[*(kwargs.pop("event_names", None) or []), MedContextEvents],
             **kwargs,
         )
@@ -124,7 +172,7 @@ class MedContextTrainer(SupervisedTrainer):
         self.scaler = torch.amp.GradScaler(device, enabled=half and device == "cuda")
 
     def run(self) -> None:
-        """Train, keeping the gradient scaler that a checkpoint restored, and tell handlers if the run is cut short."""
+        """Train, keeping the gradient scaler that a checkpoint restored, and fire an event if the run is cut short."""
         try:
             Workflow.run(self)
         except BaseException as error:
@@ -136,36 +184,52 @@ class MedContextTrainer(SupervisedTrainer):
         """Run the passes of one batch and, at the end of an accumulation window, step the optimizer."""
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
-        image, label, masked_image, context_mask = self._unpack(batchdata)
+        batch = self._unpack(batchdata)
         first, last = self._accumulation_window()
         self.network.train()
         if first:
             self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
-        output: dict[str, Any] = {CommonKeys.IMAGE: image, CommonKeys.LABEL: label}
+        output: dict[str, Any] = {CommonKeys.IMAGE: batch.image, CommonKeys.LABEL: batch.label}
         self.state.output = output
-        if context_mask is not None:
-            output[MedContextKeys.MASKED_FRACTION] = context_mask.float().mean()
-        if self.mode is not TrainingMode.MEDCONTEXT:
-            self._single_pass(output, image if masked_image is None else masked_image, label, sync=last)
-        elif self.batched:
-            self._batched_passes(output, image, label, masked_image, context_mask, sync=last)
+        if batch.context_mask is not None:
+            output[MedContextKeys.MASKED_FRACTION] = batch.context_mask.float().mean()
+        if self.passes is TrainingPasses.SINGLE or self.mode is not TrainingMode.MEDCONTEXT:
+            self._single_pass(output, batch, sync=last)
+        elif self.passes is TrainingPasses.BATCHED:
+            self._batched_passes(output, batch, sync=last)
         else:
-            self._separate_passes(output, image, label, masked_image, context_mask, sync=last)
-        self.fire_event(IterationEvents.FORWARD_COMPLETED)
-        self.fire_event(IterationEvents.LOSS_COMPLETED)
-        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+            self._separate_passes(output, batch, sync=last)
         if last:
             self._optimizer_step()
         self.fire_event(IterationEvents.MODEL_COMPLETED)
         return self.state.output
 
-    def _unpack(self, batchdata: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """The batch as plain tensors on the device; MetaTensor would tax every operation of the network."""
-        batch = self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
-        image, label = batch[:2]
-        extra: Sequence[Any] = batch[2] if len(batch) > 2 else ()
-        masked_image, context_mask = extra if extra else (None, None)
-        return _plain(image), _plain(label), _plain(masked_image), _plain(context_mask)
+    def _unpack(self, batchdata: dict[str, Any]) -> Batch:
+        """Return the batch as plain tensors on the device; MetaTensor would tax every operation of the network."""
+        image, label = map(
+            _plain, self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+        )
+        mask = None if self.mode is TrainingMode.BASELINE else batchdata.get(MedContextKeys.CONTEXT_MASK)
+        # asked before the mask moves to the device, which would have to be waited for
+        masked = [False] * len(image) if mask is None else _plain(mask).flatten(1).any(1).tolist()
+        return Batch(
+            image,
+            label,
+            None if mask is None else self._to_device(batchdata[MedContextKeys.MASKED_IMAGE]),
+            None if mask is None else self._to_device(mask),
+            masked,
+            *(
+                self._to_device(batchdata.get(key))
+                for key in (MedContextKeys.UNLABELED_IMAGE, MedContextKeys.UNLABELED_STRONG)
+            ),
+        )
+
+    def _to_device(self, value: Any) -> Any:
+        return (
+            None
+            if value is None
+            else _plain(value).to(self.state.device, non_blocking=self.non_blocking, **self.to_kwargs)
+        )
 
     def _accumulation_window(self) -> tuple[bool, bool]:
         """Whether this iteration opens and whether it closes a window; the end of an epoch closes one too."""
@@ -173,59 +237,109 @@ class MedContextTrainer(SupervisedTrainer):
         position = self.state.iteration - 1 if length is None else (self.state.iteration - 1) % length
         return position % steps == 0, (position + 1) % steps == 0 or position + 1 == length
 
-    def _single_pass(self, output: dict[str, Any], image: Tensor, label: Tensor, *, sync: bool) -> None:
+    def _single_pass(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
+        """See each crop once, masked or whole, and the unlabelled ones in the same batch."""
+        count = len(batch.image)
+        teacher_pred = self._teach(batch.image[batch.masked]) if self._is_consistent and any(batch.masked) else None
+        strong, unlabeled_pred = self._unlabeled_view(batch)
         with self._gradient_sync(sync):
             with self._autocast():
-                pred = self.inferer(image, self.network)
-                loss = self.loss_function.supervised(pred, label)
-            self._backward(loss)
-        output[CommonKeys.PRED] = _detached(pred)
-        output[CommonKeys.LOSS] = output[MedContextKeys.LOSS_SUPERVISED] = loss.detach()
-
-    def _separate_passes(
-        self, output: dict[str, Any], image: Tensor, label: Tensor, masked_image: Any, context_mask: Any, *, sync: bool
-    ) -> None:
-        self._single_pass(output, image, label, sync=False)
-        teacher_pred = self._teach(image)
-        with self._gradient_sync(sync):
-            with self._autocast():
-                if self._masks_tokens:
-                    masked_pred = self.inferer(image, self.network, context_mask)
-                else:
-                    masked_pred = self.inferer(masked_image, self.network)
-                terms = self.loss_function.context_terms(masked_pred, label, teacher_pred, context_mask)
-                loss = self.loss_function.weighted(terms)
-            self._backward(loss)
-        self._record(output, terms, masked_pred, teacher_pred)
-        output[CommonKeys.LOSS] = output[CommonKeys.LOSS] + loss.detach()
-
-    def _batched_passes(
-        self, output: dict[str, Any], image: Tensor, label: Tensor, masked_image: Any, context_mask: Any, *, sync: bool
-    ) -> None:
-        teacher_pred = self._teach(image)
-        with self._gradient_sync(sync):
-            with self._autocast():
-                if self._masks_tokens:
-                    masks = torch.cat([torch.zeros_like(context_mask), context_mask])
-                    both = self.inferer(torch.cat([image, image]), self.network, masks)
-                else:
-                    both = self.inferer(torch.cat([image, masked_image]), self.network)
-                pred, masked_pred = _halves(both)
-                terms = self.loss_function(pred, label, masked_pred, teacher_pred, context_mask)
+                both = self.inferer(*self._student_inputs(batch, strong))
+                self.fire_event(IterationEvents.FORWARD_COMPLETED)
+                pred = both if strong is None else select_samples(both, slice(count))
+                terms = self.loss_function.mixed(
+                    pred, batch.label, batch.masked, teacher_pred, batch.context_mask, self.context_strength
+                )
                 loss = terms.pop(CommonKeys.LOSS)
-            self._backward(loss)
-        output[CommonKeys.PRED] = _detached(pred)
-        self._record(output, terms, masked_pred, teacher_pred)
-        output[CommonKeys.LOSS] = loss.detach()
+                if unlabeled_pred is not None:
+                    others = select_samples(both, slice(count, None))
+                    more = self.loss_function.unlabeled(unlabeled_pred, others, self.unlabeled_strength)
+                    loss = loss + more.pop(CommonKeys.LOSS)
+                    terms |= more
+            self._finish(output, pred, loss)
+        output.update({name: term.detach() for name, term in terms.items()})
 
-    def _teach(self, image: Tensor) -> Tensor | None:
-        if self.teacher is None:
-            return None
+    def _student_inputs(self, batch: Batch, strong: Tensor | None) -> tuple[Any, ...]:
+        """Return what the student is called with: crops and, where it masks tokens instead of voxels, their masks."""
+        more = [] if strong is None else [strong]
+        if self._masks_tokens and self.mode in USING_TEACHER and batch.context_mask is not None:
+            masks = [batch.context_mask, *(torch.zeros_like(crops[:, :1]) for crops in more)]
+            return torch.cat([batch.image, *more]), self.network, torch.cat(masks)
+        images = batch.image if batch.masked_image is None else batch.masked_image
+        return torch.cat([images, *more]) if more else images, self.network
+
+    def _unlabeled_view(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Return unlabelled crops as the student sees them, and the teacher's logits on them less augmented."""
+        if batch.unlabeled is None or self.mode not in USING_UNLABELED:
+            return None, None
+        if not self.unlabeled_strength * self.loss_function.unlabeled_weight:
+            return None, None
+        teacher_pred = self._teach(batch.unlabeled)
+        if self.organ_dropout is None or self.mode is not TrainingMode.MEDCONTEXT_UNLABELED:
+            return batch.strong, teacher_pred
+        return self.organ_dropout(batch.strong, teacher_pred.argmax(1, keepdim=True))[0], teacher_pred
+
+    def _separate_passes(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
+        """Back-propagate the whole crops before the masked ones are seen, so that one graph is alive at a time."""
+        with self._gradient_sync(False):
+            with self._autocast():
+                pred = self.inferer(batch.image, self.network)
+                supervised = self.loss_function.supervised(pred, batch.label)
+            self._backward(supervised)
+        teacher_pred = self._teach(batch.image) if self._is_consistent else None
+        with self._gradient_sync(sync):
+            with self._autocast():
+                if self._masks_tokens:
+                    masked_pred = self.inferer(batch.image, self.network, batch.context_mask)
+                else:
+                    masked_pred = self.inferer(batch.masked_image, self.network)
+                self.fire_event(IterationEvents.FORWARD_COMPLETED)
+                terms = self.loss_function.context_terms(masked_pred, batch.label, teacher_pred, batch.context_mask)
+                loss = self.loss_function.weighted(terms, self.context_strength)
+            self._finish(output, pred, loss)
+        output[CommonKeys.LOSS] = supervised.detach() + loss.detach()
+        self._record(output, {**terms, MedContextKeys.LOSS_SUPERVISED: supervised}, teacher_pred, masked_pred)
+
+    def _batched_passes(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
+        """See whole and masked crops as one batch."""
+        teacher_pred = self._teach(batch.image) if self._is_consistent else None
+        with self._gradient_sync(sync):
+            with self._autocast():
+                if self._masks_tokens:
+                    masks = torch.cat([torch.zeros_like(batch.context_mask), batch.context_mask])
+                    both = self.inferer(torch.cat([batch.image, batch.image]), self.network, masks)
+                else:
+                    both = self.inferer(torch.cat([batch.image, batch.masked_image]), self.network)
+                self.fire_event(IterationEvents.FORWARD_COMPLETED)
+                pred, masked_pred = (
+                    select_samples(both, part) for part in (slice(len(batch.image)), slice(len(batch.image), None))
+                )
+                terms = self.loss_function(
+                    pred, batch.label, masked_pred, teacher_pred, batch.context_mask, self.context_strength
+                )
+                loss = terms.pop(CommonKeys.LOSS)
+            self._finish(output, pred, loss)
+        self._record(output, terms, teacher_pred, masked_pred)
+
+    def _finish(self, output: dict[str, Any], pred: Any, loss: Tensor) -> None:
+        """Back-propagate the loss of the step and record it."""
+        output[CommonKeys.PRED], output[CommonKeys.LOSS] = _detached(pred), loss.detach()
+        self.fire_event(IterationEvents.LOSS_COMPLETED)
+        self._backward(loss)
+        self.fire_event(IterationEvents.BACKWARD_COMPLETED)
+
+    @property
+    def _is_consistent(self) -> bool:
+        """Whether the objective holds masked crops to the teacher; a term without weight costs no pass."""
+        weight = self.context_strength * self.loss_function.consistency_weight
+        return self.teacher is not None and self.mode in USING_TEACHER and weight > 0
+
+    def _teach(self, image: Tensor) -> Tensor:
         with torch.no_grad(), self._autocast():
             prediction: Tensor = full_resolution(self.inferer(image, self.teacher.eval()))
         return prediction
 
-    def _record(self, output: dict[str, Any], terms: dict[str, Tensor], masked_pred: Any, teacher_pred: Any) -> None:
+    def _record(self, output: dict[str, Any], terms: dict[str, Tensor], teacher_pred: Any, masked_pred: Any) -> None:
         output.update({name: term.detach() for name, term in terms.items()})
         output[MedContextKeys.MASKED_PRED] = _detached(masked_pred)
         if teacher_pred is not None:
@@ -277,8 +391,13 @@ def _detached(prediction: Any) -> Tensor:
     return full_resolution(prediction).detach()
 
 
-def _halves(both: Tensor | Sequence[Tensor]) -> tuple[Any, Any]:
-    if isinstance(both, Tensor):
-        return tuple(both.chunk(2))  # type: ignore[return-value]
-    pairs: Iterator[Any] = zip(*(output.chunk(2) for output in both), strict=True)
-    return tuple(list(part) for part in pairs)  # type: ignore[return-value]
+def _check_arguments(mode: str, passes: str, loss_function: Any, max_grad_norm: float | None) -> None:
+    for name, value, choices in (("mode", mode, TrainingMode), ("passes", passes, TrainingPasses)):
+        if value not in list(choices):
+            raise ValueError(f"{name} must be one of {[str(choice) for choice in choices]}, got {value!r}.")
+    if passes != TrainingPasses.SINGLE and mode in USING_UNLABELED:
+        raise ValueError(f"mode {mode!r} has a single pass, got passes {passes!r}; use 'single'.")
+    if not isinstance(loss_function, MedContextLoss):
+        raise TypeError(f"loss_function must be a MedContextLoss, got {type(loss_function).__name__}.")
+    if max_grad_norm is not None and not max_grad_norm > 0:
+        raise ValueError(f"max_grad_norm must be above 0, got {max_grad_norm}; use None not to clip.")

@@ -8,9 +8,11 @@ from medcontext.handlers.checkpoints import (
     ModelCheckpoint,
     ResumeError,
     ResumeTraining,
+    TeacherValidation,
     TrainingCheckpoint,
     atomic_save,
 )
+from medcontext.handlers.context_schedule import ContextSchedule
 from medcontext.handlers.evaluation_report import EvaluationReport
 from medcontext.handlers.mlflow_tracker import MLflowTracker
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
@@ -24,6 +26,7 @@ from medcontext.handlers.training_history import TrainingHistory
 
 __all__ = [
     "CheckpointWriteError",
+    "ContextSchedule",
     "EpochSeed",
     "EvaluationReport",
     "MLflowTracker",
@@ -38,6 +41,7 @@ __all__ = [
     "ResumeTraining",
     "StopOnNonFiniteLoss",
     "TeacherUpdate",
+    "TeacherValidation",
     "TrainingCheckpoint",
     "TrainingHistory",
     "atomic_save",

@@ -14,11 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medcontext.engines.trainer import MedContextTrainer
+from medcontext.files import json_text, write_file
 from medcontext.networks import TokenMasking, find_token_masking, load_checkpoint, plain_network
 
 __all__ = [
@@ -26,13 +28,16 @@ __all__ = [
     "FinalModel",
     "ModelCheckpoint",
     "ResumeTraining",
+    "TeacherValidation",
     "TrainingCheckpoint",
     "atomic_save",
 ]
 
 logger = logging.getLogger(__name__)
 
-MODEL_FILE, TEACHER_FILE, LAST_FILE = "model.pt", "teacher.pt", "last.pt"
+MODEL_FILE, TEACHER_FILE, LAST_FILE, MODEL_INFO_FILE = "model.pt", "teacher.pt", "last.pt", "model.json"
+SELECTIONS = ("best", "last", "student_best", "student_last")
+TEACHER_SUFFIX = "_ema"
 
 
 class CheckpointWriteError(RuntimeError):
@@ -71,27 +76,31 @@ def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 class ModelCheckpoint:
-    """Save the student as ``model.pt`` and the teacher as ``teacher.pt``, under the plain network's own keys.
+    """Save the student's or the teacher's weights as ``model.pt``, whichever validate better.
 
-    Attach it to the validator, and a :class:`FinalModel` of it to the trainer. ``state_dict`` carries the best value
-    through a resumed run.
+    The teacher, a moving average of the student, is also saved as ``teacher.pt``; both files have the plain network's
+    own keys. ``model.json`` says which weights ``model.pt`` holds, of which epoch, and what both reached there.
+
+    Attach it to the validator, after a :class:`TeacherValidation`, and a :class:`FinalModel` of it to the trainer.
+    ``state_dict`` carries the best value through a resumed run.
 
     Args:
-        ckpt_dir: folder of the two files.
+        ckpt_dir: folder of the files.
         network: the student, wrapped or plain.
         teacher: the teacher, if there is one.
-        select: ``best`` saves whenever the validator's key metric improves (and at the end of training if it was
-            never validated), ``last`` saves at the end of training alone.
+        select: ``best`` takes the weights and the epoch that reach the highest key metric of the validator, and the
+            teacher's last state if training was never validated; ``last`` takes the teacher's last state.
+            ``student_best`` and ``student_last`` consider the student alone.
 
     Raises:
-        ValueError: When ``select`` is neither.
+        ValueError: If ``select`` is none of these.
     """
 
     def __init__(
         self, ckpt_dir: str, network: nn.Module, teacher: nn.Module | None = None, select: str = "best"
     ) -> None:
-        if select not in ("best", "last"):
-            raise ValueError(f"select_checkpoint must be 'best' or 'last', got {select!r}.")
+        if select not in SELECTIONS:
+            raise ValueError(f"select_checkpoint must be one of {', '.join(map(repr, SELECTIONS))}, got {select!r}.")
         self.ckpt_dir = Path(ckpt_dir)
         self.network = network
         self.teacher = teacher
@@ -104,29 +113,78 @@ class ModelCheckpoint:
 
     def __call__(self, engine: Engine) -> None:
         """Save if this validation is the best so far."""
-        value = float(engine.state.metrics[engine.state.key_metric_name])
-        if self.select == "best" and value > (-math.inf if self.best is None else self.best):  # NaN is never best
-            self.best = value
-            self.save(engine)
+        key = engine.state.key_metric_name
+        names = {"student": key, "teacher": f"{key}{TEACHER_SUFFIX}"}
+        found = {name: float(engine.state.metrics[key]) for name, key in names.items() if key in engine.state.metrics}
+        if self.select.startswith("student"):
+            found.pop("teacher", None)
+        valid = {name: value for name, value in found.items() if not math.isnan(value)}
+        if self.is_last or not valid:
+            return
+        weights = max(valid, key=lambda name: valid[name])
+        if self.best is None or valid[weights] > self.best:
+            self.best = valid[weights]
+            self.save(engine, weights, {names[name]: value for name, value in found.items()})
 
-    def save(self, engine: Engine) -> None:
-        """Save now, on the first process."""
-        if engine.state.rank == 0:
-            atomic_save(plain_network(self.network).state_dict(), self.ckpt_dir / MODEL_FILE)
-            if self.teacher is not None:
-                atomic_save(self.teacher.state_dict(), self.ckpt_dir / TEACHER_FILE)
+    @property
+    def is_last(self) -> bool:
+        """Whether the last state is taken, whatever validation says."""
+        return self.select.endswith("last")
+
+    def save_last(self, engine: Engine) -> None:
+        """Save the state that training ended in."""
+        student = self.teacher is None or self.select.startswith("student")
+        self.save(engine, "student" if student else "teacher", {})
+
+    def save(self, engine: Engine, weights: str, metrics: Mapping[str, float]) -> None:
+        """Save ``weights``, of the student or the teacher, as the model, on the first process."""
+        if engine.state.rank > 0:
+            return
+        student = plain_network(self.network).state_dict()
+        teacher = None if self.teacher is None else self.teacher.state_dict()
+        atomic_save(student if weights == "student" or teacher is None else teacher, self.ckpt_dir / MODEL_FILE)
+        if teacher is not None:
+            atomic_save(teacher, self.ckpt_dir / TEACHER_FILE)
+        content = {"weights": weights, "epoch": engine.state.epoch, **metrics}
+        try:
+            write_file(self.ckpt_dir / MODEL_INFO_FILE, json_text(content).encode())
+        except OSError as error:
+            raise CheckpointWriteError(f"Could not write {self.ckpt_dir / MODEL_INFO_FILE} ({error}).") from error
 
     def state_dict(self) -> dict[str, Any]:
-        """The best value so far."""
+        """Return the best value so far."""
         return {"best": self.best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved best value."""
+        """Continue from a saved best value."""
         self.best = state["best"]
 
 
+class TeacherValidation:
+    """Validate the teacher whenever the student is, and add its metrics to the student's with the suffix ``_ema``.
+
+    Attach it to the student's validator before what reads the metrics.
+
+    Args:
+        evaluator: an engine that evaluates the teacher on the same cases by the same metrics.
+    """
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self.evaluator = evaluator
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the moment at which the student's metrics are known."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Validate the teacher."""
+        self.evaluator.run(engine.state.epoch)
+        metrics = {f"{name}{TEACHER_SUFFIX}": value for name, value in self.evaluator.state.metrics.items()}
+        engine.state.metrics.update(metrics)
+
+
 class FinalModel:
-    """Save a :class:`ModelCheckpoint` at the end of training, where it selects the last state or never saved one.
+    """Save a :class:`ModelCheckpoint` at the end of training, where it takes the last state or never saved one.
 
     Args:
         checkpoint: the one that is attached to the validator.
@@ -141,8 +199,8 @@ class FinalModel:
 
     def __call__(self, engine: Engine) -> None:
         """Save unless a validation did."""
-        if self.checkpoint.select == "last" or self.checkpoint.best is None:
-            self.checkpoint.save(engine)
+        if self.checkpoint.is_last or self.checkpoint.best is None:
+            self.checkpoint.save_last(engine)
 
 
 class TrainingCheckpoint:

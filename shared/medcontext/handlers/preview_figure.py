@@ -13,7 +13,7 @@ from monai.utils import CommonKeys
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from medcontext.engines.trainer import MedContextTrainer, TrainingMode
+from medcontext.engines.trainer import MedContextTrainer
 from medcontext.keys import MedContextKeys
 from medcontext.metrics import LabelMapping
 from medcontext.report import preview_figure
@@ -22,44 +22,26 @@ __all__ = ["PreviewFigure"]
 
 logger = logging.getLogger(__name__)
 
-_HEADINGS: dict[str, dict[str, str]] = {
-    TrainingMode.MEDCONTEXT: {
-        CommonKeys.IMAGE: "image",
-        CommonKeys.LABEL: "label",
-        MedContextKeys.CONTEXT_MASK: "dropped",
-        MedContextKeys.MASKED_IMAGE: "masked image",
-        MedContextKeys.MASKED_PRED: "student\n(masked image)",
-        CommonKeys.PRED: "teacher\n(whole image)",
-    },
-    TrainingMode.MASKING_ONLY: {
-        CommonKeys.IMAGE: "image",
-        CommonKeys.LABEL: "label",
-        MedContextKeys.CONTEXT_MASK: "dropped",
-        MedContextKeys.MASKED_IMAGE: "masked image",
-        MedContextKeys.MASKED_PRED: "network\n(masked image)",
-    },
-    TrainingMode.BASELINE: {
-        CommonKeys.IMAGE: "image",
-        CommonKeys.LABEL: "label",
-        CommonKeys.PRED: "network",
-    },
+_DROPPED = {
+    CommonKeys.IMAGE: "image",
+    CommonKeys.LABEL: "label",
+    MedContextKeys.CONTEXT_MASK: "dropped",
+    MedContextKeys.MASKED_IMAGE: "masked image",
 }
-# the column of a picture, and whose prediction it shows
-_PREDICTIONS: dict[str, dict[str, str]] = {
-    TrainingMode.MEDCONTEXT: {
-        MedContextKeys.MASKED_PRED: MedContextKeys.MASKED_PRED,
-        CommonKeys.PRED: MedContextKeys.TEACHER_PRED,
-    },
-    TrainingMode.MASKING_ONLY: {MedContextKeys.MASKED_PRED: CommonKeys.PRED},
-    TrainingMode.BASELINE: {CommonKeys.PRED: CommonKeys.PRED},
+_WHOLE = {CommonKeys.IMAGE: "image", CommonKeys.LABEL: "label", CommonKeys.PRED: "network"}
+_ONE_PASS = {**_DROPPED, MedContextKeys.MASKED_PRED: "network\n(masked image)"}
+_TWO_PASSES = {
+    **_DROPPED,
+    MedContextKeys.MASKED_PRED: "student\n(masked image)",
+    CommonKeys.PRED: "teacher\n(whole image)",
 }
 
 
 class PreviewFigure:
     """Draw some crops of the last step of an epoch, as ``epoch_0012.png``.
 
-    Shown are image, label, what was dropped, and the predictions that the step was made of: the student's on the masked
-    image and the teacher's on the whole one; for the controls what there is of this.
+    Shown are image, label, what was dropped, and the predictions that the step was made of: the network's on what it
+    saw; in the two-pass forms the student's on the masked image and the teacher's on the whole one.
 
     Args:
         output_dir: folder of the pictures.
@@ -112,14 +94,17 @@ class PreviewFigure:
             logger.warning("The preview of epoch %d could not be drawn: %s", epoch, error)
 
     def _draw(self, engine: MedContextTrainer) -> None:
-        crops = list(zip(engine.state.batch, engine.state.output, strict=True))[: self.num_crops]
+        rows = [
+            _row(*crop) for crop in list(zip(engine.state.batch, engine.state.output, strict=True))[: self.num_crops]
+        ]
+        masked = all(MedContextKeys.CONTEXT_MASK in row for row in rows)
         figure = preview_figure(
-            [_row(batch, output, engine.mode) for batch, output in crops],
+            rows,
             self.labels,
             spacing=self.spacing,
             orientation=self.orientation,
             title=f"epoch {engine.state.epoch}",
-            headings=_HEADINGS[engine.mode],
+            headings=(_TWO_PASSES if CommonKeys.PRED in rows[0] else _ONE_PASS) if masked else _WHOLE,
         )
         self.output_dir.mkdir(parents=True, exist_ok=True)
         path = self.output_dir / f"epoch_{engine.state.epoch:04}.png"
@@ -129,11 +114,20 @@ class PreviewFigure:
                 writer.add_image("preview", imread(path), engine.state.iteration, dataformats="HWC")
 
 
-def _row(batch: Mapping[str, Any], output: Mapping[str, Any], mode: str) -> dict[str, Tensor]:
-    """What is drawn of one crop; of predictions the labels alone, found where the networks are."""
+def _row(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return what is drawn of one crop; of predictions the labels alone, found where the networks are."""
     row: dict[str, Tensor] = {
         key: batch[key] for key in (MedContextKeys.MASKED_IMAGE, MedContextKeys.CONTEXT_MASK) if key in batch
     }
     row |= {key: output[key] for key in (CommonKeys.IMAGE, CommonKeys.LABEL)}
-    shown = {key: output[name] for key, name in _PREDICTIONS[mode].items() if name in output}
+    if MedContextKeys.MASKED_PRED in output:
+        shown = {MedContextKeys.MASKED_PRED: output[MedContextKeys.MASKED_PRED]}
+        if MedContextKeys.TEACHER_PRED in output:
+            shown[CommonKeys.PRED] = output[MedContextKeys.TEACHER_PRED]
+    else:
+        shown = {
+            MedContextKeys.MASKED_PRED if row.keys() & {MedContextKeys.CONTEXT_MASK} else CommonKeys.PRED: output[
+                CommonKeys.PRED
+            ]
+        }
     return row | {key: prediction.argmax(dim=0, keepdim=True) for key, prediction in shown.items()}

@@ -17,7 +17,9 @@ STEP_METRICS = {
     MedContextKeys.LOSS_SUPERVISED: "train_loss_supervised",
     MedContextKeys.LOSS_CONTEXT: "train_loss_context",
     MedContextKeys.LOSS_CONSISTENCY: "train_loss_consistency",
+    MedContextKeys.LOSS_UNLABELED: "train_loss_unlabeled",
     MedContextKeys.MASKED_FRACTION: "masked_fraction",
+    MedContextKeys.CONFIDENT_FRACTION: "confident_fraction",
 }
 """Entries of the trainer's output and the names they are logged under."""
 

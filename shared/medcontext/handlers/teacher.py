@@ -1,8 +1,9 @@
-"""The slowly moving teacher."""
+"""The teacher: a moving average of the student."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from ignite.engine import Engine
@@ -13,19 +14,31 @@ from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
 __all__ = ["TeacherUpdate", "teacher_momentum_at", "update_teacher"]
 
 
-def teacher_momentum_at(step: int, total_steps: int, *, momentum: float = 0.996, warmup: float = 0.01) -> float:
+Momentum = float | Sequence[float]
+
+
+def teacher_momentum_at(step: int, total_steps: int, *, momentum: Momentum = 0.99, warmup: float = 0.01) -> float:
     """Momentum of the update that follows optimizer step number ``step`` (the first is 0).
 
-    It rises linearly from 0 to ``momentum`` over the first ``warmup`` share of the steps, then from ``momentum`` to 1
-    by half a cosine.
+    It rises linearly from 0 over the first ``warmup`` share of the steps. Then it stays at ``momentum``, or moves from
+    the first to the second of two by half a cosine.
 
-    Source: the schedule of Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725).
+    Source: the cosine is that of Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725), from 0.996 to 1. It needs
+    tens of thousands of steps, since an average whose momentum nears 1 no longer follows the student.
     """
+    first, last = _momenta(momentum)
     warmup_steps = round(warmup * total_steps)
     if step < warmup_steps:
-        return momentum * step / warmup_steps
+        return first * step / warmup_steps
     progress = (step - warmup_steps) / max(total_steps - warmup_steps, 1)
-    return 1 - (1 - momentum) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+    return last - (last - first) * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+
+def _momenta(momentum: Momentum) -> tuple[float, float]:
+    if isinstance(momentum, (int, float)):
+        return momentum, momentum
+    first, last = momentum
+    return first, last
 
 
 @torch.no_grad()
@@ -35,37 +48,43 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
     Integer buffers, such as counters and index tables, are copied.
 
     Raises:
-        ValueError: When the two networks do not have the same parameters and buffers.
+        ValueError: If the two networks do not have the same parameters and buffers.
     """
     students = student.state_dict(keep_vars=True)
     teachers = teacher.state_dict(keep_vars=True)
     if students.keys() != teachers.keys():
         different = sorted(students.keys() ^ teachers.keys())
         raise ValueError(f"Teacher and student differ in {different[:3]}; make the teacher with make_teacher(student).")
-    for name, value in teachers.items():
-        if value.is_floating_point():
-            value.lerp_(students[name].to(value.dtype), 1 - momentum)
-        else:
-            value.copy_(students[name])
+    averaged = [name for name, value in teachers.items() if value.is_floating_point()]
+    torch._foreach_lerp_(
+        [teachers[name] for name in averaged],
+        [students[name].to(teachers[name].dtype) for name in averaged],
+        1 - momentum,
+    )
+    for name in teachers.keys() - set(averaged):
+        teachers[name].copy_(students[name])
 
 
 class TeacherUpdate:
-    """Update the trainer's teacher after every optimizer step.
+    """Update the trainer's teacher, a moving average of the student, after every optimizer step.
 
-    The momentum in use stands in ``engine.state.teacher_momentum``. The step count follows the trainer's iterations, so
-    a resumed run goes on with the schedule where it was. Without a teacher the handler does nothing.
+    The momentum in use is ``engine.state.teacher_momentum``. The step count follows the trainer's iterations, so a
+    resumed run continues the schedule where it was. Without a teacher the handler does nothing.
 
     Args:
-        momentum: momentum after the warm-up, within [0, 1].
+        momentum: momentum after the warm-up, within [0, 1], or the first and the last of a half cosine.
         warmup: share of all optimizer steps over which the momentum rises from 0, within [0, 1].
 
     Raises:
-        ValueError: When an argument lies outside [0, 1].
-        TypeError: When attached to anything but a :class:`~medcontext.engines.MedContextTrainer`.
+        ValueError: If an argument lies outside [0, 1], or there are other than one or two momenta.
+        TypeError: If attached to anything but a :class:`~medcontext.engines.MedContextTrainer`.
     """
 
-    def __init__(self, momentum: float = 0.996, warmup: float = 0.01) -> None:
-        for name, value in (("teacher_momentum", momentum), ("teacher_warmup", warmup)):
+    def __init__(self, momentum: Momentum = 0.99, warmup: float = 0.01) -> None:
+        momenta = [momentum] if isinstance(momentum, (int, float)) else list(momentum)
+        if len(momenta) not in (1, 2):
+            raise ValueError(f"teacher_momentum must be one number, or the first and the last of two, got {momentum}.")
+        for name, value in (*(("teacher_momentum", value) for value in momenta), ("teacher_warmup", warmup)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be within [0, 1], got {value}.")
         self.momentum = momentum

@@ -1,15 +1,19 @@
-"""The MedContext objective and its consistency term."""
+"""The MedContext objective and its terms."""
 
 from __future__ import annotations
 
 from medcontext.losses.consistency import ConsistencyForm, ConsistencyLoss, ConsistencyRegion, consistency_loss
-from medcontext.losses.medcontext import MedContextLoss, full_resolution
+from medcontext.losses.medcontext import MedContextLoss, full_resolution, select_samples
+from medcontext.losses.pseudo_labels import PseudoLabelLoss, pseudo_label_loss
 
 __all__ = [
     "ConsistencyForm",
     "ConsistencyLoss",
     "ConsistencyRegion",
     "MedContextLoss",
+    "PseudoLabelLoss",
     "consistency_loss",
     "full_resolution",
+    "pseudo_label_loss",
+    "select_samples",
 ]

@@ -10,54 +10,76 @@ from torch import Tensor, nn
 
 from medcontext.keys import MedContextKeys
 from medcontext.losses.consistency import ConsistencyLoss
+from medcontext.losses.pseudo_labels import PseudoLabelLoss
 
-__all__ = ["MedContextLoss", "full_resolution"]
+__all__ = ["MedContextLoss", "full_resolution", "select_samples"]
 
 Prediction = Tensor | Sequence[Tensor]
 
 
 def full_resolution(prediction: Prediction) -> Tensor:
-    r"""The (B, C, \*spatial) output at full resolution, first in the list that deep supervision returns."""
+    r"""Return the (B, C, \*spatial) output at full resolution, first in the list that deep supervision returns."""
     return prediction if isinstance(prediction, Tensor) else prediction[0]
 
 
+def select_samples(prediction: Prediction, index: slice | Sequence[int]) -> Prediction:
+    """Return the given samples of a batch of predictions, of every output where deep supervision returns several."""
+    return prediction[index] if isinstance(prediction, Tensor) else [output[index] for output in prediction]
+
+
 class MedContextLoss(nn.Module):
-    r"""Segmentation of the whole image, segmentation of the masked image, and consistency with the teacher.
+    r"""Segmentation of whole crops, segmentation of masked crops, and agreement with the teacher.
 
     .. math::
-        L = L_{seg}(p, y) + w_{ctx}\, L_{seg}(\tilde p, y) + \beta\, L_{cons}(t, \tilde p)
+        L = L_{seg}(p, y) + w_{ctx}\, L_{seg}(\tilde p, y) + \beta\, L_{cons}(t, \tilde p) + w_u\, L_{pl}(t_u, p_u)
+
+    The two-pass form of the paper (:meth:`forward`) has the first two terms for every crop. Where a batch holds whole
+    and masked crops (:meth:`mixed`) each crop has one of them, and the terms are weighted by their crops' share of the
+    batch, so that with :math:`w_{ctx} = 1` and without a teacher the objective is :math:`L_{seg}` of the batch. The
+    last term is for unlabelled crops (:meth:`unlabeled`).
 
     Args:
         segmentation: :math:`L_{seg}`, called with (logits, label); with deep supervision it takes the list of logits.
         consistency: :math:`L_{cons}`, called with (teacher, student, context_mask); it sees full resolution only.
+        pseudo_labels: :math:`L_{pl}`, called with (teacher, student) of unlabelled crops, at full resolution.
         context_weight: :math:`w_{ctx}`, 0 or more.
         consistency_weight: :math:`\beta`, 0 or more.
+        unlabeled_weight: :math:`w_u`, 0 or more.
 
     Raises:
-        ValueError: When a weight is negative.
+        ValueError: If a weight is negative.
 
-    Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725).
+    Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); the mixed batch and the last term are added here.
     """
 
     def __init__(
         self,
         segmentation: Callable[..., Tensor],
         consistency: Callable[..., Tensor] | None = None,
+        pseudo_labels: PseudoLabelLoss | None = None,
         *,
         context_weight: float = 1.0,
         consistency_weight: float = 0.5,
+        unlabeled_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        for name, weight in (("context_weight", context_weight), ("consistency_weight", consistency_weight)):
+        weights = {
+            "context_weight": context_weight,
+            "consistency_weight": consistency_weight,
+            "unlabeled_weight": unlabeled_weight,
+        }
+        for name, weight in weights.items():
             if not weight >= 0:
                 raise ValueError(f"{name} must be 0 or more, got {weight}; 0 switches the term off.")
         self.segmentation = segmentation
         self.consistency = ConsistencyLoss() if consistency is None else consistency
+        self.pseudo_labels = PseudoLabelLoss() if pseudo_labels is None else pseudo_labels
         self.context_weight = float(context_weight)
         self.consistency_weight = float(consistency_weight)
+        self.unlabeled_weight = float(unlabeled_weight)
 
     def supervised(self, pred: Prediction, label: Tensor) -> Tensor:
-        """:math:`L_{seg}(p, y)`, all that plain training has."""
+        """Return :math:`L_{seg}(p, y)`, all that plain training has."""
         return self.segmentation(pred, label).mean()
 
     def context_terms(
@@ -67,31 +89,33 @@ class MedContextLoss(nn.Module):
         teacher_pred: Prediction | None = None,
         context_mask: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        r"""The two unweighted terms of the masked pass, by name.
+        r"""Return the unweighted terms of masked crops, by name.
 
         Args:
             masked_pred: the student's logits on the masked image, (B, C, \*spatial) or a list of them.
             label: the full label (B, 1, \*spatial), dropped organs included.
-            teacher_pred: the teacher's logits on the whole image; ``None`` leaves consistency at 0.
+            teacher_pred: the teacher's logits on the whole image; ``None`` leaves the consistency term out.
             context_mask: (B, 1, \*spatial), 1 where the image was dropped.
         """
-        student = full_resolution(masked_pred)
-        consistency = (
-            torch.zeros((), device=student.device)
-            if teacher_pred is None
-            else self.consistency(full_resolution(teacher_pred), student, context_mask)
-        )
-        return {
-            MedContextKeys.LOSS_CONTEXT: self.segmentation(masked_pred, label).mean(),
-            MedContextKeys.LOSS_CONSISTENCY: consistency,
-        }
+        terms: dict[str, Tensor] = {MedContextKeys.LOSS_CONTEXT: self.segmentation(masked_pred, label).mean()}
+        if teacher_pred is not None:
+            student = full_resolution(masked_pred)
+            terms[MedContextKeys.LOSS_CONSISTENCY] = self.consistency(
+                full_resolution(teacher_pred), student, context_mask
+            )
+        return terms
 
-    def weighted(self, terms: dict[str, Tensor]) -> Tensor:
-        """The part of the objective that the masked pass adds: its terms times their weights."""
-        return (
-            self.context_weight * terms[MedContextKeys.LOSS_CONTEXT]
-            + self.consistency_weight * terms[MedContextKeys.LOSS_CONSISTENCY]
-        )
+    def weighted(self, terms: dict[str, Tensor], strength: float = 1.0) -> Tensor:
+        """Return what masked crops add to the objective: their terms times their weights.
+
+        Args:
+            terms: from :meth:`context_terms`.
+            strength: factor of the consistency weight, from a schedule.
+        """
+        total = self.context_weight * terms[MedContextKeys.LOSS_CONTEXT]
+        if MedContextKeys.LOSS_CONSISTENCY in terms:
+            total = total + strength * self.consistency_weight * terms[MedContextKeys.LOSS_CONSISTENCY]
+        return total
 
     def forward(
         self,
@@ -100,12 +124,63 @@ class MedContextLoss(nn.Module):
         masked_pred: Prediction,
         teacher_pred: Prediction | None = None,
         context_mask: Tensor | None = None,
+        strength: float = 1.0,
     ) -> dict[str, Tensor]:
-        """All terms by name, unweighted, and their weighted sum under ``loss``."""
+        """Return all terms of the two-pass form by name, unweighted, and their weighted sum under ``loss``."""
         supervised = self.supervised(pred, label)
         terms = self.context_terms(masked_pred, label, teacher_pred, context_mask)
         return {
-            CommonKeys.LOSS: supervised + self.weighted(terms),
+            CommonKeys.LOSS: supervised + self.weighted(terms, strength),
             MedContextKeys.LOSS_SUPERVISED: supervised,
             **terms,
+        }
+
+    def mixed(
+        self,
+        pred: Prediction,
+        label: Tensor,
+        masked: Sequence[bool],
+        teacher_pred: Prediction | None = None,
+        context_mask: Tensor | None = None,
+        strength: float = 1.0,
+    ) -> dict[str, Tensor]:
+        r"""Return the terms of a batch of whole and masked crops by name, and their weighted sum under ``loss``.
+
+        Args:
+            pred: the student's logits, (B, C, \*spatial) or a list of them, on whole and masked crops.
+            label: the full label (B, 1, \*spatial).
+            masked: which of the B crops are masked.
+            teacher_pred: the teacher's logits on the whole image of the masked crops; ``None`` for no such term.
+            context_mask: (B, 1, \*spatial), 1 where the image was dropped.
+            strength: factor of the consistency weight, from a schedule.
+        """
+        hidden = [i for i, is_masked in enumerate(masked) if is_masked]
+        whole = [i for i, is_masked in enumerate(masked) if not is_masked]
+        found: dict[str, Tensor] = {}
+        total = torch.zeros((), device=label.device)
+        if whole:
+            some = pred if not hidden else select_samples(pred, whole)
+            found[MedContextKeys.LOSS_SUPERVISED] = self.supervised(some, label[whole])
+            total = total + len(whole) / len(masked) * found[MedContextKeys.LOSS_SUPERVISED]
+        if hidden:
+            some = pred if not whole else select_samples(pred, hidden)
+            mask = None if context_mask is None else context_mask[hidden]
+            terms = self.context_terms(some, label[hidden], teacher_pred, mask)
+            total = total + len(hidden) / len(masked) * self.weighted(terms, strength)
+            found |= terms
+        return {CommonKeys.LOSS: total, **found}
+
+    def unlabeled(self, teacher_pred: Prediction, pred: Prediction, strength: float = 1.0) -> dict[str, Tensor]:
+        r"""Return the weighted term of unlabelled crops under ``loss``, the term itself, and the confident share.
+
+        Args:
+            teacher_pred: the teacher's logits on weakly augmented crops, (B, C, \*spatial).
+            pred: the student's logits on strongly augmented ones, (B, C, \*spatial) or a list of them.
+            strength: factor of the weight, from a schedule.
+        """
+        term, share = self.pseudo_labels(full_resolution(teacher_pred), full_resolution(pred))
+        return {
+            CommonKeys.LOSS: strength * self.unlabeled_weight * term,
+            MedContextKeys.LOSS_UNLABELED: term,
+            MedContextKeys.CONFIDENT_FRACTION: share,
         }

@@ -177,6 +177,9 @@ class ContextDropout(RandomizableTransform):
         fill: what dropped voxels become: ``"zero"``, ``"mean"`` or ``"noise"``.
         prob: probability that anything is dropped.
 
+    Attributes:
+        strength: within [0, 1], scales the probability and the amount that is dropped; set by a schedule.
+
     Raises:
         TypeError: When ``prob`` is not a number.
         ValueError: When ``fill`` is unknown or ``prob`` lies outside [0, 1].
@@ -187,8 +190,13 @@ class ContextDropout(RandomizableTransform):
     def __init__(self, fill: str, prob: float) -> None:
         RandomizableTransform.__init__(self, check_fraction("prob", prob))
         self.fill = check_choice("fill", fill, FILLS)
+        self.strength = 1.0
         self._mask: BoolArray | None = None
         self._noise: NDArray[np.float32] | None = None
+
+    def randomize(self, data: Any) -> None:
+        """Decide whether anything is dropped."""
+        self._do_transform = bool(self.R.rand() < self.prob * self.strength)
 
     @property
     def mask(self) -> BoolArray:
@@ -261,6 +269,15 @@ class ContextDropoutd(Randomizable, MapTransform):
         self.dropout = dropout
         self.masked_key = masked_key
         self.mask_key = mask_key
+
+    @property
+    def strength(self) -> float:
+        """Factor within [0, 1] of the array transform's probability and of the amount that it drops."""
+        return self.dropout.strength
+
+    @strength.setter
+    def strength(self, strength: float) -> None:
+        self.dropout.strength = strength
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Self:
         """Seed this transform and the array transform inside it."""

@@ -100,7 +100,7 @@ class RandOrganDropout(ContextDropout):
         organ_fraction: float | None = None,
         organs: Sequence[int] | None = None,
         margin: int | Sequence[int] = 0,
-        fill: str = "zero",
+        fill: str = "mean",
         prob: float = 1.0,
         patch_mode: str = "block",
         patch_ratio: float = 0.25,
@@ -152,9 +152,10 @@ class RandOrganDropout(ContextDropout):
     def _choose(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
         if self.organ_fraction is None:
             low, high = self.num_organs
-            number = int(self.R.randint(low, high + 1))
+            number = round(self.strength * int(self.R.randint(low, high + 1)))
         else:
-            number = max(1, round(self.organ_fraction * organs.size))
+            number = round(self.strength * self.organ_fraction * organs.size)
+        number = max(1, number)
         return self.R.permutation(organs)[:number]
 
     def _draw_patches(self, image: NDArray[np.generic]) -> BoolArray:
@@ -269,7 +270,7 @@ class RandOrganDropoutd(ContextDropoutd):
         organ_fraction: float | None = None,
         organs: Sequence[int] | None = None,
         margin: int | Sequence[int] = 0,
-        fill: str = "zero",
+        fill: str = "mean",
         prob: float = 1.0,
         patch_mode: str = "block",
         patch_ratio: float = 0.25,

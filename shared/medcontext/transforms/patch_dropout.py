@@ -89,7 +89,7 @@ class RandPatchDropout(ContextDropout):
     def _draw(self, grid: tuple[int, ...]) -> BoolArray:
         if self.mode == "tube":
             return self._draw_tubes(grid)
-        count = round(self.ratio * int(np.prod(grid)))
+        count = round(self.strength * self.ratio * int(np.prod(grid)))
         return self._draw_blocks(grid, count) if self.mode == "block" else self._draw_patches(grid, count)
 
     def _draw_patches(self, grid: tuple[int, ...], count: int) -> BoolArray:
@@ -112,7 +112,7 @@ class RandPatchDropout(ContextDropout):
             )
         axis = self.tube_axis % len(grid)
         plane = (*grid[:axis], 1, *grid[axis + 1 :])
-        tubes = self._draw_patches(plane, round(self.ratio * int(np.prod(plane))))
+        tubes = self._draw_patches(plane, round(self.strength * self.ratio * int(np.prod(plane))))
         return np.repeat(tubes, grid[axis], axis=axis)
 
     def __call__(self, img: NdarrayOrTensor, randomize: bool = True) -> tuple[NdarrayOrTensor, NdarrayOrTensor]:

@@ -1,0 +1,88 @@
+"""Learning from the teacher's predictions where there is no label."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["PseudoLabelLoss", "pseudo_label_loss"]
+
+
+def pseudo_label_loss(
+    teacher: Tensor, student: Tensor, confidence: Sequence[float] | float = 0.0
+) -> tuple[Tensor, Tensor]:
+    r"""Cross entropy and soft Dice of the student against the teacher's labels, where the teacher is confident.
+
+    A voxel counts where the probability of the teacher's class reaches the threshold of that class. With
+    :math:`w_v \in \{0, 1\}` saying so, :math:`\hat y` the teacher's label and :math:`q` the student's probabilities:
+
+    .. math::
+        L = \frac{1}{V} \sum_v -w_v \log q_{v, \hat y_v} + 1 -
+            \operatorname{mean}_c \frac{2 \sum_v w_v q_{vc} \hat y_{vc}}{\sum_v w_v (q_{vc} + \hat y_{vc})}
+
+    The cross entropy is divided by all V voxels, so that few confident voxels weigh little. The Dice is taken over the
+    foreground classes that the teacher sees in the batch, or is left out where it sees none.
+
+    Args:
+        teacher: logits (B, C, \*spatial), treated as constants.
+        student: logits of the same shape.
+        confidence: threshold within [0, 1], one for all classes or one for each of the C.
+
+    Returns:
+        The loss and the share of confident voxels, both scalar tensors in float32 at least.
+
+    Source: confidence thresholds of Sohn et al., FixMatch, NeurIPS 2020, on segmentation as in Yang et al., UniMatch,
+    CVPR 2023; Dice is added as usual in medical segmentation.
+    """
+    t = teacher.detach().to(torch.promote_types(teacher.dtype, torch.float32))
+    s = student.to(t.dtype)
+    certainty, label = t.softmax(1).max(1)
+    threshold = torch.as_tensor(confidence, dtype=t.dtype).to(t.device, non_blocking=True)
+    weight = (certainty >= (threshold[label] if threshold.ndim else threshold)).to(t.dtype)
+    entropy = (F.cross_entropy(s, label, reduction="none") * weight).mean()
+    axes = [0, *range(2, t.ndim)]
+    target = F.one_hot(label, t.shape[1]).movedim(-1, 1).to(t.dtype) * weight[:, None]
+    overlap = (s.softmax(1) * target).sum(axes)[1:]
+    sizes = (s.softmax(1) * weight[:, None] + target).sum(axes)[1:]
+    seen = (target.sum(axes)[1:] > 0).to(t.dtype)
+    dice = (1 - 2 * overlap / sizes.clamp_min(torch.finfo(t.dtype).tiny)) * seen
+    return entropy + dice.sum() / seen.sum().clamp_min(1), weight.mean()
+
+
+class PseudoLabelLoss(nn.Module):
+    """The term of unlabelled crops as a module; the equation is at :func:`pseudo_label_loss`.
+
+    Args:
+        confidence: probability of the teacher's class from which a voxel counts, within [0, 1]: one for all classes,
+            or one for each, background first.
+
+    Raises:
+        TypeError: If ``confidence`` is neither a number nor a list of numbers.
+        ValueError: If a threshold lies outside [0, 1].
+    """
+
+    def __init__(self, confidence: float | Sequence[float] = 0.0) -> None:
+        super().__init__()
+        thresholds = [confidence] if isinstance(confidence, (int, float)) else list(confidence)
+        for value in thresholds:
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"confidence must be a number or a list of numbers, got {confidence!r}.")
+            if not 0 <= value <= 1:
+                raise ValueError(f"confidence must lie in [0, 1], got {value}: give a probability, such as 0.9.")
+        self.confidence = confidence
+
+    def forward(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return the loss of (B, C, \*spatial) logits and the share of voxels that count.
+
+        Raises:
+            ValueError: If there are other than C thresholds, where there are several.
+        """
+        if isinstance(self.confidence, Sequence) and len(self.confidence) != teacher.shape[1]:
+            raise ValueError(
+                f"confidence has {len(self.confidence)} thresholds for {teacher.shape[1]} classes, background "
+                "included: give one for each, or one number for all."
+            )
+        return pseudo_label_loss(teacher, student, self.confidence)
