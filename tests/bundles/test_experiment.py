@@ -138,6 +138,17 @@ def test_a_fold_of_the_training_cases_stands_in_for_the_test_cases(home: Path) -
         plan(cells, experiment_name="chosen", overrides={**overrides, "datalist": "x"}, test_fold=0)
 
 
+def test_unlabelled_scans_are_for_the_modes_that_need_them(home: Path) -> None:
+    cells = grid([UNETR], ["btcv"], None, [0], ["medcontext", "pseudo_labels", "medcontext_unlabeled"], cases=[2])
+    jobs = plan(cells, experiment_name="few", overrides={**TINY[UNETR], "unlabeled": "rest"})
+    assert ["unlabeled" in job.training for job in jobs] == [False, True, True]
+    assert ["unlabeled" in job.evaluating for job in jobs] == [False, True, True]
+    assert not any("unlabeled" in job.reference for job in jobs)
+    assert [Path(job.training["config_file"][-1]).stem for job in jobs] == ["btcv", *(cell.mode for cell in cells[1:])]
+    with pytest.raises(SystemExit, match="unlabeled"):  # dataset.json lists none
+        plan(cells, experiment_name="few", overrides=TINY[UNETR])
+
+
 def test_plan_refuses_what_the_grid_sets_and_unknown_overlays(home: Path) -> None:
     cells = grid(**ARGUMENTS)
     with pytest.raises(ValueError, match="the grid itself sets seed, train_fraction; leave that out"):
@@ -320,9 +331,9 @@ def test_costs_are_those_of_the_machine(home: Path) -> None:
 
 def test_a_dry_run_measures_and_trains_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     modes = ("baseline", "baseline_equal_time")
-    cli.experiment(UNETR, cases=(2, 3), seeds=0, modes=modes, dry_run=True, **TINY[UNETR])
+    cli.experiment(UNETR, cases=(2, 4), seeds=0, modes=modes, dry_run=True, **TINY[UNETR])
     shown = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
-    assert shown["medcontext_unetr-btcv-baseline-n3-s0"] == "2 epochs"
+    assert shown["medcontext_unetr-btcv-baseline-n4-s0"] == "2 epochs"
     assert shown["medcontext_unetr-btcv-baseline_equal_time-n2-s0"] == "as many epochs as fit, once costs are measured"
     assert not (home / "runs").exists()
 

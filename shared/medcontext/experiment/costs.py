@@ -23,8 +23,11 @@ __all__ = ["COSTS_FILE", "Costs", "known_costs", "measure_costs", "with_equal_ti
 COSTS_FILE = "costs.json"
 REFERENCE = "medcontext"
 
-# what tells the runs of one setting apart, and does not change what a step costs
-_OF_A_RUN = {"run_id", "config_file", "run_name", "experiment_name", "seed", "train_fraction", "train_cases"}
+# what tells the runs of one setting apart, or follows from their number of cases, and does not change a step's cost
+_OF_A_RUN = {
+    *("run_id", "run_name", "experiment_name", "seed", "train_fraction", "train_cases"),
+    *("max_epochs", "val_interval", "checkpoint_interval"),
+}
 
 Seconds = dict[str, float]
 """By mode of training, what a step takes; of one measurement, so that they can be compared."""
@@ -81,8 +84,9 @@ def measure_costs(jobs: Sequence[Job], output_dir: str | os.PathLike[str], devic
         print(
             f"measuring what steps cost, {first.cell.dataset_name} with {Path(first.cell.bundle).name}", file=sys.stderr
         )
-        trainings = {REFERENCE: {**first.training, "config_file": list(first.reference)}}
-        trainings |= {MODES[job.cell.mode].training: {**first.training, **_files(job)} for job in some}
+        trainings = {REFERENCE: first.reference}
+        for job in some:
+            trainings.setdefault(MODES[job.cell.mode].training, job.training)
         record = {
             "bundle": Path(first.cell.bundle).name,
             "dataset": first.cell.dataset_name,
@@ -114,16 +118,10 @@ def with_equal_time(jobs: Sequence[Job], costs: Costs) -> list[Job]:
     return changed
 
 
-def _files(job: Job) -> dict[str, Any]:
-    return {"config_file": job.training["config_file"]}
-
-
 def _settings(job: Job) -> dict[str, Any]:
     """What the costs depend on, as JSON gives it back."""
-    overrides = {name: value for name, value in job.training.items() if name not in _OF_A_RUN}
-    lengths = {"max_epochs", "val_interval", "checkpoint_interval"}  # follow from the number of cases
-    kept = {name: value for name, value in overrides.items() if name not in lengths}
-    settings: dict[str, Any] = json.loads(json.dumps({"config_file": job.reference, **kept}, default=str))
+    kept = {name: value for name, value in job.reference.items() if name not in _OF_A_RUN}
+    settings: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return settings
 
 

@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from monai.bundle import ConfigWorkflow
 
 from medcontext.bundle import check_configuration, one_sentence
 from medcontext.data.datalist import write_fold
-from medcontext.experiment.grid import Cell, config_file, config_files
+from medcontext.experiment.grid import MODES, Cell, config_file, config_files
 
 __all__ = ["Job", "plan"]
 
@@ -32,7 +32,7 @@ class Job:
         tracking_uri: MLflow database or server.
         training: arguments of the training, as for ``monai.bundle run``.
         evaluating: arguments of the evaluation.
-        reference: configuration files of the mode ``medcontext``, whose time modes of equal time take.
+        reference: arguments of the same training in the mode ``medcontext``, whose time modes of equal time take.
     """
 
     cell: Cell
@@ -41,7 +41,7 @@ class Job:
     tracking_uri: str
     training: dict[str, Any]
     evaluating: dict[str, Any]
-    reference: tuple[str, ...] = ()
+    reference: dict[str, Any] = field(default_factory=dict)
 
     @property
     def place(self) -> tuple[str, str]:
@@ -67,7 +67,8 @@ def plan(
         cells: from :func:`~medcontext.experiment.grid`.
         experiment_name: MLflow experiment, and the beginning of the runs' names.
         overlays: names of further configuration files of the bundle, such as ``phantom``, or paths of your own.
-        overrides: values of configuration keys, as for training.
+        overrides: values of configuration keys, as for training; ``unlabeled`` and ``unlabeled_dir`` go to the modes
+            with unlabelled scans alone.
         test_fold: test on this fold of the training cases, of five, instead of on the test cases; nothing trains on it.
 
     Raises:
@@ -78,17 +79,22 @@ def plan(
     taken = TAKEN if test_fold is None else TAKEN | {"datalist"}
     if taken & overrides.keys():
         raise ValueError(f"the grid itself sets {', '.join(sorted(taken & overrides.keys()))}; leave that out.")
+    unlabeled: dict[str, Any] = {
+        name: overrides.pop(name) for name in ("unlabeled", "unlabeled_dir") if name in overrides
+    }
     budgets: dict[tuple[str, str], _Budget] = {}
     jobs = []
     for cell in cells:
-        reference = config_files(cell, overlays, "medcontext")
         if (cell.bundle, cell.dataset) not in budgets:
-            budgets[cell.bundle, cell.dataset] = _Budget(reference, overrides, test_fold)
+            files = config_files(cell, overlays, "medcontext")
+            budgets[cell.bundle, cell.dataset] = _Budget(files, overrides, test_fold)
         budget = budgets[cell.bundle, cell.dataset]
+        scans = unlabeled if MODES[cell.mode].unlabeled else {}
+        files = config_files(cell, overlays, cell.mode)
+        budget.check(files, scans, cell)
         common = {"experiment_name": experiment_name, **budget.overrides, "seed": cell.seed, **cell.subset}
         run_name = f"{experiment_name}-{cell.name}"
         run_dir = budget.home / "runs" / Path(cell.bundle).name / run_name
-        files = config_files(cell, overlays, cell.mode)
         training = {"run_id": "training", "config_file": files, "run_name": run_name, **common, **budget.of(cell)}
         evaluating = {
             "run_id": "evaluating",
@@ -96,7 +102,9 @@ def plan(
             "ckpt_dir": str(run_dir / "models"),
             **common,
         }
-        jobs.append(Job(cell, budget.home, run_dir, budget.tracking_uri, training, evaluating, tuple(reference)))
+        reference = {**training, "config_file": budget.files}
+        uri = budget.tracking_uri
+        jobs.append(Job(cell, budget.home, run_dir, uri, training | scans, evaluating | scans, reference))
     return jobs
 
 
@@ -105,12 +113,12 @@ class _Budget:
 
     def __init__(self, files: list[str], overrides: Mapping[str, Any], test_fold: int | None) -> None:
         self.files, self.overrides = files, dict(overrides)
-        parser = self._parse(seed=0)
+        parser = self._parse(files, seed=0)
         self.home = Path(parser.get_parsed_content("home"))
         if test_fold is not None:
             with one_sentence("test_fold"):
                 self.overrides["datalist"] = write_fold(parser.get_parsed_content("datalist"), self.home, test_fold)
-            parser = self._parse(seed=0)
+            parser = self._parse(files, seed=0)
         self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or parser.get_parsed_content("tracking_uri")
         self.batch_size = parser.get_parsed_content("batch_size")
         self.epochs = {
@@ -118,12 +126,20 @@ class _Budget:
         }
         self.steps = self._steps_per_epoch(parser)
         self._known: dict[tuple[Any, ...], int] = {}
+        self._checked: set[tuple[Any, ...]] = set()
 
-    def _parse(self, **changes: Any) -> Any:
+    def check(self, files: Sequence[str], unlabeled: Mapping[str, Any], cell: Cell) -> None:
+        """Check the configuration of a mode with unlabelled scans, as far as it differs from the others'."""
+        key = (*files, cell.fraction, cell.cases)
+        if MODES[cell.mode].unlabeled and key not in self._checked:
+            self._parse(files, **unlabeled, seed=cell.seed, **cell.subset)
+            self._checked.add(key)
+
+    def _parse(self, files: Sequence[str], **changes: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # MONAI's, that a configuration is code
             workflow = ConfigWorkflow(
-                config_file=self.files, logging_file=False, workflow_type="train", **{**self.overrides, **changes}
+                config_file=list(files), logging_file=False, workflow_type="train", **{**self.overrides, **changes}
             )
         workflow.initialize()
         check_configuration(workflow)
@@ -136,6 +152,6 @@ class _Budget:
         """Epochs of a cell, and between its validations and checkpoints."""
         key = (cell.fraction, cell.cases, cell.seed)
         if key not in self._known:
-            self._known[key] = self._steps_per_epoch(self._parse(seed=cell.seed, **cell.subset))
+            self._known[key] = self._steps_per_epoch(self._parse(self.files, seed=cell.seed, **cell.subset))
         longer = self.steps / self._known[key]
         return {name: max(1, round(count * longer)) for name, count in self.epochs.items()}
