@@ -8,7 +8,6 @@ import statistics
 import sys
 import tempfile
 import time
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,18 @@ from typing import Any
 import monai
 import torch
 from ignite.engine import Engine, Events
-from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 
 import medcontext
-from medcontext.bundle import check_configuration
 from medcontext.engines import MedContextTrainer
+from medcontext.experiment.planning import checked_configuration
 from medcontext.handlers.step_clock import StepClock
 
 __all__ = ["configured_trainer", "step_seconds"]
 
 POINTS = 8
 """Places in a training, evenly spread over its schedules, at which steps are timed."""
-STEPS = 5
+STEPS = 3
 """Steps at each of them, whose median counts."""
 
 BETWEEN_STEPS = {
@@ -90,17 +88,7 @@ def configured_trainer(arguments: Mapping[str, Any], scratch: str) -> MedContext
         scratch: folder for what handlers write nevertheless.
     """
     overrides = {name: value for name, value in arguments.items() if name not in ("run_id", "config_file")}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # MONAI's, that a configuration is code
-        workflow = ConfigWorkflow(
-            config_file=arguments["config_file"],
-            logging_file=False,
-            workflow_type="train",
-            **{**overrides, "output_dir": scratch},
-        )
-    workflow.initialize()
-    check_configuration(workflow)
-    parser = workflow.parser
+    parser = checked_configuration(arguments["config_file"], {**overrides, "output_dir": scratch})
     set_determinism(parser.get_parsed_content("seed"))
     handlers = [item for item in parser["train#handlers"] if item["_target_"].rpartition(".")[2] not in BETWEEN_STEPS]
     parser["train#handlers"] = handlers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import warnings
@@ -16,7 +17,7 @@ from medcontext.bundle import check_configuration, one_sentence
 from medcontext.data.datalist import write_fold
 from medcontext.experiment.grid import MODES, Cell, config_file, config_files
 
-__all__ = ["Job", "plan"]
+__all__ = ["Job", "checked_configuration", "plan"]
 
 TAKEN = {"run_name", "train_fraction", "train_cases", "seed", "mode", "resume", "output_dir", "ckpt_dir"}
 
@@ -108,6 +109,26 @@ def plan(
     return jobs
 
 
+def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, Any]) -> Any:
+    """The parser of a training's configuration, of which nothing is built yet.
+
+    Raises:
+        SystemExit: With one sentence, if it cannot be used.
+    """
+    logger = logging.getLogger("monai.bundle.workflows")  # warns of overlays that lie elsewhere, and of no log file
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a configuration is code
+            workflow = ConfigWorkflow(list(config_file), logging_file=False, workflow_type="train", **overrides)
+    finally:
+        logger.setLevel(level)
+    workflow.initialize()
+    check_configuration(workflow)
+    return workflow.parser
+
+
 class _Budget:
     """How long the cells of one bundle and dataset train."""
 
@@ -136,14 +157,7 @@ class _Budget:
             self._checked.add(key)
 
     def _parse(self, files: Sequence[str], **changes: Any) -> Any:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # MONAI's, that a configuration is code
-            workflow = ConfigWorkflow(
-                config_file=list(files), logging_file=False, workflow_type="train", **{**self.overrides, **changes}
-            )
-        workflow.initialize()
-        check_configuration(workflow)
-        return workflow.parser
+        return checked_configuration(files, {**self.overrides, **changes})
 
     def _steps_per_epoch(self, parser: Any) -> int:
         return math.ceil(len(parser.get_parsed_content("cases")["training"]) / self.batch_size)
