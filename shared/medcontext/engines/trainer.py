@@ -32,6 +32,9 @@ class TrainingMode(StrEnum):
     MEDCONTEXT = "medcontext"
     BASELINE = "baseline"
     MASKING_ONLY = "masking_only"
+    PATCH_DROPOUT = "patch_dropout"
+    PSEUDO_LABELS = "pseudo_labels"
+    MEDCONTEXT_UNLABELED = "medcontext_unlabeled"
 
 
 class MedContextEvents(EventEnum):
