@@ -144,19 +144,19 @@ def test_small_steps_that_add_up() -> None:
     [
         (
             Rung.BASELINE,
-            "MedContext carries the gain, +0.050 (+0.050 to +0.050) over the baseline at equal steps; whether MedContext "
-            "is worth its cost cannot be told, +0.050 (+0.050 to +0.050) over the baseline at equal steps, where a step "
-            "takes 1.33 times as long.",
+            "over the baseline at equal steps; whether MedContext is worth its cost cannot be told, +0.050 (+0.050 to "
+            "+0.050) over the baseline at equal steps, where a step takes 1.33 times as long.",
         ),
         (
             Rung.BASELINE_EQUAL_TIME,
-            "MedContext carries the gain, +0.050 (+0.050 to +0.050) over the baseline at equal time; no rung costs time "
-            "without a clear gain.",
+            "over the baseline at equal time; no rung costs time without a clear gain.",
         ),
     ],
 )
 def test_a_gain_at_equal_steps_alone_leaves_the_cost_open(baseline: Rung, sentence: str) -> None:
-    assert climb(draws({baseline: 0.70, Rung.MEDCONTEXT: 0.75})).sentence == sentence
+    assert climb(draws({baseline: 0.70, Rung.MEDCONTEXT: 0.75})).sentence == (
+        f"MedContext carries the gain, +0.050 (+0.050 to +0.050) {sentence}"
+    )
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
