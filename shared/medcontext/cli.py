@@ -328,7 +328,7 @@ def compare(
     tracking_uri: str | None = None,
     log_to_mlflow: bool = True,
 ) -> None:
-    """Tell from the runs in MLflow whether MedContext helps, hurts, or whether one cannot tell.
+    """Tell from the runs in MLflow whether MedContext helps, and which rung of the ladder carries the gain.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -346,6 +346,8 @@ def compare(
     )
     for group in comparison.groups:
         print(group.sentence)
+        for step in group.ladder.steps:
+            print(f"  {step.line}")
     print(Path(output_dir) / PAGE)
 
 
