@@ -17,6 +17,7 @@ from medcontext.data.datasets import (
     BRATS_CHANNELS,
     BRATS_LABELS,
     BTCV_LABELS,
+    HIPPOCAMPUS_LABELS,
     btcv_labels,
     load_split,
     synapse_organs,
@@ -26,6 +27,7 @@ from medcontext.data.label_mapping import count_classes, label_mapping, label_na
 from medcontext.data.phantom_acdc import make_acdc_phantom
 from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
+from medcontext.data.phantom_hippocampus import make_hippocampus_phantom
 from medcontext.data.phantom_sketch import Phantom
 from medcontext.data.phantoms import write_phantoms
 
@@ -34,6 +36,7 @@ __all__ = [
     "BRATS_CHANNELS",
     "BRATS_LABELS",
     "BTCV_LABELS",
+    "HIPPOCAMPUS_LABELS",
     "Phantom",
     "btcv_labels",
     "cached_dataset",
@@ -55,6 +58,7 @@ __all__ = [
     "make_acdc_phantom",
     "make_brats_phantom",
     "make_btcv_phantom",
+    "make_hippocampus_phantom",
     "problems_table",
     "synapse_organs",
     "write_phantoms",
