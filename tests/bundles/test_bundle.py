@@ -508,6 +508,7 @@ def test_every_overlay_sets_top_level_keys_that_exist(bundle: str) -> None:
         "btcv",
         "acdc",
         "brats",
+        "hippocampus",
         "phantom",
         "small_gpu",
         "baseline",
