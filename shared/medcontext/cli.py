@@ -133,7 +133,7 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False) ->
     if problems:
         print(problems_table(problems))
         raise SystemExit(1)
-    sections = ("training", "validation", "test")
+    sections = ("training", "validation", "test", *(["unlabeled"] if content.get("unlabeled") else []))
     print(", ".join(f"{len(content.get(name, []))} {name}" for name in sections) + " cases, no problems found")
 
 
@@ -147,6 +147,8 @@ def preview(
 ) -> None:
     """Draw what training sees: crops, their labels, what is dropped, and what the networks make of it.
 
+    In training only ``masked_share`` of the crops are masked; here all of them are.
+
     Args:
         config_file: ``train.json`` of a bundle, with overlays as for training.
         output: the PNG to write.
@@ -155,7 +157,7 @@ def preview(
         plane: ``axial``, ``coronal`` or ``sagittal``.
         override: values of configuration keys, as for training.
     """
-    workflow = create_workflow(config_file=config_file, logging_file=False, **override)
+    workflow = create_workflow(config_file=config_file, logging_file=False, **{"masked_share": 1.0, **override})
     check_configuration(workflow)
     for name in ("cases", "labels", "spacing", "orientation", "seed", "device"):
         if name not in workflow.properties:
@@ -193,7 +195,7 @@ def _predict(workflow: Any, crops: list[dict[str, Any]], ckpt_dir: Path) -> None
         (TEACHER_FILE, MedContextKeys.MASKED_IMAGE, MedContextKeys.TEACHER_PRED),
     ):
         if file == TEACHER_FILE and not (ckpt_dir / file).is_file():
-            continue  # the controls have no teacher
+            continue  # of an earlier version's control
         load_weights(network, ckpt_dir / file)
         for crop in crops:
             crop[target] = network(crop[source][None].to(workflow.device))[0].cpu()

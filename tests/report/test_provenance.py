@@ -16,6 +16,7 @@ from medcontext.report import (
     circumstances,
     device_name,
     evaluation_dir,
+    selected_weights,
     training_settings,
 )
 from medcontext.report import provenance as module
@@ -126,3 +127,25 @@ def test_folders_of_unknown_data_are_taken(tmp_path: Path, summary: str | None) 
         (tmp_path / "evaluation").mkdir()
         (tmp_path / "evaluation" / "summary.json").write_text(summary)
     assert evaluation_dir(tmp_path, tmp_path / "models" / "model.pt", "acdc", "aaa") == f"{tmp_path}/evaluation"
+
+
+@pytest.mark.parametrize(
+    ("info", "expected"),
+    [
+        (
+            {"weights": "teacher", "epoch": 40, "val_mean_dice": 0.8049, "val_mean_dice_ema": 0.8123},
+            "moving average of the weights, epoch 40 (validation Dice 0.812, of the network itself 0.805)",
+        ),
+        (
+            {"weights": "student", "epoch": 8, "val_mean_dice": 0.7, "val_mean_dice_ema": None},
+            "the network itself, epoch 8 (validation Dice 0.700)",
+        ),
+        ({"weights": "teacher", "epoch": 99}, "moving average of the weights, epoch 99, its last state"),
+        ({"weights": "other", "epoch": 99}, None),
+        ({}, None),
+    ],
+)
+def test_selected_weights(tmp_path: Path, info: dict[str, Any], expected: str | None) -> None:
+    (tmp_path / "model.json").write_text(json.dumps(info))
+    assert selected_weights(tmp_path / "model.pt") == expected
+    assert selected_weights(tmp_path / "teacher.pt") is None

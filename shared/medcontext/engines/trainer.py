@@ -239,25 +239,34 @@ class MedContextTrainer(SupervisedTrainer):
 
     def _single_pass(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
         """See each crop once, masked or whole, and the unlabelled ones in the same batch."""
-        images = batch.image if batch.masked_image is None else batch.masked_image
+        count = len(batch.image)
         teacher_pred = self._teach(batch.image[batch.masked]) if self._is_consistent and any(batch.masked) else None
         strong, unlabeled_pred = self._unlabeled_view(batch)
         with self._gradient_sync(sync):
             with self._autocast():
-                both = self.inferer(images if strong is None else torch.cat([images, strong]), self.network)
+                both = self.inferer(*self._student_inputs(batch, strong))
                 self.fire_event(IterationEvents.FORWARD_COMPLETED)
-                pred = both if strong is None else select_samples(both, slice(len(images)))
+                pred = both if strong is None else select_samples(both, slice(count))
                 terms = self.loss_function.mixed(
                     pred, batch.label, batch.masked, teacher_pred, batch.context_mask, self.context_strength
                 )
                 loss = terms.pop(CommonKeys.LOSS)
                 if unlabeled_pred is not None:
-                    others = select_samples(both, slice(len(images), None))
+                    others = select_samples(both, slice(count, None))
                     more = self.loss_function.unlabeled(unlabeled_pred, others, self.unlabeled_strength)
                     loss = loss + more.pop(CommonKeys.LOSS)
                     terms |= more
             self._record(output, pred, loss, terms)
             self._finish(loss)
+
+    def _student_inputs(self, batch: Batch, strong: Tensor | None) -> tuple[Any, ...]:
+        """Return what the student is called with: crops and, where it masks tokens instead of voxels, their masks."""
+        more = [] if strong is None else [strong]
+        if self._masks_tokens and self.mode in USING_TEACHER and batch.context_mask is not None:
+            masks = [batch.context_mask, *(torch.zeros_like(crops[:, :1]) for crops in more)]
+            return torch.cat([batch.image, *more]), self.network, torch.cat(masks)
+        images = batch.image if batch.masked_image is None else batch.masked_image
+        return torch.cat([images, *more]) if more else images, self.network
 
     def _unlabeled_view(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
         """Return unlabelled crops as the student sees them, and the teacher's logits on them less augmented."""

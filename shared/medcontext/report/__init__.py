@@ -14,6 +14,7 @@ from medcontext.report.provenance import (
     circumstances,
     device_name,
     evaluation_dir,
+    selected_weights,
     training_settings,
 )
 
@@ -33,5 +34,6 @@ __all__ = [
     "circumstances",
     "device_name",
     "evaluation_dir",
+    "selected_weights",
     "training_settings",
 ]
