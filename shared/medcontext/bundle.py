@@ -95,8 +95,8 @@ SHARES = (
 WEIGHTS = ("context_weight", "consistency_weight", "unlabeled_weight")
 LISTS_OF_SHARES = ("teacher_momentum", "confidence")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mode": tuple(TrainingMode),
-    "passes": tuple(TrainingPasses),
+    "mode": tuple(map(str, TrainingMode)),
+    "passes": tuple(map(str, TrainingPasses)),
     "select_checkpoint": SELECTIONS,
     "sided_mirroring": ("refuse", "allow"),
 }
@@ -379,6 +379,8 @@ def prepare(engine: str) -> None:
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
         config = dict(parser.get())
+        if "mode" in config:  # an expression by default, of which reports could not tell what it came to
+            config["mode"] = str(parser.get_parsed_content("mode"))
         if isinstance(config.get("tracking_uri"), str):  # MLflow shows the file to whoever may see the run
             config["tracking_uri"] = without_password(config["tracking_uri"])
         with one_sentence(f"Cannot write to output_dir {output_dir}, choose another", (OSError,)):

@@ -104,8 +104,9 @@ def test_paper_follows_the_dataset(
     assert get("protocol") == ("paper_unetr" if own_script else "paper")
     assert masking.mode == "tube"
     assert get("consistency").form == "official"
-    assert (get("teacher_momentum"), get("teacher_warmup")) == (0.996, 0.01)
-    assert (get("select_checkpoint"), get("cases#validation")) == ("last", [])
+    assert (get("teacher_momentum"), get("teacher_warmup")) == ([0.996, 1.0], 0.01)
+    assert (get("select_checkpoint"), get("cases#validation")) == ("student_last", [])
+    assert (get("passes"), get("sided_mirroring"), get("unmirrored_axes")) == ("separate", "allow", [])
 
 
 @pytest.mark.parametrize("bundle", DEPTH_FIRST)
