@@ -308,7 +308,7 @@ def experiment(
     failures = run_cells(jobs, folder, _tuple(devices))
     for failure in failures:
         print(failure, file=sys.stderr)
-    if len(failures) < len(jobs) and any(job.cell.mode == "medcontext" for job in jobs):
+    if len(failures) < len(jobs) and len({job.cell.mode for job in jobs}) > 1:
         compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
         raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")

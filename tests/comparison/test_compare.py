@@ -237,7 +237,7 @@ def test_doubts_are_noted(small: Store, tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"tags": {"mode": None}}, "it is no training of a bundle: it has no tag medcontext.mode"),
-        ({"tags": {"mode": "other"}}, "its mode 'other' is none of medcontext, baseline, masking_only, patch"),
+        ({"tags": {"mode": "other"}}, "its mode 'other' is none of baseline, patch_dropout, masking_only"),
         ({"status": "KILLED"}, "its status is KILLED"),
         ({"tags": {"seed": None, "steps": None}}, "it has no tag medcontext.seed, medcontext.steps"),
         ({"tags": {"steps": "many"}, "values": {}}, "its tag medcontext.steps is no number of steps but 'many'"),

@@ -8,7 +8,6 @@ from medcontext.experiment.planning import Job, plan
 from medcontext.experiment.running import run_cells
 
 __all__ = [
-    "EQUAL_TIME",
     "MODES",
     "SUPERVISED_MODES",
     "Cell",
@@ -21,6 +20,3 @@ __all__ = [
     "run_cells",
     "with_equal_time",
 ]
-
-EQUAL_TIME = 7 / 3
-"""What a MedContext step costs in plain steps, by which comparisons tell a baseline at equal time."""
