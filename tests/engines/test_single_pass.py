@@ -299,7 +299,7 @@ def test_bfloat16_with_unlabelled_crops_on_the_cpu() -> None:
     engine.run()
     assert kinds == {torch.bfloat16: 8}
     assert torch.tensor(losses).isfinite().all()
-    assert engine.state.output[0][MedContextKeys.LOSS_UNLABELED].dtype is torch.float32
+    assert 0 < engine.state.output[0][MedContextKeys.LOSS_UNLABELED] < float("inf")
     assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
