@@ -45,10 +45,9 @@ from sync_bundles import bundle_folders
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "bundles" / "medcontext_unetr" / "configs"
 
-# every variant but one trains the same number of steps, on the same crops
+# every variant trains the same number of steps, on the same crops
 VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "baseline": ("baseline", {}),
-    "baseline at equal time": ("baseline", {}),  # 7/3 as many steps: a MedContext step costs so many plain ones
     "masking_only": ("masking_only", {}),
     "medcontext without consistency": (None, {"consistency_weight": 0.0}),
     "medcontext official": (None, {"consistency#form": "official"}),
@@ -338,8 +337,6 @@ def modes(
 
 def _dice(name: str, seed: int, train_fraction: float, max_epochs: int, home: str) -> float:
     overlay, overrides = VARIANTS[name]
-    if name == "baseline at equal time":
-        max_epochs = round(max_epochs * 7 / 3)
     files = ["train", "phantom", *([overlay] if overlay else [])]
     run_name = f"{name}-{seed}".replace(" ", "_")
     settings = {

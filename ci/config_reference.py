@@ -24,8 +24,8 @@ from sync_bundles import BUNDLES, bundle_folders
 MEANINGS = Path(__file__).with_name("config_keys.json")
 ENTRIES = ("train", "evaluate", "inference")
 OVERLAYS = (
-    *("btcv", "acdc", "brats", "phantom", "small_gpu", "baseline", "patch_dropout", "masking_only", "pseudo_labels"),
-    *("medcontext_unlabeled", "paper", "resume", "auto_resume", "multi_gpu_train"),
+    *("btcv", "acdc", "brats", "hippocampus", "phantom", "small_gpu", "baseline", "patch_dropout", "masking_only"),
+    *("pseudo_labels", "medcontext_unlabeled", "paper", "resume", "auto_resume", "multi_gpu_train"),
 )
 # keys whose arguments are those of our own components, and where these take them from
 COMPONENTS = {

@@ -24,7 +24,18 @@ from medcontext.data.phantom_layouts import pack_phantoms as pack
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
 from medcontext.download import download_bundle
-from medcontext.experiment import MODES, grid, plan, run_cells
+from medcontext.experiment import (
+    MODES,
+    SUPERVISED_MODES,
+    Costs,
+    Job,
+    grid,
+    known_costs,
+    measure_costs,
+    plan,
+    run_cells,
+    with_equal_time,
+)
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE, CheckpointWriteError
 from medcontext.handlers.mlflow_outbox import send_kept
 from medcontext.keys import MedContextKeys
@@ -60,8 +71,8 @@ def phantoms(
 
     Args:
         output_dir: folder of the cohort; a finished one with the same parameters is reused.
-        dataset: whose twin to write: ``btcv``, ``acdc`` or ``brats``.
-        num_cases: cases in all; the default is the published number, but 40 for BraTS.
+        dataset: whose twin to write: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
+        num_cases: labelled cases in all; the default is the published number, but 40 for BraTS.
         size: voxels along x, y, z.
         spacing: voxel size in mm along x, y, z.
         seed: of the cohort.
@@ -75,7 +86,7 @@ def pack_phantoms(phantoms_dir: str, layout: str, output: str) -> None:
     Args:
         phantoms_dir: folder of a finished cohort.
         layout: ``btcv_zip``, ``btcv_folder``, ``acdc_zip``, ``acdc_folder``, ``acdc_nnunet``, ``brats_msd_tar``,
-            ``brats_msd_folder``, ``brats_2021`` or ``brats_2023``.
+            ``brats_msd_folder``, ``brats_2021``, ``brats_2023``, ``hippocampus_msd_tar`` or ``hippocampus_msd_folder``.
         output: the archive or folder to write; an existing one is never overwritten.
     """
     print(pack(phantoms_dir, layout, output))
@@ -86,7 +97,7 @@ def gallery(output: str = "phantoms.png", dataset: str = "btcv", seed: int = 0) 
 
     Args:
         output: the PNG to write.
-        dataset: whose twin to draw: ``btcv``, ``acdc`` or ``brats``.
+        dataset: whose twin to draw: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         seed: of the cohort.
     """
     print(draw_phantoms(output, dataset=dataset, seed=seed))
@@ -103,12 +114,12 @@ def prepare(
     """Bring a provider's download into the form that the bundles train on.
 
     Args:
-        dataset: ``btcv``, ``acdc`` or ``brats``.
+        dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         source: the downloaded zip or tar, or a folder that holds what was in it.
         output_dir: where the dataset shall lie; a call that was cut off can be repeated.
         link: make symbolic links instead of copies.
         allow_missing: leave incomplete cases out instead of refusing.
-        download: get the Decathlon's BraTS archive first, into the folder ``source``.
+        download: get the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
     """
     print(prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download))
 
@@ -243,48 +254,71 @@ def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> 
 def experiment(
     bundles: str | Sequence[str],
     datasets: str | Sequence[str] = "btcv",
-    fractions: float | Sequence[float] = 1.0,
+    fractions: float | Sequence[float] | None = None,
+    cases: int | Sequence[int] | None = None,
     seeds: int | Sequence[int] = (0, 1, 2),
-    modes: str | Sequence[str] = tuple(MODES),
+    modes: str | Sequence[str] = SUPERVISED_MODES,
     experiment_name: str = "experiment",
     overlays: str | Sequence[str] = (),
     devices: str | int | Sequence[str | int] = (),
     output_dir: str | None = None,
+    test_fold: int | None = None,
     dry_run: bool = False,
     **override: Any,
 ) -> None:
-    """Train and evaluate every combination, skip what is done, go on with what was cut short, and compare.
+    """Train and evaluate every combination, skip what is done, resume what was cut short, and compare.
 
-    All runs of a dataset take equally many steps, whatever their share of the cases; ``baseline_equal_time`` takes
-    7/3 as many.
+    All supervised modes of a dataset take equally many steps, whatever their number of cases. ``baseline_equal_time``
+    and the modes with unlabelled scans take as many as fit in the time of ``medcontext``: what a step of each costs is
+    measured first, and kept in ``costs.json``.
 
     Args:
         bundles: names or folders of bundles, separated by commas.
-        datasets: ``btcv``, ``acdc``, ``brats``.
-        fractions: shares of the training cases.
+        datasets: ``btcv``, ``acdc``, ``brats``, ``hippocampus``, or an overlay of your own by path.
+        fractions: shares of the training cases; all of them by default.
+        cases: numbers of labelled cases, those for validation included, instead of fractions.
         seeds: at least three are needed to tell anything.
-        modes: among ``medcontext``, ``baseline``, ``baseline_equal_time`` and ``masking_only``.
+        modes: among ``baseline``, ``baseline_equal_time``, ``patch_dropout``, ``masking_only``, ``medcontext`` and,
+            with unlabelled scans, ``pseudo_labels`` and ``medcontext_unlabeled``.
         experiment_name: MLflow experiment, and the beginning of the runs' names.
         overlays: further configuration files of the bundles by name, such as ``phantom``, or your own by path.
         devices: GPU numbers, or ``cpu``, separated by commas; one run at a time on each.
         output_dir: logs, states and the comparison; ``<home>/runs/experiments/<experiment_name>`` by default.
+        test_fold: 0 to 4, to choose settings without the test cases: test on this fifth of the training cases instead,
+            on which nothing trains.
         dry_run: only print what would be run.
         override: values of configuration keys, as for training.
     """
-    cells = grid(_tuple(bundles), _tuple(datasets), _tuple(fractions), _tuple(seeds), _tuple(modes))
-    jobs = plan(cells, experiment_name=experiment_name, overlays=_tuple(overlays), overrides=override)
+    cells = grid(
+        _tuple(bundles),
+        _tuple(datasets),
+        _tuple(1.0 if fractions is None else fractions) if cases is None or fractions is not None else None,
+        _tuple(seeds),
+        _tuple(modes),
+        None if cases is None else _tuple(cases),
+    )
+    jobs = plan(
+        cells, experiment_name=experiment_name, overlays=_tuple(overlays), overrides=override, test_fold=test_fold
+    )
     folder = Path(output_dir or jobs[0].home / "runs" / "experiments" / experiment_name)
     if dry_run:
-        for job in jobs:
-            print(f"{job.cell.name}: {job.training['max_epochs']} epochs")
+        _print_plan(jobs, known_costs(jobs, folder))
         return
+    jobs = with_equal_time(jobs, measure_costs(jobs, folder, _tuple(devices)))
     failures = run_cells(jobs, folder, _tuple(devices))
     for failure in failures:
         print(failure, file=sys.stderr)
-    if len(failures) < len(jobs) and any(job.cell.mode == "medcontext" for job in jobs):
+    if len(failures) < len(jobs) and len({job.cell.mode for job in jobs}) > 1:
         compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
         raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")
+
+
+def _print_plan(jobs: Sequence[Job], costs: Costs) -> None:
+    for job in with_equal_time(jobs, costs):
+        known = not MODES[job.cell.mode].equal_time or job.cell.mode in costs.get(job.place, {})
+        epochs = f"{job.training['max_epochs']} epochs" if known else "as many epochs as fit, once costs are measured"
+        print(f"{job.cell.name}: {epochs}")
 
 
 def compare(
@@ -294,7 +328,7 @@ def compare(
     tracking_uri: str | None = None,
     log_to_mlflow: bool = True,
 ) -> None:
-    """Tell from the runs in MLflow whether MedContext helps, hurts, or whether one cannot tell.
+    """Tell from the runs in MLflow whether MedContext helps, and which rung of the ladder carries the gain.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -312,6 +346,8 @@ def compare(
     )
     for group in comparison.groups:
         print(group.sentence)
+        for step in group.ladder.steps:
+            print(f"  {step.line}")
     print(Path(output_dir) / PAGE)
 
 

@@ -447,7 +447,7 @@ def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bu
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
     torch.testing.assert_close(weights(cut_folder), weights(whole), rtol=0, atol=0)
     histories = [pd.read_csv(folder / "models" / "history.csv") for folder in (whole, cut_folder)]
-    pd.testing.assert_frame_equal(*histories)
+    pd.testing.assert_frame_equal(*(table.drop(columns="train_processor_seconds") for table in histories))
     statuses = {r.info.run_name: r.info.status for r in runs_of(home)}
     assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
 
@@ -529,6 +529,7 @@ def test_every_overlay_sets_top_level_keys_that_exist(bundle: str) -> None:
         "btcv",
         "acdc",
         "brats",
+        "hippocampus",
         "phantom",
         "small_gpu",
         "baseline",

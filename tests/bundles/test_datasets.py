@@ -31,12 +31,14 @@ REPORTED = {
     "btcv": ["spleen", "right_kidney", "left_kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"],
     "acdc": ["right_ventricle", "myocardium", "left_ventricle"],
     "brats": ["whole_tumor", "tumor_core", "enhancing_tumor"],
+    "hippocampus": ["anterior", "posterior"],
 }
 QUICK = {
     (UNETR, "acdc", "baseline"),
     (SWIN_UNETR, "brats", "baseline"),
     (NNFORMER, "acdc", "medcontext"),
     (UNETR_PLUS_PLUS, "brats", "medcontext"),
+    (UNETR, "hippocampus", "medcontext"),
 }
 COMBINATIONS = [
     pytest.param(*names, marks=[pytest.mark.slow] * (names not in QUICK))
@@ -101,9 +103,9 @@ def test_overlays_of_every_kind_resolve_for_training_and_prediction(
     bundle: str, home: Path, other_cohorts: Callable[[str], Path]
 ) -> None:
     """A network of one size, and data of the dataset that was named, whatever is combined."""
-    for dataset in ("acdc", "brats"):
+    for dataset in ("acdc", "brats", "hippocampus"):
         (home / "data" / dataset).symlink_to(other_cohorts(dataset))
-    for dataset, scale in product(("", "btcv", "acdc", "brats"), ("", "phantom", "small_gpu")):
+    for dataset, scale in product(("", *REPORTED), ("", "phantom", "small_gpu")):
         overlays = [name for name in (dataset, scale) if name]
         entries = [
             workflow_for(bundle, name, *overlays, tiny=False).parser.get_parsed_content

@@ -13,7 +13,21 @@ import mlflow
 import pytest
 
 from bundle_runs import ROOT, TINY, UNETR
-from medcontext.experiment import EQUAL_TIME, MODES, Cell, Job, grid, plan, run_cells
+from medcontext import cli
+from medcontext.data.phantoms import write_phantoms
+from medcontext.experiment import (
+    MODES,
+    SUPERVISED_MODES,
+    Cell,
+    Job,
+    grid,
+    known_costs,
+    measure_costs,
+    plan,
+    run_cells,
+    with_equal_time,
+)
+from medcontext.experiment import costs as costs_module
 from platforms import posix_only
 
 ARGUMENTS: dict[str, Any] = {
@@ -27,10 +41,20 @@ ARGUMENTS: dict[str, Any] = {
 
 def test_grid_holds_every_combination_seed_by_seed() -> None:
     cells = grid([UNETR, "medcontext_nnformer"], ["btcv"], [0.5, 1], [0, 1], list(MODES))
-    assert len(cells) == len(set(cells)) == len({cell.name for cell in cells}) == 2 * 2 * 2 * 4
-    assert [cell.seed for cell in cells] == [0] * 16 + [1] * 16
-    assert cells[0].name == "medcontext_unetr-btcv-medcontext-f0.5-s0"
+    assert len(cells) == len(set(cells)) == len({cell.name for cell in cells}) == 2 * 2 * 2 * 7
+    assert [cell.seed for cell in cells] == [0] * 28 + [1] * 28
+    assert cells[0].name == "medcontext_unetr-btcv-baseline-f0.5-s0"
     assert cells[0].bundle == str(ROOT / "bundles" / UNETR)
+    assert tuple(MODES)[:5] == SUPERVISED_MODES
+
+
+def test_an_axis_of_numbers_of_cases(tmp_path: Path) -> None:
+    own = tmp_path / "brains.json"
+    cells = grid([UNETR], [str(own)], None, [0], ["baseline"], cases=[6, 24])
+    assert [cell.name for cell in cells] == [f"medcontext_unetr-brains-baseline-n{n}-s0" for n in (6, 24)]
+    assert [cell.subset for cell in cells] == [{"train_cases": 6}, {"train_cases": 24}]
+    with pytest.raises(ValueError, match="fractions and cases both say how many cases .* give one"):
+        grid([UNETR], ["btcv"], [1.0], [0], ["baseline"], cases=[6])
 
 
 @pytest.mark.parametrize(
@@ -41,10 +65,11 @@ def test_grid_holds_every_combination_seed_by_seed() -> None:
             FileNotFoundError,
             "no bundle 'medcontext_unet'; name one of medcontext_nn",
         ),
-        ({"modes": ["baseline", "masked"]}, ValueError, "modes must be among medcontext, baseline.*got masked"),
+        ({"modes": ["baseline", "masked"]}, ValueError, "modes must be among baseline, .*got masked"),
         ({"fractions": [0]}, ValueError, "fractions must be above 0 and at most 1, got 0"),
         ({"fractions": ["all"]}, ValueError, "fractions must be above 0 and at most 1, got 'all'"),
         ({"seeds": [-1]}, ValueError, "seeds must be whole numbers, 0 or more, got -1"),
+        ({"fractions": None, "cases": [0]}, ValueError, "cases must be whole numbers, 1 or more, got 0"),
         ({"seeds": [1, 1]}, ValueError, r"seeds must name at least one, and each only once, got \[1, 1\]"),
         ({"modes": []}, ValueError, "modes must name at least one"),
     ],
@@ -56,18 +81,20 @@ def test_grid_refuses(change: dict[str, Any], error: type[Exception], message: s
 
 def test_fewer_cases_are_seen_more_often(home: Path) -> None:
     # four training cases, one of them held out for validation: two steps an epoch, or with a third of them one
-    cells = grid([f"bundles/{UNETR}"], ["btcv"], [0.34, 1.0], [0], list(MODES))
+    modes = ["baseline", "baseline_equal_time", "masking_only", "medcontext"]
+    cells = grid([f"bundles/{UNETR}"], ["btcv"], [0.34, 1.0], [0], modes)
     overrides = {**TINY[UNETR], "max_epochs": 6, "val_interval": 3}
     jobs = plan(cells, experiment_name="few", overrides=overrides)
-    epochs = {(job.cell.fraction, job.cell.mode): job.training["max_epochs"] for job in jobs}
-    assert epochs == {
-        **{(0.34, mode): 12 for mode in ("medcontext", "baseline", "masking_only")},
-        **{(1.0, mode): 6 for mode in ("medcontext", "baseline", "masking_only")},
-        (0.34, "baseline_equal_time"): 28,
-        (1.0, "baseline_equal_time"): 14,
-    }
-    assert {job.training["val_interval"] for job in jobs if job.cell.fraction == 0.34} == {6, 14}
-    assert pytest.approx(28 / 12) == EQUAL_TIME
+    assert lengths(jobs, "max_epochs") == {(cell.fraction, cell.mode): 12 if cell.fraction < 1 else 6 for cell in cells}
+
+    # what fits in the time: 14.4 and 28.8 epochs
+    seconds = {"medcontext": 1.2, "baseline": 0.5}
+    jobs = with_equal_time(jobs, {jobs[0].place: {"baseline_equal_time": seconds, "medcontext": seconds}})
+    longer = {(0.34, "baseline_equal_time"): 28, (1.0, "baseline_equal_time"): 14}
+    assert lengths(jobs, "max_epochs").items() >= longer.items()
+    assert sum(lengths(jobs, "max_epochs").values()) == 28 + 14 + 3 * (12 + 6)
+    assert set(lengths(jobs, "val_interval").values()) == {3, 6, 7, 14}
+
     by_name = {job.cell.name: job for job in jobs}
     masked = by_name["medcontext_unetr-btcv-masking_only-f1-s0"]
     assert [Path(file).name for file in masked.training["config_file"]] == [
@@ -77,6 +104,49 @@ def test_fewer_cases_are_seen_more_often(home: Path) -> None:
     ]
     assert Path(masked.evaluating["config_file"][-1]).name == "evaluate.json"
     assert masked.evaluating["ckpt_dir"] == str(home / "runs" / UNETR / f"few-{masked.cell.name}" / "models")
+
+
+def lengths(jobs: list[Job], key: str) -> dict[tuple[float | None, str], int]:
+    return {(job.cell.fraction, job.cell.mode): job.training[key] for job in jobs}
+
+
+def test_a_number_of_cases_takes_as_many_steps(home: Path) -> None:
+    cells = grid([UNETR], ["btcv"], None, [0], ["baseline"], cases=[1, 3])
+    overrides = {**TINY[UNETR], "max_epochs": 6, "validation_cases": 0}
+    few, more = (job.training for job in plan(cells, experiment_name="few", overrides=overrides))
+    assert (few["train_cases"], few["max_epochs"]) == (1, 12)
+    assert (more["train_cases"], more["max_epochs"]) == (3, 6)
+    assert "train_fraction" not in few
+
+
+def test_a_fold_of_the_training_cases_stands_in_for_the_test_cases(home: Path) -> None:
+    cells = grid([UNETR], ["btcv"], [1.0], [0, 1], ["baseline"])
+    data = write_phantoms(home / "five", num_cases=8, size=(32, 32, 32), spacing=(4.5, 4.5, 6.0), progress=False)
+    overrides = {**TINY[UNETR], "max_epochs": 1, "dataset_dir": str(data.parent)}
+    content = json.loads(data.read_text())
+    folded = []
+    for job in plan(cells, experiment_name="chosen", overrides=overrides, test_fold=3):
+        assert job.training["datalist"] == job.evaluating["datalist"]
+        folded.append(json.loads(Path(job.training["datalist"]).read_text()))
+    assert folded[0] == folded[1]  # the same test cases in all draws
+    images = {name: {Path(case["image"]).name for case in folded[0][name]} for name in ("training", "test")}
+    assert len(images["test"]) == 1
+    assert images["training"] | images["test"] == {Path(case["image"]).name for case in content["training"]}
+    with pytest.raises(SystemExit, match=r"test_fold: fold must be within 0\.\.4"):
+        plan(cells, experiment_name="chosen", overrides=overrides, test_fold=5)
+    with pytest.raises(ValueError, match="the grid itself sets datalist; leave that out"):
+        plan(cells, experiment_name="chosen", overrides={**overrides, "datalist": "x"}, test_fold=0)
+
+
+def test_unlabelled_scans_are_for_the_modes_that_need_them(home: Path) -> None:
+    cells = grid([UNETR], ["btcv"], None, [0], ["medcontext", "pseudo_labels", "medcontext_unlabeled"], cases=[2])
+    jobs = plan(cells, experiment_name="few", overrides={**TINY[UNETR], "unlabeled": "rest"})
+    assert ["unlabeled" in job.training for job in jobs] == [False, True, True]
+    assert ["unlabeled" in job.evaluating for job in jobs] == [False, True, True]
+    assert not any("unlabeled" in job.reference for job in jobs)
+    assert [Path(job.training["config_file"][-1]).stem for job in jobs] == ["btcv", *(cell.mode for cell in cells[1:])]
+    with pytest.raises(SystemExit, match="unlabeled"):  # dataset.json lists none
+        plan(cells, experiment_name="few", overrides=TINY[UNETR])
 
 
 def test_plan_refuses_what_the_grid_sets_and_unknown_overlays(home: Path) -> None:
@@ -177,10 +247,95 @@ def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -
     assert [Path(file).name for file in arguments["config_file"]] == ["train.json", "resume.json"]
 
 
+@pytest.mark.slow
+def test_time_that_is_up_stops_what_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "mark"
+    jobs = [
+        script(tmp_path, "long", f"None if pathlib.Path('{mark}').exists() else time.sleep(100)"),
+        script(tmp_path, "next", "None"),
+    ]
+    assert run_cells(jobs, tmp_path / "out", minutes=0.05) == []
+    assert "Stopped after 0.05 minutes, 2 of 2 runs are left." in capsys.readouterr().err
+    assert states(tmp_path / "out") == {"long": "new"}
+    mark.touch()
+    assert run_cells(jobs, tmp_path / "out", minutes=10) == []
+    assert states(tmp_path / "out") == {"long": "evaluated", "next": "evaluated"}
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_before_it_saved_its_state_begins_anew(tmp_path: Path) -> None:
+    model = tmp_path / "runs" / "early" / "models" / "model.pt"
+    # a validation has saved a model, and nothing the state; the training refuses to write over it
+    refuse = f"1 / 0 if pathlib.Path('{model}').exists() else None"
+    die = f"(pathlib.Path('{model.parent}').mkdir(parents=True), pathlib.Path('{model}').touch(), 1 / 0)"
+    first, then = script(tmp_path, "early", die), tmp_path / "early" / "configs" / "train.json"
+    assert len(run_cells([first], tmp_path / "out")) == 1
+    then.write_text(json.dumps({"imports": ["$import pathlib"], "training": [f"${refuse}"]}))
+    assert run_cells([first], tmp_path / "out") == []
+    assert not model.exists()
+
+
 @pytest.mark.parametrize("device", ["gpu", -1])
 def test_devices_are_numbers_or_cpu(tmp_path: Path, device: Any) -> None:
     with pytest.raises(ValueError, match="devices must be GPU numbers or cpu"):
         run_cells([script(tmp_path, "good", "None")], tmp_path / "out", [device])
+
+
+SECONDS = {"medcontext": 0.7, "baseline": 0.3}
+
+
+def test_costs_are_measured_once_and_for_these_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[list[str]] = []
+
+    def measure(trainings: dict[str, Any], *_: object) -> dict[str, Any]:
+        measured.append(list(trainings))
+        assert [Path(file).stem for file in trainings["baseline"]["config_file"]] == ["train", "btcv", "baseline"]
+        assert [Path(file).stem for file in trainings["medcontext"]["config_file"]] == ["train", "btcv"]
+        (home / "out").mkdir(exist_ok=True)
+        return {"seconds": SECONDS}
+
+    monkeypatch.setattr(costs_module, "_in_a_process", measure)
+    cells = grid([UNETR], ["btcv"], [1.0], [0, 1], ["baseline", "baseline_equal_time"])
+    jobs = plan(cells, experiment_name="costs", overrides={**TINY[UNETR], "max_epochs": 3})
+    assert known_costs(jobs, home / "out") == {}
+    costs = measure_costs(jobs, home / "out", ["cpu", "cpu"])
+    assert costs[jobs[0].place]["baseline_equal_time"] == SECONDS
+    later = plan(cells[2:], experiment_name="costs", overrides={**TINY[UNETR], "max_epochs": 6})
+    assert with_equal_time(later, measure_costs(later, home / "out"))[1].training["max_epochs"] == 14
+    assert measured == [["medcontext", "baseline"]]
+    other = plan(cells, experiment_name="costs", overrides={**TINY[UNETR], "max_epochs": 3, "batch_size": 1})
+    assert known_costs(other, home / "out") == {}
+    measure_costs(other, home / "out")
+    assert len(measured) == 2
+    assert known_costs(jobs, home / "out") == costs
+
+    (home / "out" / "costs.json").write_text("[{}]")
+    with pytest.raises(ValueError, match=r"costs\.json holds no costs of steps; remove it to measure them again"):
+        measure_costs(jobs, home / "out")
+
+
+@pytest.mark.slow
+def test_costs_are_those_of_the_machine(home: Path) -> None:
+    cells = grid([UNETR], ["btcv"], [1.0], [0], ["baseline_equal_time"])
+    jobs = plan(cells, experiment_name="costs", overrides=TINY[UNETR])
+    seconds = measure_costs(jobs, home / "out", ["cpu", "cpu"])[jobs[0].place]["baseline_equal_time"]
+    assert 1.2 < seconds["medcontext"] / seconds["baseline"] < 4
+    (record,) = json.loads((home / "out" / "costs.json").read_text())
+    assert (record["bundle"], record["dataset"], record["threads"], record["clock"]) == (UNETR, "btcv", 1, "processor")
+    assert record["seconds"] == seconds
+    assert not (home / "runs").exists()  # nothing of a run is left
+    broken = plan(cells, experiment_name="costs", overrides={**TINY[UNETR], "network_def#num_heads": 7})
+    with pytest.raises(ValueError, match=r"could not be measured \(the process ended with 1\), see .*costs\.log"):
+        measure_costs(broken, home / "out")
+
+
+def test_a_dry_run_measures_and_trains_nothing(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    modes = ("baseline", "baseline_equal_time")
+    cli.experiment(UNETR, cases=(2, 4), seeds=0, modes=modes, dry_run=True, **TINY[UNETR])
+    shown = dict(line.split(": ") for line in capsys.readouterr().out.splitlines())
+    assert shown["medcontext_unetr-btcv-baseline-n4-s0"] == "2 epochs"
+    assert shown["medcontext_unetr-btcv-baseline_equal_time-n2-s0"] == "as many epochs as fit, once costs are measured"
+    assert not (home / "runs").exists()
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from medcontext import cli
-from medcontext.comparison import Comparison, PairedRun, compare_group, compare_runs
+from medcontext.comparison import Comparison, Draw, Rung, compare_group, compare_runs
 from medcontext.comparison.store import default_tracking_uri
 from medcontext.comparison.tracking import log_comparison
 from tracked_runs import Store, table, tracked_run
@@ -36,8 +36,15 @@ def test_verdicts_of_known_effects(comparison: Comparison) -> None:
     }
     assert comparison.groups[0].sentence == (
         "UNETR on btcv, 25 % of the training cases (4), 3 seeds: hurts. MedContext is ahead of the baseline at equal "
-        "steps by 0.100 (0.075 to 0.125) and masking only by 0.080 (0.055 to 0.105), and behind the baseline at equal "
-        "time by 0.050 (0.025 to 0.075)."
+        "steps by 0.100 (0.075 to 0.125), patch dropout by 0.090 (0.065 to 0.115) and masking only by 0.080 (0.055 to "
+        "0.105), and behind the baseline at equal time by 0.050 (0.025 to 0.075). With unlabelled scans: helps. "
+        "MedContext with unlabelled scans is ahead of the baseline at equal time by 0.150 (0.150 to 0.150), MedContext "
+        "by 0.200 (0.175 to 0.225) and pseudo-labels by 0.220 (0.220 to 0.220). MedContext with unlabelled scans "
+        "carries the gain, +0.150 (+0.150 to +0.150) over the baseline at equal time; patch dropout adds +0.010 "
+        "(+0.010 to +0.010) over the baseline at equal time; masking only adds +0.010 (+0.010 to +0.010) over patch "
+        "dropout at equal time; MedContext is not worth its cost, −0.050 (−0.075 to −0.025) over the baseline at equal "
+        "time, where a step takes 2.33 times as long; pseudo-labels is not worth its cost, −0.070 (−0.070 to −0.070) "
+        "over the baseline at equal time, where a step takes 4.67 times as long."
     )
 
 
@@ -48,7 +55,11 @@ def test_files(comparison: Comparison, output: Path) -> None:
         "comparison.json",
         "differences_unetr_btcv_0.25.png",
         "differences_unetr_btcv_1.png",
+        "differences_unlabeled_unetr_btcv_0.25.png",
         "few_shot_unetr_btcv.png",
+        "ladder.csv",
+        "ladder_unetr_btcv_0.25.png",
+        "ladder_unetr_btcv_1.png",
         "overview.png",
         "runs.csv",
     ]
@@ -60,8 +71,8 @@ def test_files(comparison: Comparison, output: Path) -> None:
 
 def test_table_of_differences(comparison: Comparison, output: Path) -> None:
     rows = pd.read_csv(output / "comparison.csv", dtype={"train_fraction": str})
-    assert len(rows) == 2 * 3 * 3  # groups, controls, two classes and their mean
-    assert rows.columns[:5].tolist() == ["architecture", "dataset", "train_fraction", "control", "pairs"]
+    assert len(rows) == (4 + 4 + 3) * 3  # controls of two groups and of unlabelled scans, two classes and their mean
+    assert rows.columns[:6].tolist() == ["architecture", "dataset", "train_fraction", "run", "control", "pairs"]
     row = rows.set_index(["train_fraction", "control", "class"]).loc[("1", "baseline at equal time", "right_kidney")]
     assert row["difference"] == pytest.approx(0.05)
     assert (row["low"], row["high"]) == pytest.approx((0.05 - HALF, 0.05 + HALF), abs=1e-5)
@@ -71,14 +82,34 @@ def test_table_of_differences(comparison: Comparison, output: Path) -> None:
     assert (mean["p"], mean["verdict"]) == (2 / 64, "helps")
 
 
+def test_table_of_the_ladder(comparison: Comparison, output: Path) -> None:
+    rows = pd.read_csv(output / "ladder.csv", dtype={"train_fraction": str}).set_index(["train_fraction", "rung"])
+    assert rows.loc["1"].index.tolist() == [
+        *("baseline", "baseline_equal_time", "patch_dropout", "masking_only", "medcontext"),
+    ]
+    assert rows.loc["0.25"].index.tolist()[5:] == ["pseudo_labels", "medcontext_unlabeled"]
+    ours = rows.loc[("1", "medcontext")]
+    assert ours[["runs", "mean_dice", "steps"]].tolist() == [3, 0.7, 300]
+    assert ours["step_cost"] == pytest.approx(7 / 3, abs=1e-5)
+    assert ours[["over_below_steps_rung", "over_below_time_rung"]].tolist() == ["masking_only", "baseline_equal_time"]
+    bounds = [f"over_below_steps{ending}" for ending in ("", "_low", "_high", "_seeds")]
+    assert ours[bounds].tolist() == pytest.approx([0.08, 0.08 - HALF, 0.08 + HALF, 3], abs=1e-5)
+    assert ours["over_baseline_time"] == pytest.approx(0.05)
+    assert rows.loc[("1", "baseline_equal_time"), "mean_dice"] == pytest.approx(0.65)
+    assert rows.loc[("1", "baseline_equal_time"), bounds].isna().tolist() == [True, True, True, False]
+
+
 def test_table_of_runs(comparison: Comparison, output: Path) -> None:
     runs = pd.read_csv(output / "runs.csv").set_index("run")
-    assert len(runs) == 26
+    assert len(runs) == 38
     assert runs["role"].value_counts().to_dict() == {
         "MedContext": 6,
         "baseline at equal steps": 6,
         "baseline at equal time": 6,
+        "patch dropout": 6,
         "masking only": 6,
+        "pseudo-labels": 3,
+        "MedContext with unlabelled scans": 3,
         "unpaired": 2,
     }
     assert runs.loc["failed", "reason"] == "its status is FAILED"
@@ -94,6 +125,9 @@ def test_verdicts_as_json(comparison: Comparison, output: Path) -> None:
     assert control["interval_95"] == pytest.approx([-0.05 - HALF, -0.05 + HALF], abs=1e-5)
     assert control["seconds_ratio"] == pytest.approx(1.0)
     assert content["groups"][0]["cost"]["MedContext"]["time_ratio"] == pytest.approx(7 / 3)
+    assert content["groups"][0]["controls_unlabeled"]["MedContext"]["difference"] == pytest.approx(0.2)
+    assert content["groups"][0]["ladder_sentence"] == comparison.groups[0].ladder.sentence
+    assert len(content["ladder"]) == 5 + 7
     assert content["notes"] == []
 
 
@@ -103,7 +137,10 @@ def test_figures_and_verdicts_are_in_mlflow(comparison: Comparison, grid: Store,
     files = {item.path for item in grid.client.list_artifacts(run.info.run_id)}
     assert files == {path.name for path in output.iterdir()}
     metrics = run.data.metrics
-    assert len(metrics) == 2 * 3 * 3
+    assert metrics["dice_medcontext/unetr_btcv_1"] == pytest.approx(0.7)
+    assert metrics["gain_medcontext_over_below_at_steps/unetr_btcv_1_high"] == pytest.approx(0.08 + HALF, abs=1e-5)
+    assert metrics["gain_medcontext_unlabeled_over_baseline_at_time/unetr_btcv_0.25"] == pytest.approx(0.15)
+    assert metrics["difference_unlabeled_pseudo_labels/unetr_btcv_0.25"] == pytest.approx(0.22)
     assert metrics["difference_baseline_at_equal_time/unetr_btcv_0.25"] == pytest.approx(-0.05)
     assert metrics["difference_masking_only/unetr_btcv_1_low"] == pytest.approx(0.08 - HALF, abs=1e-5)
     note = run.data.tags["mlflow.note.content"]
@@ -173,7 +210,7 @@ def test_a_store_that_takes_nothing(small: Store, tmp_path: Path, monkeypatch: p
 
 
 def test_groups_keep_files_and_metrics_of_their_own() -> None:
-    runs = [PairedRun(tracked_run(), {})]
+    runs = [Draw(tracked_run(), {Rung.MEDCONTEXT: tracked_run()})]
     groups = [compare_group({"dataset": name, "steps": "3"}, runs) for name in ("mine/ct", "mine ct", "Größe")]
     comparison = Comparison("grid", ["dataset", "steps"], groups, [], {}, {})
     assert [comparison.slug(group) for group in groups] == ["mine-ct_3_0", "mine-ct_3_1", "Größe_3"]
@@ -200,7 +237,7 @@ def test_doubts_are_noted(small: Store, tmp_path: Path) -> None:
     ("change", "reason"),
     [
         ({"tags": {"mode": None}}, "it is no training of a bundle: it has no tag medcontext.mode"),
-        ({"tags": {"mode": "other"}}, "its mode 'other' is none of medcontext, baseline, masking_only"),
+        ({"tags": {"mode": "other"}}, "its mode 'other' is none of baseline, patch_dropout, masking_only"),
         ({"status": "KILLED"}, "its status is KILLED"),
         ({"tags": {"seed": None, "steps": None}}, "it has no tag medcontext.seed, medcontext.steps"),
         ({"tags": {"steps": "many"}, "values": {}}, "its tag medcontext.steps is no number of steps but 'many'"),
@@ -228,7 +265,7 @@ def test_case_names_that_look_like_numbers_stay_apart(small: Store, tmp_path: Pa
     found = compare_runs(
         small.experiment, tmp_path / "out", tracking_uri=small.uri, group_by=["seed"], log_to_mlflow=False
     )
-    (result,) = found.groups[-1].results.values()
+    result = found.groups[-1].subjects[Rung.MEDCONTEXT].results[Rung.BASELINE]
     assert result.table.loc["liver", "cases"] == 4
 
 
@@ -242,7 +279,8 @@ def test_a_damaged_configuration_spoils_one_run_only(small: Store, tmp_path: Pat
 def test_files_out_of_reach_spoil_one_run_only(small: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medcontext.comparison.runs.get_artifact_repository", _out_of_reach)
     with pytest.raises(
-        ValueError, match="no MedContext run that can be compared .ours: its files cannot be read: Host s3://away is"
+        ValueError,
+        match="no run above the baseline that can be compared .ours: its files cannot be read: Host s3://away is",
     ):
         compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
 
@@ -274,8 +312,12 @@ def test_command(
     *sentences, page = capsys.readouterr().out.splitlines()
     assert sentences == [
         "UNETR, learning_rate 0.0001, 1 seed: cannot tell. MedContext is not yet comparable to the baseline at equal "
-        "steps (+0.100; 1 seed, at least three are needed). There is no run of the baseline at equal time and masking "
-        "only to compare with."
+        "steps (+0.100; 1 seed, at least three are needed). There is no run of the baseline at equal time, patch "
+        "dropout and masking only to compare with. Which rung carries the gain cannot be told yet: 1 seed, at least "
+        "three are needed.",
+        "  baseline at equal steps: Dice 0.750, a step takes 1.00 times the baseline's",
+        "  MedContext: Dice 0.850, a step takes 2.33 times the baseline's; +0.100 (1 seed) over the baseline at equal "
+        "steps",
     ]
     assert page == f"{output}/comparison.html"
     assert len(comparisons(small)) == 1
@@ -298,7 +340,7 @@ def useless(database: Path) -> None:
         (["--experiment", "empty"], "The experiment 'empty' has no runs; train and evaluate some first"),
         (
             ["--experiment", "untrained"],
-            "'untrained' has no MedContext run that can be compared .b: its status is FAILED",
+            "'untrained' has no run above the baseline that can be compared .b: its status is FAILED",
         ),
         (["--group_by", "datset"], "No run has a 'datset' to group by; did you mean dataset"),
         (

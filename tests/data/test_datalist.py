@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from medcontext.data import case_files, case_name, data_hash, describe_cases, load_cases
+from medcontext.data.datalist import write_fold
 
 
 @pytest.fixture
@@ -21,6 +22,7 @@ def write(folder: Path, **counts: int) -> Path:
         for section, count in counts.items()
     }
     path = folder / "dataset.json"
+    folder.mkdir(exist_ok=True)
     path.write_text(json.dumps(content))
     return path
 
@@ -231,3 +233,25 @@ def test_cases_are_described_by_hashes_unless_names_are_wanted(tmp_path: Path) -
     assert named == {"training": {"hash": data_hash(cases), "cases": ["img1"]}}
     # printf img1 | sha256sum
     assert describe_cases({"test": cases})["test"]["cases"] == ["d7bdd545f09d"]
+
+
+def test_a_fold_takes_the_place_of_the_test_cases(tmp_path: Path) -> None:
+    datalist = write(tmp_path / "data", training=8, validation=2, test=3)
+    content = json.loads(datalist.read_text())
+    datalist.write_text(json.dumps({**content, "labels": {"1": "spleen"}, "unlabeled": ["more/a.nii.gz"]}))
+    tested: list[str] = []
+    for fold in range(5):
+        path = write_fold(datalist, tmp_path / "home", fold)
+        training, validation, test = (load_cases(path, name) for name in ("training", "validation", "test"))
+        assert len(test) == 2
+        assert validation == []
+        assert names(training) | names(test) == {f"img{i}.nii.gz" for i in range(8)}
+        assert len(training) == 8
+        assert all(Path(case["image"]).parent.name != "test" for case in training + test)
+        tested += [case["image"] for case in test]
+        written = json.loads(Path(path).read_text())
+        assert written["labels"] == {"1": "spleen"}
+        assert written["unlabeled"] == [{"image": str(datalist.parent / "more" / "a.nii.gz")}]
+    assert len(set(tested)) == 10
+    with pytest.raises(ValueError, match=r"fold must be within 0\.\.4"):
+        write_fold(datalist, tmp_path / "home", 5)

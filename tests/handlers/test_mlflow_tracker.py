@@ -14,7 +14,7 @@ from ignite.engine import Events
 from mlflow.exceptions import MlflowException
 from monai.engines import Evaluator
 
-from medcontext.handlers import MLflowTracker, ResumeTraining, TeacherUpdate, TrainingCheckpoint
+from medcontext.handlers import MLflowTracker, ResumeTraining, TeacherUpdate, TrainingCheckpoint, TrainingHistory
 from tiny import trainer
 
 
@@ -158,6 +158,14 @@ def test_steps_that_are_trained_again_keep_their_first_values(uri: str, tmp_path
     tags = {name: value for name, value in run.data.tags.items() if name.startswith(("medcontext.", "resumed."))}
     assert tags.pop("medcontext.command")
     assert tags == {"medcontext.steps": "12", "medcontext.resumed_at_step": "4", "resumed.max_epochs": "3"}
+
+
+def test_processor_time_is_that_of_the_history(uri: str, tmp_path: Path) -> None:
+    history = TrainingHistory(tmp_path / "history.csv")
+    trainer(epochs=2, train_handlers=[history, tracker(uri, tmp_path)]).run()
+    logged = points(uri, "train_processor_seconds")
+    assert [step for step, _ in logged] == [4, 8]
+    assert [seconds for _, seconds in logged] == [row["train_processor_seconds"] for row in history.rows]
 
 
 def test_an_error_before_the_first_step_leaves_no_run_behind_that_seems_to_run(uri: str, tmp_path: Path) -> None:

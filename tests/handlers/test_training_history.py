@@ -11,11 +11,19 @@ from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 
 from medcontext import files
-from medcontext.handlers import ResumeTraining, TeacherUpdate, TrainingCheckpoint, TrainingHistory, step_values
+from medcontext.handlers import (
+    ResumeTraining,
+    TeacherUpdate,
+    TrainingCheckpoint,
+    TrainingHistory,
+    step_clock,
+    step_values,
+)
 from tiny import trainer
 
 TERMS = ["train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency", "masked_fraction"]
-STEP_COLUMNS = [*TERMS, "learning_rate", "teacher_momentum"]
+SECONDS = "train_processor_seconds"
+STEP_COLUMNS = [*TERMS, "learning_rate", "teacher_momentum", SECONDS]
 
 
 def validator() -> Evaluator:
@@ -73,7 +81,38 @@ def test_a_resumed_training_goes_on_with_the_file(tmp_path: Path, interval: int)
     assert before["epoch"].tolist() == [1, 2, 3]
     resumed = train(tmp_path / "cut", 5, resume=True, interval=interval)
     assert resumed["epoch"].tolist() == [1, 2, 3, 4, 5]
-    pd.testing.assert_frame_equal(resumed, whole)
+    pd.testing.assert_frame_equal(resumed.drop(columns=SECONDS), whole.drop(columns=SECONDS))
+    kept = resumed["epoch"] <= 4 - interval  # the others were trained again, at a cost of their own
+    assert resumed[SECONDS][kept].tolist() == before[SECONDS][: kept.sum()].tolist()
+    assert resumed[SECONDS].is_monotonic_increasing
+
+
+def test_time_is_that_of_the_steps_alone_and_goes_on_after_a_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step takes a second from the request of its batch, and a validation a thousand."""
+    now = 0.0
+
+    def pass_by(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    monkeypatch.setattr(step_clock.StepClock.__init__, "__defaults__", (lambda: now,))
+    for epochs, expected in ((2, [4, 8]), (4, [4, 8, 12, 16])):
+        handlers: list[Any] = [ResumeTraining(str(tmp_path / "last.pt"))] if epochs > 2 else []
+        handlers += [TrainingHistory(tmp_path / "history.csv"), TrainingCheckpoint(str(tmp_path))]
+        engine = trainer(epochs=epochs, train_handlers=handlers)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, pass_by, 0.25)
+        engine.add_event_handler(Events.ITERATION_STARTED, pass_by, 0.75)
+        engine.add_event_handler(Events.EPOCH_STARTED | Events.EPOCH_COMPLETED, pass_by, 1000)
+        engine.run()
+        assert pd.read_csv(tmp_path / "history.csv")[SECONDS].tolist() == expected
+        assert engine.state.train_processor_seconds == expected[-1]
+
+
+def test_a_file_of_an_older_version_has_no_time(tmp_path: Path) -> None:
+    train(tmp_path, 2).drop(columns=SECONDS).to_csv(tmp_path / "history.csv", index=False)
+    assert train(tmp_path, 3, resume=True)[SECONDS].isna().all()
 
 
 def test_a_new_training_begins_a_new_file(tmp_path: Path) -> None:

@@ -123,11 +123,11 @@ def describe_mask(masked: NDArray[np.float32], mask: NDArray[np.float32]) -> lis
 
 
 def describe_image(masked: NDArray[np.float32], mask: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """The filled image, its mean and its deviation around each voxel at four scales; a hole is where it is flat."""
-    means = [ndimage.uniform_filter(masked, scale) for scale in SCALES]
-    squares = [ndimage.uniform_filter(masked**2, scale) for scale in SCALES]
-    deviations = [np.sqrt((square - mean**2).clip(0)) for mean, square in zip(means, squares, strict=True)]
-    return [masked, *means, *(10 * deviation for deviation in deviations)]
+    """The filled image, whether it is as flat at a voxel as no tissue is, and the means of both at four scales."""
+    steps = [np.abs(masked - np.roll(masked, by, axis)) for axis in range(3) for by in (-1, 1)]
+    flat = ((np.min(steps, axis=0) < 1e-6) & (masked > 0)).astype(np.float32)
+    means = [ndimage.uniform_filter(each, scale) for each in (masked, flat) for scale in SCALES]
+    return [masked, flat, *means]
 
 
 def sample(

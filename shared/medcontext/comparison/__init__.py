@@ -1,27 +1,35 @@
-"""Comparison of tracked runs: does MedContext help, hurt, or can one not tell?"""
+"""Comparison of tracked runs: does MedContext help, and what in it does?"""
 
 from __future__ import annotations
 
 from medcontext.comparison.compare import GROUP_BY, compare_runs
-from medcontext.comparison.pairing import Control, PairedRun, Pairing, Role, pair_runs
+from medcontext.comparison.ladder import Ladder, Step, climb
+from medcontext.comparison.pairing import Pairing, Role, pair_runs
 from medcontext.comparison.report import Comparison, write_comparison
+from medcontext.comparison.results import Result, Verdict
+from medcontext.comparison.rungs import Basis, Draw, Rung
 from medcontext.comparison.runs import TrackedRun, read_runs
-from medcontext.comparison.verdicts import Group, Result, Verdict, compare_group
+from medcontext.comparison.verdicts import Group, Subject, compare_group
 
 __all__ = [
     "GROUP_BY",
     "compare_runs",
-    "Comparison",
-    "write_comparison",
-    "TrackedRun",
-    "read_runs",
-    "Control",
-    "PairedRun",
+    "Ladder",
+    "Step",
+    "climb",
     "Pairing",
     "Role",
     "pair_runs",
-    "Group",
+    "Comparison",
+    "write_comparison",
     "Result",
     "Verdict",
+    "Basis",
+    "Draw",
+    "Rung",
+    "TrackedRun",
+    "read_runs",
+    "Group",
+    "Subject",
     "compare_group",
 ]

@@ -15,6 +15,7 @@ from medcontext.comparison.runs import TrackedRun, read_runs
 from medcontext.comparison.store import connect, default_tracking_uri, find_experiment
 from medcontext.comparison.tracking import log_comparison
 from medcontext.comparison.verdicts import compare_group
+from medcontext.engines import TrainingMode
 
 __all__ = ["GROUP_BY", "compare_runs"]
 
@@ -29,7 +30,7 @@ def compare_runs(
     tracking_uri: str | None = None,
     log_to_mlflow: bool = True,
 ) -> Comparison:
-    """Compare the MedContext runs of an experiment with their controls.
+    """Compare MedContext runs of an experiment with their controls, and all rungs of the ladder with one another.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -71,11 +72,11 @@ def compare_runs(
 def _check(experiment: str, runs: Sequence[TrackedRun]) -> None:
     if not runs:
         raise ValueError(f"The experiment {experiment!r} has no runs; train and evaluate some first.")
-    if not any(run.mode == "medcontext" and not run.problem for run in runs):
+    if not any(run.mode != TrainingMode.BASELINE and not run.problem for run in runs):
         reasons = dict.fromkeys(f"{run.name}: {run.problem}" for run in runs if run.problem)
         more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
         unfit = f" ({'; '.join(list(reasons)[:3])}{more})" if reasons else ""
-        raise ValueError(f"The experiment {experiment!r} has no MedContext run that can be compared{unfit}.")
+        raise ValueError(f"The experiment {experiment!r} has no run above the baseline that can be compared{unfit}.")
 
 
 def _info(uri: str, group_by: Sequence[str]) -> Mapping[str, str]:

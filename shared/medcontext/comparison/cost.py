@@ -1,4 +1,4 @@
-"""What MedContext and its controls cost: steps, time and memory."""
+"""What each rung of the ladder costs: steps, time and memory."""
 
 from __future__ import annotations
 
@@ -8,59 +8,56 @@ from itertools import chain
 
 import pandas as pd
 
-from medcontext.comparison.pairing import MEDCONTEXT, Control, PairedRun
+from medcontext.comparison.results import mean
+from medcontext.comparison.rungs import Draw, Rung, runs_by_rung
 from medcontext.comparison.runs import TrackedRun
 
-__all__ = ["cost_notes", "cost_table", "runs_by_role"]
+__all__ = ["cost_notes", "cost_table"]
 
+_METRICS = {
+    "seconds": "train_seconds",
+    "processor_seconds": "train_processor_seconds",
+    "memory_mib": "peak_memory_mib",
+}
 _STEADY = 1.25  # ratio of the slowest to the fastest time of a step that still counts as the same
 
 
-def runs_by_role(runs: Iterable[PairedRun]) -> dict[str, list[TrackedRun]]:
-    """MedContext runs, and the controls of each kind, each run once, in the order in which they are shown."""
-    runs = list(runs)
-    found = {MEDCONTEXT: [paired.run for paired in runs]}
-    for control in Control:
-        found[control] = list(dict.fromkeys(r.controls[control] for r in runs if control in r.controls))
-    return {role: members for role, members in found.items() if members}
-
-
-def cost_table(runs: Sequence[PairedRun]) -> pd.DataFrame:
-    """Measured cost by role.
+def cost_table(draws: Sequence[Draw]) -> pd.DataFrame:
+    """Measured cost by rung.
 
     Args:
-        runs: MedContext runs of a group with their controls.
+        draws: of a group.
 
     Returns:
-        One row per role: mean ``steps``, ``seconds`` of training, ``memory_mib`` at its peak, ``step_seconds``, and
-        ``time_ratio`` and ``memory_ratio`` to the baseline at equal steps, pair by pair; NaN where it was not logged.
+        One row per rung: mean ``steps``, ``seconds`` and ``processor_seconds`` of training, ``memory_mib`` at its peak,
+        ``step_seconds``, and ``time_ratio`` (:meth:`TrackedRun.time_ratio`) and ``memory_ratio`` to the baseline at
+        equal steps, draw by draw; NaN where it was not logged.
     """
     rows = {}
-    for role, members in runs_by_role(runs).items():
-        rows[role] = {
-            "steps": _mean(run.steps for run in members),
-            "seconds": _mean(run.metrics.get("train_seconds", math.nan) for run in members),
-            "memory_mib": _mean(run.metrics.get("peak_memory_mib", math.nan) for run in members),
-            "step_seconds": _mean(_step_seconds(run) for run in members),
-            "time_ratio": _ratio(runs, role, "train_seconds"),
-            "memory_ratio": _ratio(runs, role, "peak_memory_mib"),
+    for rung, members in runs_by_rung(draws).items():
+        rows[rung] = {
+            "steps": mean(run.steps for run in members),
+            **{name: mean(run.metrics.get(metric, math.nan) for run in members) for name, metric in _METRICS.items()},
+            "step_seconds": mean(_step_seconds(run) for run in members),
+            "time_ratio": mean(base.time_ratio(own) for own, base in _beside_baseline(draws, rung)),
+            "memory_ratio": mean(_memory_ratio(own, base) for own, base in _beside_baseline(draws, rung)),
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def cost_notes(runs: Sequence[PairedRun]) -> list[str]:
+def cost_notes(draws: Sequence[Draw]) -> list[str]:
     """Reasons to doubt that times can be compared."""
-    roles = runs_by_role(runs)
-    members = list(chain.from_iterable(roles.values()))
+    rungs = runs_by_rung(draws)
+    members = list(dict.fromkeys(chain.from_iterable(rungs.values())))
     notes = []
     machines = sorted({_machine(run) for run in members})
     if len(machines) > 1:
         notes.append(f"The runs trained on different devices ({', '.join(machines)}): do not compare their times.")
-    for role, some in roles.items():
+    for rung, some in rungs.items():
         seconds = [value for run in some if math.isfinite(value := _step_seconds(run))]
         if seconds and max(seconds) > _STEADY * min(seconds):
             notes.append(
-                f"{role[0].upper()}{role[1:]} took {min(seconds):.3g} to {max(seconds):.3g} s for the same step: "
+                f"{rung[0].upper()}{rung[1:]} took {min(seconds):.3g} to {max(seconds):.3g} s for the same step: "
                 "the machine was shared, or not always the same one."
             )
     return notes
@@ -74,17 +71,15 @@ def _step_seconds(run: TrackedRun) -> float:
     return run.metrics.get("train_seconds", math.nan) / run.steps
 
 
-def _ratio(runs: Iterable[PairedRun], role: str, metric: str) -> float:
-    """Mean over the pairs of a role's metric as a share of that of the baseline at equal steps."""
-    ratios = []
-    for paired in runs:
-        own = paired.run if role == MEDCONTEXT else paired.controls.get(Control(role))
-        base = paired.controls.get(Control.EQUAL_STEPS)
-        if own and base and metric in own.metrics and base.metrics.get(metric):
-            ratios.append(own.metrics[metric] / base.metrics[metric])
-    return _mean(ratios)
+def _beside_baseline(draws: Iterable[Draw], rung: Rung) -> list[tuple[TrackedRun, TrackedRun]]:
+    """A rung's runs with the baseline at equal steps of the same draw."""
+    return [
+        (draw.runs[rung], draw.runs[Rung.BASELINE])
+        for draw in draws
+        if rung in draw.runs and Rung.BASELINE in draw.runs
+    ]
 
 
-def _mean(values: Iterable[float]) -> float:
-    known = [value for value in values if math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
+def _memory_ratio(run: TrackedRun, base: TrackedRun) -> float:
+    known = base.metrics.get("peak_memory_mib", 0.0)
+    return run.metrics.get("peak_memory_mib", math.nan) / known if known else math.nan

@@ -1,4 +1,4 @@
-"""Figures of a comparison: paired differences, their overview, and Dice by the number of training cases."""
+"""Figures of a comparison: the ladder, paired differences, their overview, and Dice by the number of cases."""
 
 from __future__ import annotations
 
@@ -9,52 +9,92 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
-from medcontext.comparison.pairing import MEDCONTEXT, Control
+from medcontext.comparison.ladder import Ladder
+from medcontext.comparison.results import Result
+from medcontext.comparison.rungs import Basis, Rung
 from medcontext.comparison.runs import TrackedRun
 from medcontext.comparison.statistics import MEAN, Array
 from medcontext.comparison.verdicts import Group
 from medcontext.report.figures import plain
+from medcontext.report.page import number
 
-__all__ = ["differences_figure", "few_shot_figure", "overview_figure"]
+__all__ = ["differences_figure", "few_shot_figure", "ladder_figure", "overview_figure"]
 
 _DPI = 130
-# by role, a colour and a shape, so that neither is needed alone (colours: Okabe and Ito)
+# by rung, a colour and a shape, so that neither is needed alone (colours: Okabe and Ito)
 _STYLES = {
-    MEDCONTEXT: ("#0072B2", "o"),
-    Control.EQUAL_STEPS: ("#E69F00", "s"),
-    Control.EQUAL_TIME: ("#D55E00", "D"),
-    Control.MASKING_ONLY: ("#009E73", "^"),
+    Rung.BASELINE: ("#E69F00", "s"),
+    Rung.BASELINE_EQUAL_TIME: ("#D55E00", "D"),
+    Rung.PATCH_DROPOUT: ("#56B4E9", "v"),
+    Rung.MASKING_ONLY: ("#009E73", "^"),
+    Rung.MEDCONTEXT: ("#0072B2", "o"),
+    Rung.PSEUDO_LABELS: ("#CC79A7", "P"),
+    Rung.MEDCONTEXT_UNLABELED: ("#000000", "X"),
 }
+_BASES = {Basis.STEPS: ("#E69F00", "s"), Basis.TIME: ("#0072B2", "o")}
 
 
-def differences_figure(group: Group) -> Figure:
+def ladder_figure(ladder: Ladder) -> Figure:
+    """Show what each rung gains over the one below, and over the baseline, with 95 % intervals.
+
+    Args:
+        ladder: with at least one result.
+    """
+    steps = [step for step in ladder.steps if any(step.results.values())]
+    if not steps:
+        raise ValueError("there must be at least one rung above another to draw, got none.")
+    figure = Figure(figsize=(6.4, 2.3 + 0.9 * len(steps)), layout="constrained", dpi=_DPI)
+    below, baseline = figure.subplots(2, sharex=True)
+    names = [f"{_wrapped(step.rung, 22)}\nDice {number(step.mean_dice)}" for step in steps]
+    for axis, title in ((below, "over the rung below"), (baseline, "over the baseline")):
+        for offset, basis in zip((-0.14, 0.14), Basis, strict=True):
+            if not any(step.results[basis] for step in steps):
+                continue
+            found = [step.over_below(basis) if axis is below else step.over_baseline(basis) for step in steps]
+            rows = np.array([_bounds(result) for result in found])
+            _marks(axis, np.arange(len(steps), dtype=float) + offset, rows, _BASES[basis], f"at {basis}")
+        _rows(axis, names)
+        axis.set_title(title, fontsize=12, loc="left")
+    baseline.set_xlabel("gain in Dice", fontsize=12)
+    _tidy(figure, below, baseline)
+    return figure
+
+
+def _bounds(result: Result | None) -> tuple[float, float, float]:
+    return (np.nan, np.nan, np.nan) if result is None else result.mean
+
+
+def differences_figure(results: Mapping[Rung, Result], subject: Rung) -> Figure:
     """Show how far MedContext is ahead of each control, class by class, with 95 % intervals.
 
     Args:
-        group: with at least one result.
+        results: by control, at least one.
+        subject: what is compared with the controls.
     """
-    tables = {control: result.table for control, result in group.results.items()}
+    tables = {control: result.table for control, result in results.items()}
     labels = list(dict.fromkeys(label for table in tables.values() for label in table.index if label != MEAN))
-    return _forest([*labels, MEAN], tables)
+    return _forest([*labels, MEAN], tables, subject)
 
 
-def overview_figure(groups: Sequence[Group]) -> Figure:
+def overview_figure(groups: Sequence[Group], subject: Rung) -> Figure:
     """Show how far MedContext is ahead of each control in the mean over the classes, group by group.
 
     Args:
-        groups: with at least one result among them.
+        groups: each with at least one result of the subject.
+        subject: what is compared with the controls.
     """
+    found = {group.title: group.subjects[subject].results for group in groups}
     tables = {}
-    for control in Control:
-        rows = {group.title: group.results[control].mean for group in groups if control in group.results}
+    for control in Rung:
+        rows = {title: results[control].mean for title, results in found.items() if control in results}
         if rows:
             tables[control] = pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "low", "high"])
-    return _forest([group.title for group in groups if group.results], tables)
+    return _forest(list(found), tables, subject)
 
 
-def _forest(names: Sequence[str], tables: Mapping[Control, pd.DataFrame]) -> Figure:
+def _forest(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], subject: Rung) -> Figure:
     """Draw a row for each name, and in it a mark with an interval for each control."""
     if not names or not tables:
         raise ValueError("there must be at least one paired difference to draw, got none.")
@@ -63,24 +103,29 @@ def _forest(names: Sequence[str], tables: Mapping[Control, pd.DataFrame]) -> Fig
     offsets = np.linspace(-0.26, 0.26, len(tables)) if len(tables) > 1 else np.zeros(1)
     for offset, (control, table) in zip(offsets, tables.items(), strict=True):
         rows = table.reindex(list(names))[["difference", "low", "high"]].to_numpy(dtype=float)
-        _marks(axis, np.arange(len(names)) + offset, rows, control)
+        _marks(axis, np.arange(len(names)) + offset, rows, _STYLES[control], f"against {control}")
+    _rows(axis, [_wrapped(name.replace("_", " ")) for name in names])
+    axis.set_xlabel(_wrapped(f"Dice: {subject} − control"), fontsize=12)
+    _tidy(figure, axis)
+    return figure
+
+
+def _rows(axis: Axes, names: Sequence[str]) -> None:
+    """Name the rows from top to bottom, set them apart, and mark where there is no difference."""
     axis.axvline(0, color="0.3", linewidth=1)
-    shown = [plain(_wrapped(name.replace("_", " "))) for name in names]
-    axis.set_yticks(range(len(names)), shown, fontsize=12)
+    axis.xaxis.set_major_locator(MaxNLocator(5))
+    axis.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=12)
     for row in range(1, len(names)):
         axis.axhline(row - 0.5, color="0.92", linewidth=0.8, zorder=0)
     for tick in axis.get_yticklabels():
         if tick.get_text() == MEAN:
             tick.set_fontweight("bold")
     axis.set_ylim(len(names) - 0.5, -0.5)
-    axis.set_xlabel("Dice: MedContext − control", fontsize=12)
-    _tidy(figure, axis)
-    return figure
 
 
-def _marks(axis: Axes, heights: Array, rows: Array, control: Control) -> None:
-    """Draw a control's differences with their bounds, (rows, 3)."""
-    colour, marker = _STYLES[control]
+def _marks(axis: Axes, heights: Array, rows: Array, style: tuple[str, str], label: str) -> None:
+    """Draw differences with their bounds, (rows, 3)."""
+    colour, marker = style
     values, low, high = rows.T
     axis.errorbar(
         values,
@@ -91,30 +136,30 @@ def _marks(axis: Axes, heights: Array, rows: Array, control: Control) -> None:
         markersize=6,
         elinewidth=1.8,
         capsize=3,
-        label=f"against {control}",
+        label=label,
     )
 
 
-def few_shot_figure(runs: Mapping[str, Sequence[TrackedRun]]) -> Figure:
-    """Show test Dice by the number of training cases, as points for the runs and lines for their means.
+def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
+    """Show test Dice by the number of labelled cases, as points for the runs and lines for their means.
 
-    Bars are the standard deviation over the runs. Where a run's number of cases was not logged, the share of the
-    training cases stands for it in all.
+    Cases that validation takes count. Bars are the standard deviation over the runs. Where a run's number of cases was
+    not logged, the share of the training cases stands for it in all.
 
     Args:
-        runs: by role, see :func:`medcontext.comparison.cost.runs_by_role`.
+        runs: by rung, see :func:`medcontext.comparison.rungs.runs_by_rung`.
     """
     figure = Figure(figsize=(6.4, 4.2), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     counted = all(run.num_cases is not None for members in runs.values() for run in members)
     ticks: set[float] = set()
-    for at, (role, members) in enumerate(runs.items()):
+    for at, (rung, members) in enumerate(runs.items()):
         shift = 1.03 ** (at - (len(runs) - 1) / 2)  # beside each other, not over
         points = pd.DataFrame(
             {"x": [_amount(run, counted) for run in members], "dice": [run.mean_dice for run in members]}
         )
         ticks |= set(points["x"])
-        colour, marker = _STYLES[MEDCONTEXT if role == MEDCONTEXT else Control(role)]
+        colour, marker = _STYLES[rung]
         means = points.groupby("x")["dice"].agg(["mean", "std"])
         axis.scatter(points["x"] * shift, points["dice"], color=colour, marker=marker, s=14, alpha=0.45, linewidths=0)
         axis.errorbar(
@@ -126,29 +171,32 @@ def few_shot_figure(runs: Mapping[str, Sequence[TrackedRun]]) -> Figure:
             markersize=6,
             linewidth=1.6,
             capsize=3,
-            label=role,
+            label=rung,
         )
     axis.set_xscale("log")
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
     axis.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
-    axis.set_xlabel("training cases" if counted else "share of the training cases, %", fontsize=12)
+    axis.set_xlabel("labelled cases" if counted else "share of the training cases, %", fontsize=12)
     axis.set_ylabel("mean test Dice", fontsize=12)
     _tidy(figure, axis)
     return figure
 
 
 def _amount(run: TrackedRun, counted: bool) -> float:
-    count = run.num_cases
-    return float(count) if counted and count is not None else 100 * float(run.tags.get("train_fraction", 1))
+    if counted and run.num_cases is not None:
+        return float(run.num_cases + run.num_validation)
+    return 100 * float(run.tags.get("train_fraction", 1))
 
 
-def _tidy(figure: Figure, axis: Axes) -> None:
-    axis.tick_params(labelsize=12)
-    axis.grid(axis="x", color="0.92")
-    axis.set_axisbelow(True)
-    axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
+def _tidy(figure: Figure, *axes: Axes) -> None:
+    for axis in axes:
+        axis.tick_params(labelsize=12)
+        axis.grid(axis="x", color="0.92")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=11, frameon=False)
 
 
 def _wrapped(text: str, width: int = 30) -> str:

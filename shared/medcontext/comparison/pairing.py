@@ -1,36 +1,27 @@
-"""Which control belongs to which MedContext run, and why others do not."""
+"""Which runs stand on the ladder of the same draw of cases, and why others do not."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from medcontext.comparison.runs import TrackedRun
+from medcontext.comparison.rungs import BASELINES, CONTROLS, Draw, Rung, rung_of
+from medcontext.comparison.runs import TIME_TOLERANCE, TrackedRun
 from medcontext.comparison.settings import unfair_differences, variant_differences
-from medcontext.experiment import EQUAL_TIME
+from medcontext.engines import TrainingMode
 
-__all__ = ["Control", "PairedRun", "Pairing", "Role", "check_group_by", "group_value", "pair_runs"]
+__all__ = ["UNPAIRED", "Pairing", "Role", "check_group_by", "group_value", "pair_runs"]
 
-_TOLERANCE = 0.1  # of the steps that equal time stands for
+UNPAIRED = "unpaired"
 
-
-class Control(StrEnum):
-    """What MedContext has to beat, as it is named everywhere."""
-
-    EQUAL_STEPS = "baseline at equal steps"
-    EQUAL_TIME = "baseline at equal time"
-    MASKING_ONLY = "masking only"
-
-
-@dataclass(frozen=True, eq=False)
-class PairedRun:
-    """A MedContext run with its controls."""
-
-    run: TrackedRun
-    controls: Mapping[Control, TrackedRun]
+# to the runs of which mode the others are matched: the first of these that there is for the same cases, fold and seed
+_MATCHED_TO = (
+    *(TrainingMode.MEDCONTEXT, TrainingMode.MASKING_ONLY, TrainingMode.PATCH_DROPOUT),
+    *(TrainingMode.MEDCONTEXT_UNLABELED, TrainingMode.PSEUDO_LABELS),
+)
+_UNLABELED = (Rung.PSEUDO_LABELS, Rung.MEDCONTEXT_UNLABELED)  # as long as fits in the same time
 
 
 @dataclass(frozen=True)
@@ -46,16 +37,12 @@ class Pairing:
     """Result of :func:`pair_runs`.
 
     Attributes:
-        groups: by the values of ``group_by``, the MedContext runs with their controls.
+        groups: by the values of ``group_by``, the draws with the runs of their ladder.
         roles: role of every run by its identifier.
     """
 
-    groups: dict[tuple[str, ...], list[PairedRun]] = field(default_factory=dict)
+    groups: dict[tuple[str, ...], list[Draw]] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)
-
-
-UNPAIRED = "unpaired"
-MEDCONTEXT = "MedContext"
 
 
 def check_group_by(names: Sequence[str], runs: Iterable[TrackedRun]) -> None:
@@ -88,7 +75,7 @@ def group_value(run: TrackedRun, name: str) -> str:
     name = _tag(name)
     if name == "architecture":
         return run.tags["bundle"].removeprefix("medcontext_")
-    number = run.params.get("train_cases", "None")
+    number = run.tags.get("train_cases", run.params.get("train_cases", "None"))
     if name == "train_fraction" and number != "None":
         return f"{number} cases"
     text = run.tags.get(name, run.settings.get(name, "not set"))
@@ -100,119 +87,149 @@ def _tag(name: str) -> str:
 
 
 def pair_runs(runs: Sequence[TrackedRun], group_by: Sequence[str]) -> Pairing:
-    """Give every MedContext run its controls.
+    """Find the runs that stand on the ladder of the same draw of cases.
 
-    A control has the bundle, the dataset, the training and validation cases, the test cases, the fold and the seed of
-    the MedContext run, and differs in nothing else that matters (:func:`unfair_differences`). It is a baseline of as
-    many steps, a baseline of 7/3 as many (within 10 %), or masking only with as many. Of repeated runs the one that
-    finished last is taken, among MedContext runs within a group.
+    They have the bundle, the dataset, the labelled training and validation cases, the test cases, the fold and the seed
+    in common, and differ in nothing else that matters (:func:`unfair_differences`). All are matched to the MedContext
+    run or, where there is none, to that of the highest other rung without unlabelled scans, else with them: runs
+    without unlabelled scans and the baseline by as many steps, the baseline at equal time by as much measured time
+    (within 10 %), and runs with unlabelled scans by either. Whatever rungs there are make a draw. The two rungs with
+    unlabelled scans must have the same of them. Of repeated runs the one that finished last is taken, within a group.
 
     Args:
         runs: all runs of the experiment.
-        group_by: names for :func:`group_value`.
+        group_by: names for :func:`group_value`, which the run has to which the others are matched.
 
     Returns:
         The groups in the order of their values, and what became of every run.
     """
     pairing = Pairing(roles={run.id: Role(UNPAIRED, run.problem) for run in runs})
     usable = sorted((run for run in runs if not run.problem), key=lambda run: run.end_time, reverse=True)
-    controls = [run for run in usable if run.mode != "medcontext"]
+    first = _matched_to(usable)
+    matched = [run for run in usable if first.get(_key(run)) == run.mode]
+    others = [run for run in usable if first.get(_key(run)) != run.mode]
     rejections: dict[str, str] = {}
     taken: dict[tuple[object, ...], TrackedRun] = {}
-    for run in usable:
-        if run.mode != "medcontext":
-            continue
+    for run in matched:
         group = tuple(group_value(run, name) for name in group_by)
-        earlier = taken.setdefault((group, *run.key.values()), run)
+        earlier = taken.setdefault((group, *_key(run)), run)
         if earlier is not run:
-            pairing.roles[run.id] = Role(UNPAIRED, _repeated(run, earlier))
+            pairing.roles[run.id] = Role(UNPAIRED, _repeated(run, earlier, "name one of these in group_by"))
             continue
-        paired = PairedRun(run, _controls(run, controls, rejections))
-        pairing.groups.setdefault(group, []).append(paired)
-        _note_roles(pairing.roles, paired)
-    for control in controls:
-        if pairing.roles[control.id].name == UNPAIRED:
-            reason = rejections.get(control.id) or _nearest(control, list(taken.values()))
-            pairing.roles[control.id] = Role(UNPAIRED, reason)
+        draw = _draw(run, others, rejections)
+        pairing.groups.setdefault(group, []).append(draw)
+        _note_roles(pairing.roles, draw)
+    for run in others:
+        if pairing.roles[run.id].name == UNPAIRED:
+            reason = rejections.get(run.id) or _nearest(run, list(taken.values()))
+            pairing.roles[run.id] = Role(UNPAIRED, reason)
     pairing.groups = {group: pairing.groups[group][::-1] for group in sorted(pairing.groups, key=_sort_key)}
     return pairing
 
 
-def _controls(
-    run: TrackedRun, candidates: Iterable[TrackedRun], rejections: dict[str, str]
-) -> dict[Control, TrackedRun]:
-    """The controls of a MedContext run, from candidates of which the latest comes first."""
-    found: dict[Control, TrackedRun] = {}
+def _key(run: TrackedRun) -> tuple[str, ...]:
+    return tuple(run.key.values())
+
+
+def _matched_to(runs: Iterable[TrackedRun]) -> dict[tuple[str, ...], str]:
+    """By cases, fold and seed, the mode to whose runs the others are matched; none where there are baselines alone."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for run in runs:
+        found.setdefault(_key(run), set()).add(run.mode)
+    return {key: mode for key, modes in found.items() if (mode := next((m for m in _MATCHED_TO if m in modes), None))}
+
+
+def _draw(run: TrackedRun, candidates: Iterable[TrackedRun], rejections: dict[str, str]) -> Draw:
+    """The runs that fit to one, from candidates of which the latest comes first."""
+    found = {rung_of(run.mode): run}
     for candidate in candidates:
         if candidate.key != run.key:
             continue
-        kind = _kind(candidate, run)
-        reason = _unfit(candidate, run) if kind else _other_length(candidate, run)
-        if kind and not reason and kind in found:
-            reason = f"repeated: {found[kind].name} finished later"
+        rung = _rung(candidate, run)
+        reason = _unfit(candidate, run) if rung else _other_length(candidate, run)
+        if rung and not reason:
+            reason = _beside(candidate, rung, found)
         if reason:
             rejections.setdefault(candidate.id, reason)
-        elif kind:
-            found[kind] = candidate
-    return {kind: found[kind] for kind in Control if kind in found}
+        elif rung:
+            found[rung] = candidate
+    steps, time = BASELINES
+    if steps in found and run.equal_time(found[steps]):
+        found.setdefault(time, found[steps])
+    return Draw(run, {rung: found[rung] for rung in Rung if rung in found})
 
 
-def _kind(control: TrackedRun, run: TrackedRun) -> Control | None:
-    if control.steps == run.steps:
-        return Control.EQUAL_STEPS if control.mode == "baseline" else Control.MASKING_ONLY
-    off = round(abs(control.steps / (EQUAL_TIME * run.steps) - 1), 9)
-    if control.mode == "baseline" and off <= _TOLERANCE:
-        return Control.EQUAL_TIME
+def _rung(candidate: TrackedRun, run: TrackedRun) -> Rung | None:
+    """Where a run stands on the ladder of another of the same cases; nowhere if its length does not fit."""
+    rung = rung_of(candidate.mode)
+    if candidate.steps == run.steps:
+        return rung
+    if run.equal_time(candidate):
+        return Rung.BASELINE_EQUAL_TIME if rung is Rung.BASELINE else rung if rung in _UNLABELED else None
     return None
 
 
-def _other_length(control: TrackedRun, run: TrackedRun) -> str:
-    if control.mode == "baseline":
-        equal_time = round(EQUAL_TIME * run.steps)
-        return f"its {control.steps} steps are neither the {run.steps} of {run.name} nor 7/3 of them ({equal_time})"
-    return f"its {control.steps} steps are not the {run.steps} of {run.name}"
+def _other_length(candidate: TrackedRun, run: TrackedRun) -> str:
+    steps = f"its {candidate.steps} steps are not the {run.steps} of {run.name}"
+    if rung_of(candidate.mode) not in (Rung.BASELINE, *_UNLABELED):
+        return steps
+    ratio = run.time_ratio(candidate)
+    took = f"its training took {ratio:.2f} of the time" if ratio == ratio else "the time of one of them was not logged"
+    return f"{steps}, and {took} (equal time is within {100 * TIME_TOLERANCE:g} %)"
 
 
-def _unfit(control: TrackedRun, run: TrackedRun) -> str:
-    """Why a control cannot be compared with a run that it would belong to."""
-    differences = unfair_differences(run, control)
+def _unfit(candidate: TrackedRun, run: TrackedRun) -> str:
+    """Why a run cannot be compared with another to whose ladder it would belong."""
+    differences = unfair_differences(run, candidate)
     if differences:
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         return f"unlike {run.name} it has {', '.join(differences[:3])}{more}"
-    cells = [set(zip(one.table["case"], one.table["label"], strict=True)) for one in (control, run)]
+    cells = [set(zip(one.table["case"], one.table["label"], strict=True)) for one in (candidate, run)]
     return "" if cells[0] == cells[1] else f"it was evaluated on other cases or labels than {run.name}"
 
 
-def _repeated(run: TrackedRun, later: TrackedRun) -> str:
-    """Why a MedContext run is left out in favour of one that finished later."""
-    different = variant_differences(run, later)
+def _beside(candidate: TrackedRun, rung: Rung, found: dict[Rung, TrackedRun]) -> str:
+    """Why a run cannot stand beside those that were found before."""
+    if rung in found:
+        return _repeated(candidate, found[rung], "give each an experiment of its own")
+    for other in (found[place] for place in _UNLABELED if rung in _UNLABELED and place in found):
+        if other.unlabeled_hash != candidate.unlabeled_hash:
+            return f"its unlabelled cases are not those of {other.name}"
+    return ""
+
+
+def _repeated(run: TrackedRun, later: TrackedRun, remedy: str) -> str:
+    """Why a run is left out in favour of one of the same rung that finished later."""
+    different = [] if run.mode == TrainingMode.BASELINE else variant_differences(run, later)
     if not different:
         return f"repeated: {later.name} finished later"
     return (
         f"{later.name} has the same cases, fold and seed and finished later; "
-        f"they differ in {', '.join(different)}: name one of these in group_by to compare both"
+        f"they differ in {', '.join(different)}: {remedy} to compare both"
     )
 
 
-def _note_roles(roles: dict[str, Role], paired: PairedRun) -> None:
-    missing = [str(control) for control in Control if control not in paired.controls]
+def _note_roles(roles: dict[str, Role], draw: Draw) -> None:
+    own = rung_of(draw.run.mode)
+    missing = [str(rung) for rung in CONTROLS[own] if rung not in draw.runs]
     without = f"no {', no '.join(missing)} to compare with" if missing else ""
-    roles[paired.run.id] = Role(MEDCONTEXT if paired.controls else UNPAIRED, without)
-    for kind, control in paired.controls.items():
-        names = {roles[control.id].name, kind.value} - {UNPAIRED}
-        roles[control.id] = Role(", ".join(sorted(names)))
+    roles[draw.run.id] = Role(own if draw.compared else UNPAIRED, without)
+    for rung, run in draw.runs.items():
+        if run is not draw.run:
+            names = {roles[run.id].name, rung.value} - {UNPAIRED}
+            roles[run.id] = Role(", ".join(sorted(names)))
 
 
-def _nearest(control: TrackedRun, runs: Sequence[TrackedRun]) -> str:
-    """Why no MedContext run has this control."""
-    if not runs:
-        return "there is no MedContext run"
+def _nearest(run: TrackedRun, matched: Sequence[TrackedRun]) -> str:
+    """Why a run belongs to no ladder."""
+    if not matched:
+        return "there is no run above the baseline"
 
-    def different(run: TrackedRun) -> list[str]:
-        return [name for name, value in control.key.items() if run.key[name] != value]
+    def different(other: TrackedRun) -> list[str]:
+        return [name for name, value in run.key.items() if other.key[name] != value]
 
-    nearest = min(runs, key=lambda run: len(different(run)))
-    return f"no MedContext run fits: the nearest, {nearest.name}, differs in {', '.join(different(nearest))}"
+    nearest = min(matched, key=lambda other: len(different(other)))
+    return f"nothing to compare it with: the nearest run, {nearest.name}, differs in {', '.join(different(nearest))}"
 
 
 def _sort_key(group: tuple[str, ...]) -> list[tuple[bool, float, str]]:

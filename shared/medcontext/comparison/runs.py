@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +26,10 @@ from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 
-__all__ = ["COMPARISON", "KIND_TAG", "TrackedRun", "read_runs", "settings_root"]
+__all__ = ["COMPARISON", "KIND_TAG", "TIME_TOLERANCE", "TrackedRun", "read_runs", "settings_root"]
+
+TIME_TOLERANCE = 0.1
+"""Share by which measured times may differ to be called equal."""
 
 KIND_TAG = "medcontext.kind"
 COMPARISON = "comparison"
@@ -66,7 +70,7 @@ class TrackedRun:
 
     @property
     def mode(self) -> str:
-        """``medcontext``, ``baseline`` or ``masking_only``."""
+        """One of :class:`~medcontext.engines.TrainingMode`."""
         return self.tags.get("mode", "")
 
     @property
@@ -80,10 +84,40 @@ class TrackedRun:
         return self.tags["fold"], self.tags["seed"]
 
     @property
+    def unlabeled_hash(self) -> str:
+        """Hash of the cases without labels; empty where there are none."""
+        return self.tags.get("unlabeled_hash", "")
+
+    @property
     def num_cases(self) -> int | None:
         """Number of training cases, if it was logged."""
-        counts = {count for _, count in self.inputs.get("training", ())}
+        return self._count("training")
+
+    @property
+    def num_validation(self) -> int:
+        """Number of labelled cases that validation takes beside these, as far as it was logged."""
+        return self._count("validation") or 0
+
+    def _count(self, section: str) -> int | None:
+        counts = {count for _, count in self.inputs.get(section, ())}
         return counts.pop() if len(counts) == 1 else None
+
+    def time_ratio(self, other: TrackedRun) -> float:
+        """Measured training time of another run as a share of this one's, NaN where it was not logged.
+
+        Without validation, and in processor time where both runs have it, which does not count what else the machine
+        did meanwhile.
+        """
+        for name in ("train_processor_seconds", "train_seconds"):
+            ours, theirs = self.metrics.get(name, math.nan), other.metrics.get(name, math.nan)
+            if ours > 0 and math.isfinite(theirs):
+                return theirs / ours
+        return math.nan
+
+    def equal_time(self, other: TrackedRun) -> bool:
+        """Whether the two trained for the same time, within 10 %, as measured."""
+        ratio = self.time_ratio(other)
+        return ratio > 0 and round(max(ratio, 1 / ratio) - 1, 9) <= TIME_TOLERANCE
 
     @cached_property
     def mean_dice(self) -> float:

@@ -1,4 +1,4 @@
-"""What must be equal between a MedContext run and its control for a fair pair."""
+"""What must be equal between two rungs of the ladder for a fair pair."""
 
 from __future__ import annotations
 
@@ -20,35 +20,41 @@ _MACHINE = {
     *("device", "rank", "cache_rate", "cache_dir", "num_workers", "batched_passes", "sw_batch_size"),
     *("imports", "initialize", "finalize", "training", "run", "phantom"),
 }
-# what is MedContext itself
+# what is MedContext itself, or patch dropout, or learning from scans without labels, whose keys begin with `unlabeled`
 _METHOD = {
-    *("mode", "masking", "organ_dropout", "token_masking", "context_weight", "consistency", "consistency_weight"),
-    *("teacher", "teacher_momentum", "teacher_warmup"),
+    *("mode", "masking", "organ_dropout", "patch_dropout", "token_masking", "masked_share", "teacher"),
+    *("context_weight", "context_ramp", "context_end", "consistency", "consistency_weight"),
+    *("confidence", "burn_in", "strong_augmentation"),
 }
+_UNLABELED = "unlabeled"
 _UNSET = "not set"
 
 
 def unfair_differences(run: TrackedRun, control: TrackedRun) -> list[str]:
-    """Settings in which a control differs from a MedContext run although it should not.
+    """Settings in which a run differs from one of another rung although it should not.
 
     Compared are the logged hyperparameters and, for what is no plain number or text there (network, optimizer,
     schedule, intensities, augmentation), the configurations as they were written. Free to differ are names, folders,
-    the length of the training, what changes speed alone, and what belongs to MedContext. If one of the two did not
-    keep its configuration, the hyperparameters alone are compared.
+    the length of the training, what changes speed alone, and what belongs to MedContext, patch dropout or scans without
+    labels. If one of the two did not keep its configuration, the hyperparameters alone are compared.
 
     Args:
-        run: with MedContext.
-        control: without.
+        run: of one rung.
+        control: of another.
 
     Returns:
         Such as ``learning_rate 0.001 instead of 0.002``, in the order of the names.
     """
     different = _differences(run, control, free=_IDENTITY | _MACHINE | _METHOD)
-    return [f"{name} {_short(theirs)} instead of {_short(ours)}" for name, (ours, theirs) in different.items()]
+    return [
+        f"{name} {_short(theirs)} instead of {_short(ours)}"
+        for name, (ours, theirs) in different.items()
+        if not name.startswith(_UNLABELED)
+    ]
 
 
 def variant_differences(run: TrackedRun, other: TrackedRun) -> list[str]:
-    """Names of settings, the number of steps included, in which two MedContext runs of the same cases differ."""
+    """Names of settings, the number of steps included, in which two runs of the same rung and cases differ."""
     steps = [] if run.steps == other.steps else ["steps"]
     return [*steps, *_differences(run, other, free=_IDENTITY | _MACHINE)]
 

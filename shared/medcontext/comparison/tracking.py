@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -12,8 +12,11 @@ from mlflow.entities import Metric, Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from medcontext.comparison.report import Comparison
+from medcontext.comparison.results import Result
+from medcontext.comparison.rungs import Basis, Rung
 from medcontext.comparison.runs import COMPARISON, KIND_TAG
 from medcontext.comparison.store import mlflow_errors
+from medcontext.comparison.verdicts import Group
 from medcontext.handlers.mlflow_operations import METRICS_LIMIT
 
 __all__ = ["log_comparison"]
@@ -25,10 +28,11 @@ _NOTE_LIMIT = 5000  # characters that every MLflow server takes in a tag
 def log_comparison(client: MlflowClient, experiment_id: str, comparison: Comparison, files: Mapping[str, Path]) -> str:
     """Log a comparison to the experiment that it compares.
 
-    One run holds the files, as metrics ``difference_<control>/<group>`` and its bounds with the endings ``_low`` and
-    ``_high``, and the verdicts as its description. A later comparison of the experiment by the same names takes its
-    place: in the same run, or, since MLflow keeps metrics, in a new one where a group or control is gone; the old one
-    then goes to MLflow's trash.
+    One run holds the files, metrics with bounds that end in ``_low`` and ``_high``, and the verdicts as its
+    description. Metrics are ``difference_<control>/<group>`` of MedContext, and by rung of the ladder
+    ``dice_<rung>/<group>``, ``gain_<rung>_over_below_at_<steps or time>/<group>`` and the same over the baseline. A
+    later comparison of the experiment by the same names takes its place: in the same run, or, since MLflow keeps
+    metrics, in a new one where a group or control is gone; the old one then goes to MLflow's trash.
 
     Args:
         client: connected to the store.
@@ -75,12 +79,30 @@ def _run(client: MlflowClient, experiment_id: str, group_by: str, metrics: Seque
 def _metrics(comparison: Comparison) -> list[Metric]:
     now = int(time.time() * 1000)
     return [
-        Metric(f"difference_{control.replace(' ', '_')}/{comparison.slug(group)}{ending}", value, now, 0)
+        Metric(name, value, now, 0)
         for group in comparison.groups
-        for control, result in group.results.items()
-        for ending, value in zip(("", "_low", "_high"), result.mean, strict=True)
+        for name, value in _values(group, comparison.slug(group))
         if math.isfinite(value)
     ]
+
+
+def _values(group: Group, slug: str) -> Iterator[tuple[str, float]]:
+    """Names and values of a group's metrics."""
+    for rung, subject in group.subjects.items():
+        for control, result in subject.results.items():
+            plain = rung is Rung.MEDCONTEXT
+            name = f"difference_{control.replace(' ', '_')}" if plain else f"difference_unlabeled_{control.key}"
+            yield from _bounds(f"{name}/{slug}", result)
+    for step in group.ladder.steps:
+        yield f"dice_{step.rung.key}/{slug}", step.mean_dice
+        for basis in Basis:
+            for over, gain in (("below", step.over_below(basis)), ("baseline", step.over_baseline(basis))):
+                if gain is not None:
+                    yield from _bounds(f"gain_{step.rung.key}_over_{over}_at_{basis.key}/{slug}", gain)
+
+
+def _bounds(name: str, result: Result) -> Iterator[tuple[str, float]]:
+    return ((f"{name}{ending}", value) for ending, value in zip(("", "_low", "_high"), result.mean, strict=True))
 
 
 def _note(comparison: Comparison) -> str:

@@ -2,92 +2,76 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-import pandas as pd
-
-from medcontext.comparison.pairing import Control, PairedRun
-from medcontext.comparison.statistics import MEAN, label_table, paired_cases
+from medcontext.comparison.ladder import Ladder, climb
+from medcontext.comparison.results import Result, Verdict, compare_rungs, counted
+from medcontext.comparison.rungs import BASELINES, CONTROLS, Basis, Draw, Rung, listed
+from medcontext.comparison.runs import TrackedRun
 from medcontext.report.page import number
 
-__all__ = ["FEWEST_SEEDS", "Group", "Result", "Verdict", "compare_group", "network_name"]
+__all__ = ["SUBJECTS", "Group", "Subject", "compare_group", "network_name"]
 
-FEWEST_SEEDS = 3
-"""Trainings that it takes to tell anything."""
+SUBJECTS = (Rung.MEDCONTEXT, Rung.MEDCONTEXT_UNLABELED)
+"""The rungs of which a comparison says whether they help."""
 
-_FAIR_TIME = (0.8, 1.25)  # of the measured times, to call them equal
 _NETWORKS = {"unetr": "UNETR", "swin_unetr": "SwinUNETR", "nnformer": "nnFormer", "unetr_plus_plus": "UNETR++"}
 
 
-class Verdict(StrEnum):
-    """Of a group, or of one control in it."""
-
-    HELPS = "helps"
-    HURTS = "hurts"
-    CANNOT_TELL = "cannot tell"
-
-
 @dataclass(frozen=True, eq=False)
-class Result:
-    """MedContext against one control.
+class Subject:
+    """MedContext, with or without unlabelled scans, against all its controls.
 
     Attributes:
-        control: the control.
-        table: class by class, see :func:`medcontext.comparison.statistics.label_table`.
-        pairs: number of pairs.
-        seeds: number of different folds and seeds among them.
-        seconds_ratio: training time of the control as a share of MedContext's, mean over the pairs.
+        rung: which of the two.
+        results: by control; those without any pair are absent.
+        verdict: ``helps`` only where it beats all its controls, the baseline at equal time among them, ``hurts`` where
+            any beats it.
+        explanation: the numbers behind the verdict, in words.
     """
 
-    control: Control
-    table: pd.DataFrame
-    pairs: int
-    seeds: int
-    seconds_ratio: float
-
-    @property
-    def mean(self) -> tuple[float, float, float]:
-        """Difference, lower and upper bound of the mean over the classes."""
-        value, low, high = self.table.loc[[MEAN], ["difference", "low", "high"]].to_numpy(dtype=float)[0]
-        return float(value), float(low), float(high)
-
-    @property
-    def verdict(self) -> Verdict:
-        """``helps`` where the interval of the mean lies above 0, ``hurts`` where it lies below."""
-        _, low, high = self.mean
-        if self.seeds < FEWEST_SEEDS or not (low > 0 or high < 0):
-            return Verdict.CANNOT_TELL
-        return Verdict.HELPS if low > 0 else Verdict.HURTS
-
-    @property
-    def unequal_time(self) -> bool:
-        """Whether a control of equal time took measurably more or less."""
-        measured = self.control is Control.EQUAL_TIME and math.isfinite(self.seconds_ratio)
-        return measured and not _FAIR_TIME[0] <= self.seconds_ratio <= _FAIR_TIME[1]
+    rung: Rung
+    results: Mapping[Rung, Result]
+    verdict: Verdict
+    explanation: str
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """MedContext against all controls in one setting.
+    """All rungs of the ladder in one setting.
 
     Attributes:
         values: what the runs of the group have in common, by the names of ``group_by``.
         title: the same in words.
-        runs: MedContext runs with their controls.
-        results: by control; those without any pair are absent.
-        verdict: ``helps`` only where MedContext beats all three, ``hurts`` where any beats it.
-        explanation: the numbers behind the verdict, in words.
+        draws: the runs of each draw of cases.
+        subjects: MedContext without and with unlabelled scans, as far as there are runs.
+        ladder: what each rung adds.
     """
 
     values: Mapping[str, str]
     title: str
-    runs: Sequence[PairedRun]
-    results: Mapping[Control, Result]
-    verdict: Verdict
-    explanation: str
+    draws: Sequence[Draw]
+    subjects: Mapping[Rung, Subject]
+    ladder: Ladder
+
+    @property
+    def verdict(self) -> Verdict:
+        """That of MedContext, or where it was trained with unlabelled scans alone, of that."""
+        return next((subject.verdict for subject in self.subjects.values()), Verdict.CANNOT_TELL)
+
+    @property
+    def paragraphs(self) -> Sequence[str]:
+        """The numbers behind each verdict, and last what the ladder says."""
+        subjects = list(self.subjects.values())
+        first = subjects[0].explanation if subjects else "There is no run of MedContext."
+        further = (f"With unlabelled scans: {subject.verdict}. {subject.explanation}" for subject in subjects[1:])
+        return [first, *further, self.ladder.sentence]
+
+    @property
+    def explanation(self) -> str:
+        """All of this in one paragraph."""
+        return " ".join(self.paragraphs)
 
     @property
     def sentence(self) -> str:
@@ -100,53 +84,51 @@ def network_name(architecture: str) -> str:
     return _NETWORKS.get(architecture, architecture)
 
 
-def compare_group(values: Mapping[str, str], runs: Sequence[PairedRun]) -> Group:
-    """Compare the MedContext runs of a group with their controls.
+def compare_group(values: Mapping[str, str], draws: Sequence[Draw]) -> Group:
+    """Compare the rungs of a group.
 
     Args:
         values: by the names of ``group_by``.
-        runs: of the group, from :func:`medcontext.comparison.pairing.pair_runs`.
+        draws: of the group, from :func:`medcontext.comparison.pairing.pair_runs`.
     """
-    results = {control: _compare(control, runs) for control in Control if any(control in r.controls for r in runs)}
-    return Group(values, _title(values, runs), runs, results, _overall(results), _explain(results))
+    subjects = {rung: _subject(rung, draws) for rung in SUBJECTS if any(rung in draw.runs for draw in draws)}
+    return Group(values, _title(values, draws), draws, subjects, climb(draws))
 
 
-def _compare(control: Control, runs: Sequence[PairedRun]) -> Result:
-    pairs = [(paired.run, paired.controls[control]) for paired in runs if control in paired.controls]
-    table = label_table(paired_cases(pairs))
-    seeds = len({run.unit for run, _ in pairs})
-    ratios = [
-        other.metrics["train_seconds"] / run.metrics["train_seconds"]
-        for run, other in pairs
-        if run.metrics.get("train_seconds") and "train_seconds" in other.metrics
-    ]
-    ratio = sum(ratios) / len(ratios) if ratios else math.nan
-    return Result(control, table, len(pairs), seeds, ratio)
+def _subject(rung: Rung, draws: Sequence[Draw]) -> Subject:
+    found = {control: _against_control(rung, control, draws) for control in CONTROLS[rung]}
+    results = {control: result for control, result in found.items() if result is not None}
+    return Subject(rung, results, _overall(results), _explain(rung, results))
 
 
-def _overall(results: Mapping[Control, Result]) -> Verdict:
+def _against_control(rung: Rung, control: Rung, draws: Sequence[Draw]) -> Result | None:
+    """At equal steps without unlabelled scans; with them at equal time, or at equal steps if more draws have these."""
+    bases = [Basis.TIME, Basis.STEPS] if rung is Rung.MEDCONTEXT_UNLABELED else [Basis.STEPS]
+    if control in BASELINES:
+        bases = [Basis.STEPS if control is Rung.BASELINE else Basis.TIME]
+    found = [result for basis in bases if (result := compare_rungs(draws, rung, control, basis)) is not None]
+    return max(found, key=lambda result: result.pairs, default=None)
+
+
+def _overall(results: Mapping[Rung, Result]) -> Verdict:
     verdicts = {result.verdict for result in results.values()}
     if Verdict.HURTS in verdicts:
         return Verdict.HURTS
-    return Verdict.HELPS if len(results) == len(Control) and verdicts == {Verdict.HELPS} else Verdict.CANNOT_TELL
+    all_help = Rung.BASELINE_EQUAL_TIME in results and verdicts == {Verdict.HELPS}
+    return Verdict.HELPS if all_help else Verdict.CANNOT_TELL
 
 
-def _explain(results: Mapping[Control, Result]) -> str:
+def _explain(rung: Rung, results: Mapping[Rung, Result]) -> str:
     """The numbers behind a verdict, and what is missing for a better one."""
     clauses: dict[str, list[str]] = {}
     for result in results.values():
         relation, numbers = _against(result)
-        clauses.setdefault(relation, []).append(f"{_named(result.control)} {numbers}")
-    parts = [f"{relation} {_listed(controls)}" for relation, controls in clauses.items()]
-    text = f"MedContext is {', and '.join(parts)}." if parts else ""
-    for result in results.values():
-        if result.unequal_time:
-            text += (
-                f" As measured, {_named(result.control)} took {number(result.seconds_ratio, 2)} of MedContext's time."
-            )
-    missing = [_named(control) for control in Control if control not in results]
+        clauses.setdefault(relation, []).append(f"{result.lower.phrase} {numbers}")
+    parts = [f"{relation} {listed(controls)}" for relation, controls in clauses.items()]
+    text = f"{rung} is {', and '.join(parts)}." if parts else ""
+    missing = [control.phrase for control in CONTROLS[rung] if control not in results]
     if missing:
-        text += f" There is no run of {_listed(missing)} to compare with."
+        text += f" There is no run of {listed(missing)} to compare with."
     return text.strip()
 
 
@@ -158,20 +140,12 @@ def _against(result: Result) -> tuple[str, str]:
     if result.verdict is Verdict.HURTS:
         return "behind", f"by {number(-value)} ({number(-high)} to {number(-low)})"
     signed = number(value, sign=True)
-    if result.seeds < FEWEST_SEEDS:
-        return "not yet comparable to", f"({signed}; {_counted(result.seeds)}, at least three are needed)"
+    if not result.enough:
+        return "not yet comparable to", f"({signed}; {counted(result.seeds)}, at least three are needed)"
     return "not clearly apart from", f"({signed}, {number(low, sign=True)} to {number(high, sign=True)})"
 
 
-def _named(control: Control) -> str:
-    return control if control is Control.MASKING_ONLY else f"the {control}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
-
-
-def _title(values: Mapping[str, str], runs: Sequence[PairedRun]) -> str:
+def _title(values: Mapping[str, str], draws: Sequence[Draw]) -> str:
     """Such as ``UNETR on btcv, 25 % of the training cases (4), 3 seeds``."""
     rest = dict(values)
     network, dataset = rest.pop("architecture", None), rest.pop("dataset", None)
@@ -179,18 +153,23 @@ def _title(values: Mapping[str, str], runs: Sequence[PairedRun]) -> str:
     if dataset:
         words.append(f"on {dataset}")
     parts = [" ".join(words)] if words else []
-    counts = sorted({count for paired in runs if (count := paired.run.num_cases) is not None})
-    known = f" ({' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))})" if counts else ""
     fraction = rest.pop("train_fraction", None)
     if fraction is not None:
-        parts.append(_share(fraction) + known)
+        parts.append(_share(fraction) + _counts([draw.run for draw in draws]))
     parts += [f"{name} {value}" for name, value in rest.items()]
-    seeds = len({paired.run.unit for paired in runs if paired.controls})
-    return ", ".join([*parts, _counted(seeds)] if seeds else parts)
+    seeds = len({draw.run.unit for draw in draws if draw.compared})
+    return ", ".join([*parts, counted(seeds)] if seeds else parts)
 
 
-def _counted(seeds: int) -> str:
-    return f"{seeds} {'seed' if seeds == 1 else 'seeds'}"
+def _counts(runs: Sequence[TrackedRun]) -> str:
+    """Numbers of training cases, and of those that validation takes beside them, such as `` (4 and 2 to validate)``."""
+    training = _range({count for run in runs if (count := run.num_cases) is not None})
+    validation = _range({count for run in runs if (count := run.num_validation)})
+    return f" ({training}{f' and {validation} to validate' if validation else ''})" if training else ""
+
+
+def _range(numbers: set[int]) -> str:
+    return " to ".join(map(str, dict.fromkeys((min(numbers), max(numbers))))) if numbers else ""
 
 
 def _share(fraction: str) -> str:

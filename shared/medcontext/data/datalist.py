@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from medcontext.files import write_file
+
 __all__ = [
     "Case",
     "case_files",
@@ -21,6 +23,7 @@ __all__ = [
     "load_cases",
     "load_datalist",
     "load_listed",
+    "write_fold",
 ]
 
 Case = dict[str, Any]
@@ -242,3 +245,36 @@ def hashed_name(name: str) -> str:
 def _log_name(case: Case, plain: bool) -> str:
     name = case_name(case)
     return name if plain else hashed_name(name)
+
+
+def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], fold: int, num_folds: int = 5) -> str:
+    """Write a dataset file whose test cases are a fold of the training cases.
+
+    With it settings can be chosen in which the test cases have no part. The folds are those of :func:`load_cases` with
+    the seed 0; cases listed for validation take part in them. Unlabelled scans stay.
+
+    Args:
+        datalist: path of the ``dataset.json``.
+        home: folder for what is derived from data; the file is ``folds/<name>/fold<fold>.json`` in it.
+        fold: index of the fold to test on.
+        num_folds: number of folds, 2 or more.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such dataset file.
+        ValueError: If there is no such fold.
+    """
+    content = load_datalist(datalist)
+    training, test = (
+        load_cases(datalist, section, fold=fold, num_folds=num_folds) for section in ("training", "validation")
+    )
+    folder = Path(datalist).absolute().parent
+    others = {name: [_absolute(case, folder) for case in content[name]] for name in ("unlabeled",) if name in content}
+    written = {**content, **others, "training": training, "validation": [], "test": test}
+    source = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    path = Path(home) / "folds" / f"{folder.name}-{source}" / f"fold{fold}of{num_folds}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_file(path, (json.dumps(written, indent=4) + "\n").encode())
+    return str(path)

@@ -276,8 +276,11 @@ class MLflowTracker(MLFlowHandler):
         self._train_seconds += seconds
         self._collect({**train_metrics(engine), "step_seconds": seconds})
 
-    def _epoch_completed(self) -> None:
+    def _epoch_completed(self, engine: Engine) -> None:
         self._collect_costs()
+        seconds = getattr(engine.state, "train_processor_seconds", math.nan)  # of a TrainingHistory
+        if not math.isnan(seconds):
+            self._collect({"train_processor_seconds": seconds})
         self.flush()
 
     def _collect_costs(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,25 @@ import pandas as pd
 from ignite.engine import Engine, Events
 
 from medcontext.files import write_file
+from medcontext.handlers.step_clock import StepClock
 from medcontext.handlers.step_values import engine_metrics, train_metrics
 
 __all__ = ["TrainingHistory"]
 
 logger = logging.getLogger(__name__)
 
+SECONDS = "train_processor_seconds"
+
 
 class TrainingHistory:
     """Write one row per epoch: its number, its last step, the means of the step values, and the validation's metrics.
 
-    The columns are ``epoch``, ``step``, those of :func:`medcontext.handlers.step_values.train_metrics`, then
-    ``val_mean_dice`` and ``val_dice_<label>``, which are empty in epochs without validation. The file is replaced as a
-    whole. A resumed training goes on with it; the rows of epochs that are trained again, which a crash leaves where
-    epochs are finished but not saved, are dropped.
+    The columns are ``epoch``, ``step``, those of :func:`medcontext.handlers.step_values.train_metrics`,
+    ``train_processor_seconds``, which all steps so far have cost (:class:`~medcontext.handlers.step_clock.StepClock`),
+    then ``val_mean_dice`` and ``val_dice_<label>``, which are empty in epochs without validation. The file is replaced
+    as a whole. A resumed training goes on with it; the rows of epochs that are trained again, which a crash leaves
+    where epochs are finished but not saved, are dropped, and what they cost with them. The cost stands in
+    ``engine.state.train_processor_seconds`` too.
 
     List it after the ``ValidationHandler``, so that an epoch's row holds that epoch's validation. A file that cannot be
     written is a warning and no reason to end a training.
@@ -38,6 +44,7 @@ class TrainingHistory:
         self.path = Path(path)
         self.validator = validator
         self.rows: list[dict[Any, Any]] = []
+        self._clock = StepClock()
         self._steps: list[dict[str, float]] = []
         self._validation: dict[str, float] = {}
 
@@ -45,6 +52,7 @@ class TrainingHistory:
         """Subscribe to the engine, and to the validator if there is one."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._steps.clear)
+        self._clock.attach(engine)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.collect)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         if self.validator is not None:
@@ -52,13 +60,16 @@ class TrainingHistory:
 
     def start(self, engine: Engine) -> None:
         """Take over the rows up to the epoch that the training starts after: none, unless it is resumed."""
-        self.rows = []
+        self.rows, self._clock.total = [], 0.0
         if engine.state.epoch and self.path.is_file():
             try:
                 table = pd.read_csv(self.path)
                 self.rows = table[table["epoch"] <= engine.state.epoch].to_dict("records")
             except (OSError, ValueError, TypeError, KeyError) as error:
                 logger.warning("%s holds no history (%s); it begins anew.", self.path, error)
+        if self.rows:
+            self._clock.total = float(self.rows[-1].get(SECONDS, math.nan))  # unknown after an older version's epochs
+        engine.state.train_processor_seconds = self._clock.total
 
     def collect(self, engine: Engine) -> None:
         """Remember the values of one step."""
@@ -68,7 +79,8 @@ class TrainingHistory:
         """Add the epoch and write the file."""
         means = pd.DataFrame(self._steps).mean().to_dict()
         place = {"epoch": engine.state.epoch, "step": engine.state.iteration}
-        self.rows.append({**place, **means, **self._validation})
+        engine.state.train_processor_seconds = self._clock.total
+        self.rows.append({**place, **means, SECONDS: self._clock.total, **self._validation})
         self._validation = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,177 @@
+"""Which trainings an experiment consists of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from medcontext.bundle import find_home
+
+__all__ = ["MODES", "SUPERVISED_MODES", "Cell", "Rung", "config_file", "config_files", "grid"]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """How a mode trains.
+
+    Attributes:
+        overlay: the bundle's configuration file of the mode; ``None`` for ``train.json`` alone.
+        equal_time: whether it takes as many steps as fit in the time of ``medcontext``, instead of as many.
+        unlabeled: whether it needs scans without labels.
+    """
+
+    overlay: str | None = None
+    equal_time: bool = False
+    unlabeled: bool = False
+
+    @property
+    def training(self) -> str:
+        """The mode of the training, which several modes of an experiment may share."""
+        return self.overlay or "medcontext"
+
+
+MODES: dict[str, Rung] = {
+    "baseline": Rung("baseline"),
+    "baseline_equal_time": Rung("baseline", equal_time=True),
+    "patch_dropout": Rung("patch_dropout"),
+    "masking_only": Rung("masking_only"),
+    "medcontext": Rung(),
+    "pseudo_labels": Rung("pseudo_labels", equal_time=True, unlabeled=True),
+    "medcontext_unlabeled": Rung("medcontext_unlabeled", equal_time=True, unlabeled=True),
+}
+"""The ladder from plain training to all of MedContext, each rung adding to the one before."""
+
+SUPERVISED_MODES = tuple(mode for mode, rung in MODES.items() if not rung.unlabeled)
+"""The rungs that labelled cases are enough for."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the grid.
+
+    Attributes:
+        bundle: folder of the bundle.
+        dataset: name or path of the dataset's overlay.
+        fraction: share of the training cases; ``None`` where ``cases`` says how many.
+        seed: of the subset, the initial weights and the crops.
+        mode: one of :data:`MODES`.
+        cases: number of labelled cases, those for validation included.
+    """
+
+    bundle: str
+    dataset: str
+    fraction: float | None
+    seed: int
+    mode: str
+    cases: int | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells the cell from others, fit for a file."""
+        size = f"f{self.fraction:g}" if self.cases is None else f"n{self.cases}"
+        return f"{Path(self.bundle).name}-{self.dataset_name}-{self.mode}-{size}-s{self.seed}"
+
+    @property
+    def dataset_name(self) -> str:
+        """The dataset without the place of its overlay."""
+        return Path(self.dataset).stem
+
+    @property
+    def subset(self) -> dict[str, Any]:
+        """The configuration's key that chooses the labelled cases, with its value."""
+        return {"train_fraction": self.fraction} if self.cases is None else {"train_cases": self.cases}
+
+
+def grid(
+    bundles: Iterable[str],
+    datasets: Iterable[str],
+    fractions: Iterable[float] | None,
+    seeds: Iterable[int],
+    modes: Iterable[str],
+    cases: Iterable[int] | None = None,
+) -> list[Cell]:
+    """All combinations, seed by seed, so that what was cut short still compares modes.
+
+    Args:
+        bundles: folders of bundles, or names of those under ``bundles`` in the working directory or the home.
+        datasets: names of dataset overlays, or paths of your own.
+        fractions: shares of the training cases, above 0 and up to 1; ``None`` where ``cases`` are given.
+        seeds: whole numbers, 0 or more.
+        modes: names from :data:`MODES`.
+        cases: numbers of labelled cases, those for validation included, instead of ``fractions``.
+
+    Raises:
+        ValueError: If a list is empty or holds something twice or unknown, or the cases are chosen twice.
+        FileNotFoundError: If there is no such bundle.
+    """
+    if (fractions is None) == (cases is None):
+        raise ValueError("fractions and cases both say how many cases to train on; give one of them.")
+    axes: dict[str, list[Any]] = {
+        "bundles": [str(_bundle_folder(bundle)) for bundle in bundles],
+        "datasets": list(datasets),
+        "fractions": [None] if fractions is None else list(fractions),
+        "cases": [None] if cases is None else list(cases),
+        "seeds": list(seeds),
+        "modes": list(modes),
+    }
+    for name, values in axes.items():
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"{name} must name at least one, and each only once, got {values}.")
+    _check_values(axes)
+    return [
+        Cell(bundle, dataset, None if fraction is None else float(fraction), seed, mode, number)
+        for seed, bundle, dataset, fraction, number, mode in itertools.product(
+            *(axes[name] for name in ("seeds", "bundles", "datasets", "fractions", "cases", "modes"))
+        )
+    ]
+
+
+def _check_values(axes: dict[str, list[Any]]) -> None:
+    unknown = [mode for mode in axes["modes"] if mode not in MODES]
+    if unknown:
+        raise ValueError(f"modes must be among {', '.join(MODES)}, got {', '.join(map(str, unknown))}.")
+    for value in axes["fractions"]:
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (number and 0 < value <= 1):
+            raise ValueError(f"fractions must be above 0 and at most 1, got {value!r}.")
+    for name, least in (("seeds", 0), ("cases", 1)):
+        for value in axes[name]:
+            number = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (number and value >= least):
+                raise ValueError(f"{name} must be whole numbers, {least} or more, got {value!r}.")
+
+
+def _bundle_folder(bundle: str) -> Path:
+    """Folder of a bundle that is given by its folder or name."""
+    places = [Path(bundle), *(folder / "bundles" / str(bundle) for folder in _roots())]
+    for place in places:
+        if (place / "configs" / "train.json").is_file():
+            return place.resolve()
+    names = sorted({path.parents[1].name for root in _roots() for path in root.glob("bundles/*/configs/train.json")})
+    known = f"name one of {', '.join(names)}, or " if names else ""
+    raise FileNotFoundError(f"There is no bundle {bundle!r}; {known}give the path of its folder.")
+
+
+def _roots() -> Iterator[Path]:
+    yield Path.cwd()
+    yield Path(find_home(str(Path.cwd() / "bundles" / "any")))
+    yield Path(__file__).resolve().parents[3]
+
+
+def config_files(cell: Cell, overlays: Sequence[str], mode: str) -> list[str]:
+    """Configuration files of a cell's training, in one of :data:`MODES`."""
+    overlay = MODES[mode].overlay
+    return [config_file(cell, name) for name in ("train", cell.dataset, *overlays, *([overlay] if overlay else []))]
+
+
+def config_file(cell: Cell, name: str) -> str:
+    """Path of a configuration file that is named, or given as a path."""
+    configs = Path(cell.bundle) / "configs"
+    path = Path(name).resolve() if name.endswith(".json") else configs / f"{name}.json"
+    if not path.is_file():
+        known = sorted(p.stem for p in configs.glob("*.json") if p.stem not in ("metadata", "train", "inference"))
+        raise FileNotFoundError(f"There is no {path}; overlays of the bundle are {', '.join(known)}.")
+    return str(path)

@@ -1,0 +1,171 @@
+"""What each training of an experiment runs, and for how many steps."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from medcontext.bundle import check_configuration, one_sentence
+from medcontext.data.datalist import write_fold
+from medcontext.experiment.grid import MODES, Cell, config_file, config_files
+
+__all__ = ["Job", "checked_configuration", "plan"]
+
+TAKEN = {"run_name", "train_fraction", "train_cases", "seed", "mode", "resume", "output_dir", "ckpt_dir"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a cell runs.
+
+    Attributes:
+        cell: the place in the grid.
+        home: where data and runs lie.
+        run_dir: outputs of the training.
+        tracking_uri: MLflow database or server.
+        training: arguments of the training, as for ``monai.bundle run``.
+        evaluating: arguments of the evaluation.
+        reference: arguments of the same training in the mode ``medcontext``, whose time modes of equal time take.
+    """
+
+    cell: Cell
+    home: Path
+    run_dir: Path
+    tracking_uri: str
+    training: dict[str, Any]
+    evaluating: dict[str, Any]
+    reference: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Bundle and dataset, which have a budget in common."""
+        return self.cell.bundle, self.cell.dataset
+
+
+def plan(
+    cells: Sequence[Cell],
+    *,
+    experiment_name: str,
+    overlays: Sequence[str] = (),
+    overrides: Mapping[str, Any] | None = None,
+    test_fold: int | None = None,
+) -> list[Job]:
+    """Check every configuration and work out what each cell runs, for equally many steps.
+
+    All subsets of a dataset train for as many steps as the whole of it does in the configured ``max_epochs``: fewer
+    cases are seen more often. :func:`~medcontext.experiment.with_equal_time` then changes the modes that take equal
+    time instead.
+
+    Args:
+        cells: from :func:`~medcontext.experiment.grid`.
+        experiment_name: MLflow experiment, and the beginning of the runs' names.
+        overlays: names of further configuration files of the bundle, such as ``phantom``, or paths of your own.
+        overrides: values of configuration keys, as for training; ``unlabeled`` and ``unlabeled_dir`` go to the modes
+            with unlabelled scans alone.
+        test_fold: test on this fold of the training cases, of five, instead of on the test cases; nothing trains on it.
+
+    Raises:
+        SystemExit: With one sentence, if a configuration or the data cannot be used.
+        ValueError: If ``overrides`` sets what the grid sets.
+    """
+    overrides = dict(overrides or {})
+    taken = TAKEN if test_fold is None else TAKEN | {"datalist"}
+    if taken & overrides.keys():
+        raise ValueError(f"the grid itself sets {', '.join(sorted(taken & overrides.keys()))}; leave that out.")
+    unlabeled: dict[str, Any] = {
+        name: overrides.pop(name) for name in ("unlabeled", "unlabeled_dir") if name in overrides
+    }
+    budgets: dict[tuple[str, str], _Budget] = {}
+    jobs = []
+    for cell in cells:
+        if (cell.bundle, cell.dataset) not in budgets:
+            files = config_files(cell, overlays, "medcontext")
+            budgets[cell.bundle, cell.dataset] = _Budget(files, overrides, test_fold)
+        budget = budgets[cell.bundle, cell.dataset]
+        scans = unlabeled if MODES[cell.mode].unlabeled else {}
+        files = config_files(cell, overlays, cell.mode)
+        budget.check(files, scans, cell)
+        common = {"experiment_name": experiment_name, **budget.overrides, "seed": cell.seed, **cell.subset}
+        run_name = f"{experiment_name}-{cell.name}"
+        run_dir = budget.home / "runs" / Path(cell.bundle).name / run_name
+        training = {"run_id": "training", "config_file": files, "run_name": run_name, **common, **budget.of(cell)}
+        evaluating = {
+            "run_id": "evaluating",
+            "config_file": [*files, config_file(cell, "evaluate")],
+            "ckpt_dir": str(run_dir / "models"),
+            **common,
+        }
+        reference = {**training, "config_file": budget.files}
+        uri = budget.tracking_uri
+        jobs.append(Job(cell, budget.home, run_dir, uri, training | scans, evaluating | scans, reference))
+    return jobs
+
+
+def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, Any]) -> Any:
+    """The parser of a training's configuration, of which nothing is built yet.
+
+    Raises:
+        SystemExit: With one sentence, if it cannot be used.
+    """
+    logger = logging.getLogger("monai.bundle.workflows")  # warns of overlays that lie elsewhere, and of no log file
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that a configuration is code
+            workflow = ConfigWorkflow(list(config_file), logging_file=False, workflow_type="train", **overrides)
+    finally:
+        logger.setLevel(level)
+    workflow.initialize()
+    check_configuration(workflow)
+    return workflow.parser
+
+
+class _Budget:
+    """How long the cells of one bundle and dataset train."""
+
+    def __init__(self, files: list[str], overrides: Mapping[str, Any], test_fold: int | None) -> None:
+        self.files, self.overrides = files, dict(overrides)
+        parser = self._parse(files, seed=0)
+        self.home = Path(parser.get_parsed_content("home"))
+        if test_fold is not None:
+            with one_sentence("test_fold"):
+                self.overrides["datalist"] = write_fold(parser.get_parsed_content("datalist"), self.home, test_fold)
+            parser = self._parse(files, seed=0)
+        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or parser.get_parsed_content("tracking_uri")
+        self.batch_size = parser.get_parsed_content("batch_size")
+        self.epochs = {
+            key: parser.get_parsed_content(key) for key in ("max_epochs", "val_interval", "checkpoint_interval")
+        }
+        self.steps = self._steps_per_epoch(parser)
+        self._known: dict[tuple[Any, ...], int] = {}
+        self._checked: set[tuple[Any, ...]] = set()
+
+    def check(self, files: Sequence[str], unlabeled: Mapping[str, Any], cell: Cell) -> None:
+        """Check the configuration of a mode with unlabelled scans, as far as it differs from the others'."""
+        key = (*files, cell.fraction, cell.cases)
+        if MODES[cell.mode].unlabeled and key not in self._checked:
+            self._parse(files, **unlabeled, seed=cell.seed, **cell.subset)
+            self._checked.add(key)
+
+    def _parse(self, files: Sequence[str], **changes: Any) -> Any:
+        return checked_configuration(files, {**self.overrides, **changes})
+
+    def _steps_per_epoch(self, parser: Any) -> int:
+        return math.ceil(len(parser.get_parsed_content("cases")["training"]) / self.batch_size)
+
+    def of(self, cell: Cell) -> dict[str, int]:
+        """Epochs of a cell, and between its validations and checkpoints."""
+        key = (cell.fraction, cell.cases, cell.seed)
+        if key not in self._known:
+            self._known[key] = self._steps_per_epoch(self._parse(self.files, seed=cell.seed, **cell.subset))
+        longer = self.steps / self._known[key]
+        return {name: max(1, round(count * longer)) for name, count in self.epochs.items()}

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import evidence
+from bundle_runs import ROOT, TINY, UNETR
+from evidence_tables import BEGIN, COLUMNS, END, FIGURE, RESULTS, gain, pairs_document, readme_table, update_documents
+from medcontext.data.phantoms import write_phantoms
+from medcontext.experiment import MODES
+
+
+def table(**dice: list[float]) -> pd.DataFrame:
+    """Runs of one setting with a mean Dice for each mode and draw."""
+    rows = [
+        {"mode": mode, "draw": draw, "mean_dice": value}
+        for mode, some in dice.items()
+        for draw, value in enumerate(some)
+    ]
+    common = {"dataset": "hippocampus", "source": "real MR", "bundle": UNETR, "labelled_cases": 6, "steps": 100}
+    common |= {"processor_seconds": 50.0, "dice": "anterior 0.8", "commit": "0123456789abcdef", "version": "0.2.0"}
+    return pd.DataFrame(rows).assign(**common)[COLUMNS]
+
+
+def test_gains_are_paired_by_draw_with_intervals_by_students_t() -> None:
+    # differences 0.01, 0.03, 0.05: mean 0.03, standard error 0.02 / sqrt(3), t of two degrees of freedom 4.3027
+    dice = pd.DataFrame({"ours": [0.71, 0.83, 0.55, 0.9], "theirs": [0.7, 0.8, 0.5, None]})
+    found = gain(dice, "ours", "theirs")
+    assert found.draws == 3
+    assert (found.mean, found.low, found.high) == pytest.approx((0.03, 0.03 - 0.04968, 0.03 + 0.04968), abs=1e-5)
+    assert str(found) == "+0.030 (-0.020 to +0.080)"
+    assert str(gain(dice[:1], "ours", "theirs")) == "+0.010"
+    assert str(gain(dice, "ours", "absent")) == "–"
+    same = pd.DataFrame({"ours": [0.5, 0.5], "theirs": [0.25, 0.25]})
+    assert str(gain(same, "ours", "theirs")) == "+0.250 (+0.250 to +0.250)"
+
+
+def test_the_tables_hold_every_setting_mode_and_pair() -> None:
+    rows = table(baseline_equal_time=[0.7, 0.8], medcontext=[0.74, 0.84], medcontext_unlabeled=[0.75])
+    rows = pd.concat([rows, table(baseline=[0.6]).assign(bundle="medcontext_nnformer")])
+    lines = readme_table(rows).splitlines()
+    assert lines[2] == (
+        "| hippocampus, 6 labelled cases, UNETR | 0.750 | 0.790 | +0.040 (+0.040 to +0.040) | 0.750 | +0.010 |"
+    )
+    assert lines[3] == "| hippocampus, 6 labelled cases, nnFormer | – | – | – | – | – |"
+    text = pairs_document(rows)
+    assert "| medcontext | 100 | 50 | 0.790 | 0.740 | 0.840 |" in text
+    assert "| medcontext_unlabeled | 100 | 50 | 0.750 | 0.750 | – |" in text
+    assert "| medcontext − baseline_equal_time | +0.040 (+0.040 to +0.040) | +0.040 | +0.040 |" in text
+    assert "| medcontext_unlabeled − baseline_equal_time | +0.050 | +0.050 | – |" in text
+    assert text.count(" − ") == 3
+    assert "commits 0123456789." in text
+
+
+def repository(folder: Path, rows: pd.DataFrame) -> Path:
+    (folder / RESULTS).mkdir(parents=True)
+    rows.to_csv(folder / RESULTS / "evidence.csv", index=False)
+    (folder / "README.md").write_text(f"# Title\n\n{BEGIN}\n{END}\n\nThe rest.\n")
+    return folder
+
+
+def test_documents_follow_the_csv_file(tmp_path: Path) -> None:
+    rows = table(baseline_equal_time=[0.7, 0.8], medcontext=[0.75, 0.83])
+    root = repository(tmp_path, rows)
+    documents = ["README.md", "shared/docs/results/evidence.md", FIGURE.as_posix()]
+    assert update_documents(root, check=True) == documents
+    assert not (root / FIGURE).exists()
+    update_documents(root, check=False)
+    assert update_documents(root, check=True) == []
+    assert (root / FIGURE).read_bytes().startswith(b"\x89PNG")
+    text = (root / "README.md").read_text()
+    assert text.startswith(f"# Title\n\n{BEGIN}\n\n| dataset")
+    assert text.endswith(f"{END}\n\nThe rest.\n")
+    rows.assign(mean_dice=rows["mean_dice"] + 0.001).to_csv(root / RESULTS / "evidence.csv", index=False)
+    assert update_documents(root, check=True) == documents[:2]
+    with pytest.raises(
+        SystemExit, match=r"README\.md, shared/.*evidence\.md and evidence\.csv differ; run python ci/ev"
+    ):
+        evidence.write(check=True, root=str(root))
+
+    (root / RESULTS / "evidence.csv").unlink()
+    assert update_documents(root, check=True) == ["README.md"]  # a table without figures behind it
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / "README.md").write_text("# Title\n"), "README.md has no place for the table; put"),
+        (lambda root: (root / RESULTS / "evidence.csv").write_text("dataset\nx\n"), "must have runs, with the columns"),
+    ],
+)
+def test_documents_that_cannot_be_written(tmp_path: Path, spoil: Any, message: str) -> None:
+    root = repository(tmp_path, table(medcontext=[0.7]))
+    spoil(root)
+    with pytest.raises(ValueError, match=message):
+        update_documents(root, check=False)
+
+
+def test_the_readme_says_what_the_csv_file_says() -> None:
+    evidence.write(check=True)
+
+
+def test_settings_are_those_of_the_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = evidence.read_settings(evidence.SETTINGS)
+    sources = json.loads(evidence.SETTINGS.read_text())["sources"]
+    counts = {}
+    for setting in settings:
+        cells = setting.cells()
+        counts[setting.name] = len(cells)
+        assert {cell.cases for cell in cells} == {setting.cases}
+        assert setting.dataset in sources
+        assert all(mode in MODES for mode in setting.draws)
+        for name in setting.overlays:
+            overlay = setting._overlay(name)
+            assert (ROOT / "bundles" / setting.bundle / "configs" / f"{name}.json").is_file() or Path(overlay).is_file()
+    assert counts["hippocampus-6"] == 5 * 4 + 2 * 8
+    with pytest.raises(ValueError, match="no setting hippocampus; there are hippocampus-6, brains-3"):
+        evidence.read_settings(evidence.SETTINGS, "hippocampus")
+
+
+@pytest.fixture
+def own(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home with a cohort, and a setting of two runs on it."""
+    write_phantoms(tmp_path / "data" / "btcv", num_cases=10, size=(32, 32, 32), spacing=(4.5, 4.5, 6.0), progress=False)
+    shutil.copy(empty_database, tmp_path / "mlruns.db")
+    overrides = {**TINY[UNETR], "max_epochs": 1}
+    setting = {"name": "small", "bundle": UNETR, "dataset": "btcv", "cases": 3, "overrides": overrides}
+    content = {"sources": {"btcv": "generated"}, "settings": [{**setting, "draws": {"baseline": 2, "masking_only": 1}}]}
+    (tmp_path / "settings.json").write_text(json.dumps(content))
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(ROOT)
+    return tmp_path
+
+
+def test_data_lie_in_a_folder_or_in_the_home(own: Path) -> None:
+    (setting,) = evidence.read_settings(own / "settings.json")
+    (job, *_) = jobs = setting.plan(str(own / "data"), "evidence")
+    assert [(j.cell.mode, j.cell.seed) for j in jobs] == [("baseline", 0), ("masking_only", 0), ("baseline", 1)]
+    assert job.training["dataset_dir"] == str(own / "data" / "btcv")
+    assert job.training["experiment_name"] == "evidence-small"
+    assert "dataset_dir" not in setting.plan(str(own), "evidence")[0].training
+    (short,) = evidence._of_length(setting, None, 0.5, draws=1)
+    assert (short.training["max_epochs"], short.training["val_interval"]) == (4, 1)
+    assert short.training["train_cases"] == 3
+    assert Path(short.training["datalist"]).name == "fold0of5.json"
+
+
+def test_the_better_of_both_networks_counts(tmp_path: Path) -> None:
+    history = pd.DataFrame(
+        {"step": [2, 4, 6], "val_mean_dice": [None, 0.5, 0.6], "val_mean_dice_teacher": [None, 0.4, 0.7]}
+    )
+    (tmp_path / "models").mkdir()
+    history.to_csv(tmp_path / "models" / "history.csv", index=False)
+    assert evidence.validation_dice(tmp_path).to_dict() == {4: 0.5, 6: 0.7}
+
+
+def test_nothing_to_collect(own: Path) -> None:
+    with pytest.raises(ValueError, match="holds no finished runs; name their folder by --output_dir"):
+        evidence.collect(settings=str(own / "settings.json"), csv=str(own / "evidence.csv"))
+
+
+@pytest.mark.slow
+def test_from_the_runs_to_the_table(own: Path) -> None:
+    words = [sys.executable, "ci/evidence.py", "run", "--settings", str(own / "settings.json")]
+    subprocess.run(words, cwd=ROOT, check=True)
+    again = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
+    assert "3 of 3 runs were done before." in again.stderr
+    csv = own / RESULTS / "evidence.csv"
+    for _ in range(2):  # what is collected again replaces itself
+        evidence.collect(csv=str(csv), settings=str(own / "settings.json"))
+    rows = pd.read_csv(csv)
+    assert list(rows.columns) == COLUMNS
+    assert rows["mode"].tolist() == ["baseline", "baseline", "masking_only"]
+    assert (rows["processor_seconds"] > 0).all()
+    run = own / "runs" / UNETR / f"evidence-small-{UNETR}-btcv-baseline-n3-s0"
+    cases = pd.read_csv(run / "evaluation" / "metrics.csv")
+    assert rows["mean_dice"][0] == pytest.approx(cases.groupby("label")["dice"].mean().mean(), abs=1e-5)
+    assert rows["dice"][0].count("; ") == cases["label"].nunique() - 1
+
+    subprocess.run([*words[:2], "budget", *words[3:], "--draws", "1"], cwd=ROOT, check=True)
