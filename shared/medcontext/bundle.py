@@ -571,13 +571,19 @@ def _check_mirroring(parser: Any) -> None:
 
 
 def _check_labels(parser: Any) -> None:
-    """Raise ValueError when there are more labels than the network has channels for."""
+    """Raise ValueError when the network has too few channels for the labels, or other than there are thresholds."""
     labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
     highest = max(i for some in label_ids(labels).values() for i in some)
     if highest >= out_channels:
         raise ValueError(
             f"labels go up to {highest} but out_channels is {out_channels}; "
             f"it must be at least {highest + 1}, background included."
+        )
+    confidence = parser.get_parsed_content("confidence") if "confidence" in parser.get() else 0
+    if isinstance(confidence, list) and len(confidence) != out_channels:
+        raise ValueError(
+            f"confidence has {len(confidence)} thresholds for {out_channels} classes, background included: give one "
+            "for each, or one number for all."
         )
 
 

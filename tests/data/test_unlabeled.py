@@ -79,7 +79,7 @@ def test_series_in_dicom(datalist: Path, tmp_path: Path) -> None:
         (
             {"unlabeled": "rest", "train_cases": 10},
             ValueError,
-            "unlabeled rest needs training cases .* lower train_cas",
+            "unlabeled rest needs training .* lower train_cas",
         ),
         ({"unlabeled_dir": "{tmp}/empty"}, FileNotFoundError, "There is nothing to predict at .*empty"),
         ({"unlabeled_dir": "{tmp}/nowhere"}, FileNotFoundError, "nowhere"),
