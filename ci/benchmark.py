@@ -50,10 +50,10 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
     "baseline": ("baseline", {}),
     "masking_only": ("masking_only", {}),
     "medcontext without consistency": (None, {"consistency_weight": 0.0}),
-    "medcontext official": (None, {"consistency#form": "official"}),
-    "medcontext relative": (None, {"consistency#form": "relative"}),
-    "medcontext probability_mse": (None, {"consistency#form": "probability_mse"}),
-    "medcontext probability_kl": (None, {"consistency#form": "probability_kl"}),
+    "medcontext official": (None, {"consistency_weight": 0.5, "consistency#form": "official"}),
+    "medcontext relative": (None, {"consistency_weight": 0.5, "consistency#form": "relative"}),
+    "medcontext probability_mse": (None, {"consistency_weight": 0.5, "consistency#form": "probability_mse"}),
+    "medcontext probability_kl": (None, {"consistency_weight": 0.5, "consistency#form": "probability_kl"}),
 }
 
 # for Synapse: network, crop, and what its authors print: millions of parameters, and "GFLOPs" that count MACs
@@ -64,11 +64,20 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], float, 
     "UNETR++": (lambda: UNETRPlusPlus.for_dataset("btcv"), (64, 128, 128), 42.96, 47.98),
 }
 
+# how a step may be taken: mode and passes
+STEPS = {
+    "plain": ("baseline", "single"),
+    "one pass": ("medcontext", "single"),
+    "separate passes": ("medcontext", "separate"),
+    "one batch": ("medcontext", "batched"),
+}
+
 # how a bundle trains: overlays and overrides
 RECIPES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "plain": (("baseline",), {}),
-    "separate passes": ((), {"batched_passes": False}),
-    "one batch": ((), {"batched_passes": True}),
+    "one pass": ((), {}),
+    "separate passes": ((), {"passes": "separate", "consistency_weight": 0.5}),
+    "one batch": ((), {"passes": "batched", "consistency_weight": 0.5}),
     "small_gpu": (("small_gpu",), {}),
 }
 
@@ -76,11 +85,10 @@ RECIPES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
 def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: int = 7) -> None:
     """Median time of a step, and peak memory in a process of its own, as ratios to plain training."""
     device = _device()
-    kinds = {"plain": ("baseline", False), "separate passes": ("medcontext", False), "one batch": ("medcontext", True)}
-    trainers = {name: _trainer(size, batch_size, feature_size, device, *kind) for name, kind in kinds.items()}
+    trainers = {name: _trainer(size, batch_size, feature_size, device, *kind) for name, kind in STEPS.items()}
 
     times = _median_times({name: partial(_one_epoch, trainer) for name, trainer in trainers.items()}, repeats)
-    memory = {name: _peak_memory("peak", name, size, batch_size, feature_size) for name in kinds}
+    memory = {name: _peak_memory("peak", name, size, batch_size, feature_size) for name in STEPS}
     table = pd.DataFrame({"time / plain": times / times["plain"], "peak memory, MiB": memory})
     print(
         f"UNETR {size}^3, feature size {feature_size}, batch {batch_size}, {device}, {torch.get_num_threads()} threads"
@@ -90,8 +98,7 @@ def step(size: int = 48, batch_size: int = 2, feature_size: int = 16, repeats: i
 
 def peak(name: str, size: int, batch_size: int, feature_size: int) -> None:
     """Peak memory of a step; called by ``step``."""
-    kind = ("baseline", False) if name == "plain" else ("medcontext", name == "one batch")
-    _print_peak(_trainer(size, batch_size, feature_size, _device(), *kind).run)
+    _print_peak(_trainer(size, batch_size, feature_size, _device(), *STEPS[name]).run)
 
 
 def networks(repeats: int = 5) -> None:
@@ -207,7 +214,7 @@ def loader(num_cases: int = 10, epochs: int = 5) -> None:
                 count = sum(1 for _ in batches)
                 if epoch:
                     times[name].append((time.perf_counter() - started) / count)
-    trainer = _trainer(48, 2, 16, _device(), "medcontext", True)
+    trainer = _trainer(48, 2, 16, _device(), *STEPS["one pass"])
     trainer.run()
     trainer.state.max_epochs += epochs
     started = time.perf_counter()
@@ -275,7 +282,7 @@ def _peak_memory(*command: object) -> float:
     return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[-1])
 
 
-def _trainer(size: int, batch_size: int, feature_size: int, device: str, mode: str, batched: bool) -> MedContextTrainer:
+def _trainer(size: int, batch_size: int, feature_size: int, device: str, mode: str, passes: str) -> MedContextTrainer:
     torch.manual_seed(0)
     shape = (size,) * 3
     network = prepare_network(
@@ -289,11 +296,13 @@ def _trainer(size: int, batch_size: int, feature_size: int, device: str, mode: s
         max_epochs=1,
         train_data_loader=[_random_batch((batch_size, 1, *shape), classes=14)],
         network=network,
-        teacher=make_teacher(network) if mode == "medcontext" else None,
+        teacher=make_teacher(network),
         mode=mode,
-        batched=batched,
+        passes=passes,
         optimizer=torch.optim.AdamW(network.parameters()),
-        loss_function=MedContextLoss(DiceCELoss(to_onehot_y=True, softmax=True)),
+        loss_function=MedContextLoss(
+            DiceCELoss(to_onehot_y=True, softmax=True), consistency_weight=0.0 if passes == "single" else 0.5
+        ),
     )
 
 

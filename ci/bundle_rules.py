@@ -143,7 +143,7 @@ def licences(bundle: Bundle) -> Iterator[str]:
     if "Apache License" not in bundle.text("LICENSE"):
         yield "LICENSE is not the Apache License"
     told = re.findall(r"^\w+", bundle.text("docs/data_license.txt").lower(), flags=re.MULTILINE)
-    for dataset in ("btcv", "acdc", "brats"):
+    for dataset in ("btcv", "acdc", "brats", "hippocampus"):
         if (bundle.folder / "configs" / f"{dataset}.json").is_file() and dataset not in told:
             yield f"docs/data_license.txt says nothing of {dataset}"
 

@@ -24,8 +24,8 @@ from sync_bundles import BUNDLES, bundle_folders
 MEANINGS = Path(__file__).with_name("config_keys.json")
 ENTRIES = ("train", "evaluate", "inference")
 OVERLAYS = (
-    *("btcv", "acdc", "brats", "phantom", "small_gpu", "baseline", "masking_only", "paper"),
-    *("resume", "auto_resume", "multi_gpu_train"),
+    *("btcv", "acdc", "brats", "hippocampus", "phantom", "small_gpu", "baseline", "patch_dropout", "masking_only"),
+    *("pseudo_labels", "medcontext_unlabeled", "paper", "resume", "auto_resume", "multi_gpu_train"),
 )
 # keys whose arguments are those of our own components, and where these take them from
 COMPONENTS = {
@@ -86,7 +86,8 @@ def _values(configs: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any
             group = isinstance(value, dict) and "_target_" not in value and "_target_" in json.dumps(value)
             found.setdefault(key, {})[file] = "" if group else value
             for part, content in value.items() if group else ():
-                found.setdefault(f"{key}#{part}", {})[file] = content
+                if not part.startswith("_"):
+                    found.setdefault(f"{key}#{part}", {})[file] = content
     return found
 
 

@@ -48,6 +48,11 @@ ALLOWED: Allowances = {
         **dict.fromkeys(("network_def", "phantom"), EVERY),
         **dict.fromkeys(("orientation", "max_epochs", "val_interval"), DEPTH_FIRST),
     },
+    "configs/hippocampus.json": {
+        **dict.fromkeys(("network_def", "phantom"), EVERY),
+        "orientation": DEPTH_FIRST,
+        "roi_size": (SWIN,),
+    },
     "configs/paper.json": {
         "masking#patch_size": EVERY,
         "token_masking#embedding": EVERY,

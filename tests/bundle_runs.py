@@ -80,6 +80,7 @@ OTHER_DATASETS: dict[tuple[str, str], dict[str, Any]] = {
     },
     (UNETR_PLUS_PLUS, "acdc"): {"spacing": [10.0, 3.0, 3.0], "roi_size": [8, 32, 32]},
     (NNFORMER, "brats"): {"network_def#decoder_num_heads": [2]},
+    **{(name, "hippocampus"): {"spacing": [1.5, 1.5, 1.5]} for name in TINY},
 }
 
 
@@ -100,7 +101,7 @@ def config_files(bundle: str, *names: str) -> list[str]:
 def overrides_for(bundle: str, *names: str, **overrides: Any) -> dict[str, Any]:
     """The tiny settings, less those that the entry lacks and, beside a user's own file, those of the network."""
     tiny = dict(TINY[bundle])
-    for dataset in {"acdc", "brats"}.intersection(names):
+    for dataset in {"acdc", "brats", "hippocampus"}.intersection(names):
         tiny |= OTHER_DATASETS.get((bundle, dataset), {})
     if names[0] == "inference":
         tiny = {key: value for key, value in tiny.items() if key in EVALUATION_KEYS or key.startswith("network_def")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tarfile
 import zipfile
 import zlib
@@ -11,6 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from medcontext.data.datasets import load_split
+from medcontext.data.phantoms import phantom_split
 
 
 def volume(path: Path, channels: int = 1, labels: tuple[int, ...] = (), spacing: tuple[float, ...] = (1, 2, 3)) -> Path:
@@ -70,6 +72,26 @@ def brats_of_decathlon(folder: Path) -> Path:
     return folder
 
 
+def hippocampus(folder: Path) -> Path:
+    """With fewer training cases and scans than the Decathlon's, its ``dataset.json``, and what macOS packs along."""
+    task, split = folder / "Task04_Hippocampus", phantom_split("hippocampus")
+    cases, scans = sorted([*split["training"][:6], *split["test"]]), split["unlabeled"][:3]
+    for case in cases:
+        volume(task / "imagesTr" / f"{case}.nii.gz")
+        volume(task / "labelsTr" / f"{case}.nii.gz", labels=(1, 2))
+        (task / "imagesTr" / f"._{case}.nii.gz").touch()
+    for case in scans:
+        volume(task / "imagesTs" / f"{case}.nii.gz")
+    content = {
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [{"image": f"./imagesTr/{case}.nii.gz", "label": f"./labelsTr/{case}.nii.gz"} for case in cases],
+        "test": [f"./imagesTs/{case}.nii.gz" for case in scans],
+    }
+    (task / "dataset.json").write_text(json.dumps(content))
+    (task / "._dataset.json").write_bytes(b"\x00\x05\x16\x07")
+    return folder
+
+
 def brats_2021(folder: Path, count: int = 20) -> Path:
     for number in range(count):
         case = f"BraTS2021_{number:05d}"
@@ -107,6 +129,7 @@ MAKERS = {
     "ACDC": ("acdc", acdc),
     "ACDC in nnU-Net's layout": ("acdc", acdc_of_nnunet),
     "BraTS of the Medical Segmentation Decathlon": ("brats", brats_of_decathlon),
+    "Hippocampus of the Medical Segmentation Decathlon": ("hippocampus", hippocampus),
     "BraTS 2021": ("brats", brats_2021),
     "BraTS 2023": ("brats", brats_2023),
 }

@@ -41,6 +41,16 @@ def batches(count: int = 4, batch_size: int = 2) -> DataLoader:
     return DataLoader(Dataset(items), batch_size=batch_size)
 
 
+def mixed_batches(count: int = 4, batch_size: int = 2) -> list[dict[str, torch.Tensor]]:
+    """Batches whose first crop is whole, with as many unlabelled crops as labelled ones."""
+    found = []
+    for batch in batches(count, batch_size):
+        batch["context_mask"][0], batch["masked_image"][0] = 0, batch["image"][0]
+        weak = torch.randn(batch["image"].shape)
+        found.append({**batch, "unlabeled_image": weak, "unlabeled_strong": weak + torch.randn(weak.shape)})
+    return found
+
+
 def objective(deep_supervision: bool = False) -> MedContextLoss:
     segmentation = DiceCELoss(to_onehot_y=True, softmax=True)
     if deep_supervision:

@@ -95,8 +95,8 @@ SHARES = (
 WEIGHTS = ("context_weight", "consistency_weight", "unlabeled_weight")
 LISTS_OF_SHARES = ("teacher_momentum", "confidence")
 CHOICES: dict[str, tuple[str, ...]] = {
-    "mode": tuple(TrainingMode),
-    "passes": tuple(TrainingPasses),
+    "mode": tuple(map(str, TrainingMode)),
+    "passes": tuple(map(str, TrainingPasses)),
     "select_checkpoint": SELECTIONS,
     "sided_mirroring": ("refuse", "allow"),
 }
@@ -379,6 +379,8 @@ def prepare(engine: str) -> None:
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
         config = dict(parser.get())
+        if "mode" in config:  # an expression by default, of which reports could not tell what it came to
+            config["mode"] = str(parser.get_parsed_content("mode"))
         if isinstance(config.get("tracking_uri"), str):  # MLflow shows the file to whoever may see the run
             config["tracking_uri"] = without_password(config["tracking_uri"])
         with one_sentence(f"Cannot write to output_dir {output_dir}, choose another", (OSError,)):
@@ -569,13 +571,19 @@ def _check_mirroring(parser: Any) -> None:
 
 
 def _check_labels(parser: Any) -> None:
-    """Raise ValueError when there are more labels than the network has channels for."""
+    """Raise ValueError when the network has too few channels for the labels, or other than there are thresholds."""
     labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
     highest = max(i for some in label_ids(labels).values() for i in some)
     if highest >= out_channels:
         raise ValueError(
             f"labels go up to {highest} but out_channels is {out_channels}; "
             f"it must be at least {highest + 1}, background included."
+        )
+    confidence = parser.get_parsed_content("confidence") if "confidence" in parser.get() else 0
+    if isinstance(confidence, list) and len(confidence) != out_channels:
+        raise ValueError(
+            f"confidence has {len(confidence)} thresholds for {out_channels} classes, background included: give one "
+            "for each, or one number for all."
         )
 
 

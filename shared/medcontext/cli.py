@@ -71,8 +71,8 @@ def phantoms(
 
     Args:
         output_dir: folder of the cohort; a finished one with the same parameters is reused.
-        dataset: whose twin to write: ``btcv``, ``acdc`` or ``brats``.
-        num_cases: cases in all; the default is the published number, but 40 for BraTS.
+        dataset: whose twin to write: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
+        num_cases: labelled cases in all; the default is the published number, but 40 for BraTS.
         size: voxels along x, y, z.
         spacing: voxel size in mm along x, y, z.
         seed: of the cohort.
@@ -86,7 +86,7 @@ def pack_phantoms(phantoms_dir: str, layout: str, output: str) -> None:
     Args:
         phantoms_dir: folder of a finished cohort.
         layout: ``btcv_zip``, ``btcv_folder``, ``acdc_zip``, ``acdc_folder``, ``acdc_nnunet``, ``brats_msd_tar``,
-            ``brats_msd_folder``, ``brats_2021`` or ``brats_2023``.
+            ``brats_msd_folder``, ``brats_2021``, ``brats_2023``, ``hippocampus_msd_tar`` or ``hippocampus_msd_folder``.
         output: the archive or folder to write; an existing one is never overwritten.
     """
     print(pack(phantoms_dir, layout, output))
@@ -97,7 +97,7 @@ def gallery(output: str = "phantoms.png", dataset: str = "btcv", seed: int = 0) 
 
     Args:
         output: the PNG to write.
-        dataset: whose twin to draw: ``btcv``, ``acdc`` or ``brats``.
+        dataset: whose twin to draw: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         seed: of the cohort.
     """
     print(draw_phantoms(output, dataset=dataset, seed=seed))
@@ -114,12 +114,12 @@ def prepare(
     """Bring a provider's download into the form that the bundles train on.
 
     Args:
-        dataset: ``btcv``, ``acdc`` or ``brats``.
+        dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         source: the downloaded zip or tar, or a folder that holds what was in it.
         output_dir: where the dataset shall lie; a call that was cut off can be repeated.
         link: make symbolic links instead of copies.
         allow_missing: leave incomplete cases out instead of refusing.
-        download: get the Decathlon's BraTS archive first, into the folder ``source``.
+        download: get the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
     """
     print(prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download))
 
@@ -274,7 +274,7 @@ def experiment(
 
     Args:
         bundles: names or folders of bundles, separated by commas.
-        datasets: ``btcv``, ``acdc``, ``brats``, or an overlay of your own by path.
+        datasets: ``btcv``, ``acdc``, ``brats``, ``hippocampus``, or an overlay of your own by path.
         fractions: shares of the training cases; all of them by default.
         cases: numbers of labelled cases, those for validation included, instead of fractions.
         seeds: at least three are needed to tell anything.

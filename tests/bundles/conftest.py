@@ -25,6 +25,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SMALL = {
     "acdc": {"num_cases": 6, "size": (32, 32, 8), "spacing": (3.0, 3.0, 10.0)},
     "brats": {"num_cases": 4, "size": (32, 32, 32), "spacing": (4.5, 4.5, 6.0)},
+    "hippocampus": {"num_cases": 4, "size": (24, 32, 24), "spacing": (1.5, 1.5, 1.5)},
 }
 
 

@@ -65,6 +65,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     models = folder / "models"
     assert {path.name for path in models.iterdir()} == {
         "model.pt",
+        "model.json",
         "teacher.pt",
         "last.pt",
         "history.csv",
@@ -73,7 +74,13 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert (folder / "tensorboard").is_dir()
     epochs = pd.read_csv(models / "history.csv")
     assert epochs["step"].tolist() == [2, 4]
-    assert epochs[["train_loss", "learning_rate", "val_mean_dice"]].notna().all(axis=None)
+    assert epochs[["train_loss", "learning_rate", "val_mean_dice", "val_mean_dice_ema"]].notna().all(axis=None)
+    chosen = read_json(models / "model.json")
+    dice = epochs[["val_mean_dice", "val_mean_dice_ema"]]
+    assert dice.max(axis=None) == pytest.approx(max(chosen["val_mean_dice"], chosen["val_mean_dice_ema"]), rel=1e-4)
+    assert chosen["weights"] in ("student", "teacher")
+    if chosen["weights"] == "teacher":
+        torch.testing.assert_close(weights(folder), weights(folder, "teacher.pt"), rtol=0, atol=0)
     assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
 
     run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
@@ -111,6 +118,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     tags = {key: value for key, value in found.data.tags.items() if key.startswith("medcontext.")}
     version = read_json(ROOT / "bundles" / bundle / "configs" / "metadata.json")["version"]
     assert tags.pop("medcontext.data_hash")
+    assert tags.pop("medcontext.unlabeled_hash") == ""
     assert "--run_name" not in tags.pop("medcontext.command")  # this process's
     tags.pop("medcontext.gpu", None)
     assert tags == {
@@ -127,11 +135,13 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     configs = {item.path for item in client.list_artifacts(found.info.run_id)}
     assert {"train_config.json", "metadata.json", "evaluate_config.json"} <= configs
     assert [item.path for item in client.list_artifacts(found.info.run_id, "previews")] == ["previews/epoch_0002.png"]
-    expected = {"train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency"}
+    expected = {"train_loss", "train_loss_supervised", "train_loss_context"}
     expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds"}
-    expected |= {"val_mean_dice", "test_mean_dice"} | {f"val_dice_{label}" for label in SYNAPSE}
+    expected |= {"val_mean_dice", "val_mean_dice_ema", "test_mean_dice"}
+    expected |= {f"val_dice_{label}{suffix}" for label in SYNAPSE for suffix in ("", "_ema")}
     expected |= {f"test_dice_{label}" for label in SYNAPSE} | {"system/cpu_utilization_percentage"}
     assert expected <= found.data.metrics.keys()
+    assert "train_loss_consistency" not in found.data.metrics  # without weight, as by default
     assert found.data.params["max_epochs"] == "2"
     assert found.data.params["context_weight"] == "1.0"
     assert len(history(home, "train_loss")) == 4
@@ -296,17 +306,27 @@ def test_the_bundle_root_can_be_given(bundle: str, home: Path) -> None:
 
 
 @for_bundles(UNETR)
-def test_controls_take_the_same_steps_without_a_teacher(bundle: str, home: Path) -> None:
-    for mode in ("baseline", "masking_only"):
-        folder = train(bundle, home, mode, run_name=mode)
-        assert not (folder / "models" / "teacher.pt").exists()
+def test_controls_take_the_same_steps_and_keep_the_average_too(bundle: str, home: Path) -> None:
+    """No control has the teacher's terms, whatever their weight, and each is validated by the same two networks."""
+    controls = ("baseline", "patch_dropout", "masking_only")
+    for mode in controls:
+        folder = train(
+            bundle, home, mode, run_name=mode, consistency_weight=0.5, masked_share=1.0, teacher_momentum=0.9
+        )
+        average, state = weights(folder, "teacher.pt"), torch.load(folder / "models" / "last.pt", weights_only=True)
+        assert average.keys() == state["network"].keys()
+        assert any(not torch.equal(state["teacher"][name], state["network"][name]) for name in average)
+        assert read_json(folder / "models" / "model.json").keys() >= {"val_mean_dice", "val_mean_dice_ema"}
     found = {r.info.run_name: r.data for r in runs_of(home)}
     assert {name: data.tags["medcontext.mode"] for name, data in found.items()} == {n: n for n in found}
     assert {data.tags["medcontext.steps"] for data in found.values()} == {"4"}
     assert len({data.tags["medcontext.data_hash"] for data in found.values()}) == 1
+    assert not any("train_loss_consistency" in data.metrics for data in found.values())
     assert "train_loss_context" not in found["baseline"].metrics
     assert "masked_fraction" not in found["baseline"].metrics
-    assert 0 <= found["masking_only"].metrics["masked_fraction"] < 1
+    for mode in controls[1:]:
+        assert 0 < found[mode].metrics["masked_fraction"] < 1
+        assert found[mode].metrics["train_loss_context"] == found[mode].metrics["train_loss"]  # every crop is masked
 
 
 @for_bundles(UNETR_PLUS_PLUS)
@@ -385,19 +405,19 @@ def test_evaluation_refuses_unknown_protocols_and_bad_tolerances(
 @for_bundles()
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["medcontext", "baseline", "masking_only", "paper"])
-@pytest.mark.parametrize("batched_passes", [False, True])
+@pytest.mark.parametrize("passes", ["single", "batched"])
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 @pytest.mark.parametrize("select_checkpoint", ["best", "last"])
 def test_all_combinations_train_and_evaluate(
-    bundle: str, home: Path, mode: str, batched_passes: bool, accumulation_steps: int, select_checkpoint: str
+    bundle: str, home: Path, mode: str, passes: str, accumulation_steps: int, select_checkpoint: str
 ) -> None:
-    settings = {"batched_passes": batched_passes, "accumulation_steps": accumulation_steps}
+    settings = {"passes": passes, "accumulation_steps": accumulation_steps, "masked_share": 1.0}
     overlays = [] if mode == "medcontext" else [mode]
     folder = train(bundle, home, *overlays, **settings, select_checkpoint=select_checkpoint)
     run(bundle, "evaluating", "train", *overlays, "evaluate", ckpt_dir=str(folder / "models"))
     (found,) = runs_of(home)
     assert np.isfinite([found.data.metrics[name] for name in ("train_loss", "test_mean_dice")]).all()
-    assert ("train_loss_context" in found.data.metrics) == (mode in ("medcontext", "paper"))
+    assert ("train_loss_context" in found.data.metrics) == (mode != "baseline")
 
 
 @for_bundles(UNETR, UNETR_PLUS_PLUS)
@@ -465,6 +485,7 @@ def test_every_hyperparameter_is_read_by_something(bundle: str) -> None:
             (ROOT / "bundles" / bundle / "configs" / file).read_text() for file in overlays
         )
         read = set(re.findall(r"@(\w+)", text)) | ENTRIES | {"train", "validate", "evaluator", "dataset"}
+        read |= {"sided_labels", "sided_mirroring"}  # by the check of what is mirrored
         assert config.keys() <= read
 
 
@@ -482,7 +503,7 @@ def test_overrides_reach_what_they_name(bundle: str, home: Path) -> None:
         train_fraction=0.5,
         select_checkpoint="last",
         organ_dropout={"shape": "box", "prob": 0.25},
-        batched_passes=True,
+        passes="batched",
         overlap=0.75,
         run_name="overridden",
     )
@@ -490,7 +511,7 @@ def test_overrides_reach_what_they_name(bundle: str, home: Path) -> None:
     trainer = workflow.trainer
     assert get("optimizer").param_groups[0]["initial_lr"] == 0.5
     assert (trainer.loss_function.context_weight, trainer.loss_function.consistency_weight) == (0.3, 0.2)
-    assert (trainer.accumulation_steps, trainer.max_grad_norm, trainer.batched) == (3, 2.0, True)
+    assert (trainer.accumulation_steps, trainer.max_grad_norm, trainer.passes) == (3, 2.0, "batched")
     assert len(workflow.train_dataset_data) == 2  # half of the three that are left of four
     teacher = next(h for h in get("train#handlers") if isinstance(h, TeacherUpdate))
     assert teacher.momentum == 0.5
@@ -508,10 +529,14 @@ def test_every_overlay_sets_top_level_keys_that_exist(bundle: str) -> None:
         "btcv",
         "acdc",
         "brats",
+        "hippocampus",
         "phantom",
         "small_gpu",
         "baseline",
+        "patch_dropout",
         "masking_only",
+        "pseudo_labels",
+        "medcontext_unlabeled",
         "paper",
         "resume",
         "auto_resume",
@@ -637,7 +662,8 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"organ_dropout": {"shape": "blob"}}, "shape must be .*'blob'"),
         ({"organ_dropout": {"prob": 1.5}}, "prob must .*1.5"),
         ({"train_fraction": 0.0}, "train_fraction must be above 0"),
-        ({"train_cases": 4}, "train_cases must be at most 3, all that there are to train on, got 4"),
+        ({"train_cases": 5}, r"train_cases must be from 2 to 4, .*, 1 of them for validation .*, got 5"),
+        ({"train_cases": 1}, r"train_cases must be from 2 to 4, .*, 1 of them for validation .*, got 1"),
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose"),
         ({"labels": {"livver": 6}}, "labels names 'livver', which dataset.json does not have; did you mean 'liver'"),
         (
@@ -658,7 +684,22 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"context_weight": -1}, "context_weight must be 0 or more, got -1"),
         ({"consistency_weight": -0.5}, "consistency_weight must be 0 or more, got -0.5"),
         ({"teacher_momentum": 1.5}, r"teacher_momentum must be a number within \[0, 1\], got 1.5"),
+        (
+            {"teacher_momentum": [0.9, 0.95, 1.0]},
+            "teacher_momentum must be one number, or the first and the last of two",
+        ),
         ({"mode": "pretraining"}, "mode must be one of .*got 'pretraining'"),
+        ({"passes": "seperate"}, "passes must be one of .*got 'seperate'; did you mean 'separate'"),
+        ({"select_checkpoint": "students_best"}, "select_checkpoint must be one of .* did you mean 'student_best'"),
+        ({"masked_share": 50}, r"masked_share must be a number within \[0, 1\], got 50"),
+        ({"context_ramp": -0.1}, r"context_ramp must be a number within \[0, 1\], got -0.1"),
+        ({"context_end": 2}, r"context_end must be a number within \[0, 1\], got 2"),
+        ({"burn_in": 1.2}, r"burn_in must be a number within \[0, 1\], got 1.2"),
+        ({"confidence": 1.2}, r"confidence must be a number within \[0, 1\], got 1.2"),
+        ({"confidence": [0.5, -0.1]}, r"confidence must be a number within \[0, 1\], got \[0.5, -0.1\]"),
+        ({"unlabeled_weight": -1}, "unlabeled_weight must be 0 or more, got -1"),
+        ({"sided_mirroring": "never"}, "sided_mirroring must be one of 'refuse', 'allow', got 'never'"),
+        ({"sided_labels": ["left_kidney", "right_kidney"]}, "sided_labels must be pairs of names, such as"),
         ({"consistency#form": "cosine"}, "ConsistencyForm must be one of .*'cosine'"),
         (
             {"roi_size": [30, 32, 32], "network_def#img_size": [30, 32, 32]},

@@ -31,12 +31,14 @@ REPORTED = {
     "btcv": ["spleen", "right_kidney", "left_kidney", "gallbladder", "liver", "stomach", "aorta", "pancreas"],
     "acdc": ["right_ventricle", "myocardium", "left_ventricle"],
     "brats": ["whole_tumor", "tumor_core", "enhancing_tumor"],
+    "hippocampus": ["anterior", "posterior"],
 }
 QUICK = {
     (UNETR, "acdc", "baseline"),
     (SWIN_UNETR, "brats", "baseline"),
     (NNFORMER, "acdc", "medcontext"),
     (UNETR_PLUS_PLUS, "brats", "medcontext"),
+    (UNETR, "hippocampus", "medcontext"),
 }
 COMBINATIONS = [
     pytest.param(*names, marks=[pytest.mark.slow] * (names not in QUICK))
@@ -101,9 +103,9 @@ def test_overlays_of_every_kind_resolve_for_training_and_prediction(
     bundle: str, home: Path, other_cohorts: Callable[[str], Path]
 ) -> None:
     """A network of one size, and data of the dataset that was named, whatever is combined."""
-    for dataset in ("acdc", "brats"):
+    for dataset in ("acdc", "brats", "hippocampus"):
         (home / "data" / dataset).symlink_to(other_cohorts(dataset))
-    for dataset, scale in product(("", "btcv", "acdc", "brats"), ("", "phantom", "small_gpu")):
+    for dataset, scale in product(("", *REPORTED), ("", "phantom", "small_gpu")):
         overlays = [name for name in (dataset, scale) if name]
         entries = [
             workflow_for(bundle, name, *overlays, tiny=False).parser.get_parsed_content
@@ -120,9 +122,9 @@ def test_overlays_of_every_kind_resolve_for_training_and_prediction(
             assert 5 <= entries[0]("max_epochs") <= 48
 
 
-@pytest.mark.parametrize("bundle", [NNFORMER, UNETR_PLUS_PLUS])
+@for_bundles(UNETR, NNFORMER)
 def test_augmentation_moves_image_and_label_alike(bundle: str, home: Path) -> None:
-    transforms = workflow_for(bundle, "train").parser.get_parsed_content("augmentation").transforms[:2]
+    transforms = workflow_for(bundle, "train").parser.get_parsed_content("augmentation#spatial")[:2]
     grid = torch.stack(torch.meshgrid(*[torch.arange(48.0)] * 3, indexing="ij"))
     ball = (((grid - torch.tensor([20.0, 26.0, 22.0]).view(3, 1, 1, 1)) ** 2).sum(0) < 100).float()[None]
     for transform in transforms:
@@ -135,15 +137,15 @@ def test_augmentation_moves_image_and_label_alike(bundle: str, home: Path) -> No
             assert set(moved["label"].unique().tolist()) == {0.0, 1.0}
 
 
-@pytest.mark.parametrize("bundle", [NNFORMER, UNETR_PLUS_PLUS])
+@for_bundles(UNETR, NNFORMER)
 def test_thick_slices_are_neither_turned_nor_scaled_across(
     bundle: str, home: Path, other_cohorts: Callable[[str], Path]
 ) -> None:
     (home / "data" / "acdc").symlink_to(other_cohorts("acdc"))
     for dataset, expected in (("acdc", True), ("btcv", False)):
-        rotate, zoom = workflow_for(bundle, "train", dataset).parser.get_parsed_content("augmentation").transforms[:2]
-        turns = rotate.rand_rotate
-        assert (turns.range_x, turns.range_y, turns.range_z) == (
-            ((-0.5236, 0.5236), *[(0.0, 0.0) if expected else (-0.5236, 0.5236)] * 2)
-        )
-        assert tuple(zoom.rand_zoom.min_zoom) == ((1.0, 0.7, 0.7) if expected else (0.7,))
+        get = workflow_for(bundle, "train", dataset).parser.get_parsed_content
+        rotate, zoom = get("augmentation#spatial")[:2]
+        turns, thick = rotate.rand_rotate, [code in "IS" for code in get("orientation")]
+        for found, is_thick in zip((turns.range_x, turns.range_y, turns.range_z), thick, strict=True):
+            assert found == pytest.approx((-0.5236, 0.5236) if is_thick or not expected else (0, 0), abs=1e-4)
+        assert tuple(zoom.rand_zoom.min_zoom) == (tuple(1.0 if n else 0.7 for n in thick) if expected else (0.7,))

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -25,6 +26,7 @@ from bundle_runs import BUNDLES, ROOT, UNETR, train
 from documents import Call, Reader, blocks, small_words
 from hosts import ASSETS, github
 from medcontext.data.phantom_layouts import pack_phantoms
+from medcontext.data.phantoms import write_phantoms
 from platforms import posix_only
 from releases import VERSION, Release
 from tracked_runs import Store, table
@@ -194,6 +196,46 @@ def test_quickstart(tmp_path: Path) -> None:
     assert (run / "evaluation" / "report.html").is_file()
     assert len(list((run / "predictions").glob("*_seg.nii.gz"))) == 12
     assert (run / "preview.png").is_file()
+
+
+DECATHLON = """
+import hashlib, pathlib
+from monai.apps import DecathlonDataset
+archive = pathlib.Path(__file__).with_name("served.tar")
+DecathlonDataset.resource["Task04_Hippocampus"] = archive.as_uri()
+if archive.is_file():
+    DecathlonDataset.md5["Task04_Hippocampus"] = hashlib.md5(archive.read_bytes()).hexdigest()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reachable", [True, False])
+def test_quickstart_takes_real_scans_where_it_can_get_them(tmp_path: Path, reachable: bool) -> None:
+    """Up to the training, with another archive in the place of the Decathlon's, or none."""
+    if reachable:
+        settings = {"dataset": "hippocampus", "size": (24, 32, 24), "spacing": (1.5, 1.5, 1.5)}
+        write_phantoms(tmp_path / "cohort", **settings, progress=False)
+        pack_phantoms(tmp_path / "cohort", "hippocampus_msd_tar", tmp_path / "served.tar")
+    (tmp_path / "sitecustomize.py").write_text(DECATHLON)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "MEDCONTEXT_HOME": str(tmp_path), "PYTHONPATH": paths}
+    words = ["bash", "ci/quickstart.sh", UNETR, "hippocampus"]
+    with subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        said = []
+        for line in process.stdout or ():
+            said.append(line)
+            if line.startswith("== 2/4"):
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    assert said[-1].startswith("== 2/4"), said
+    assert any("generated ones take their place" in line for line in said) is not reachable
+    name = "hippocampus" if reachable else "hippocampus_phantoms"
+    content = json.loads((tmp_path / "data" / name / "dataset.json").read_text())
+    assert [len(content[part]) for part in ("training", "test", "unlabeled")] == [200, 60, 130]
+    assert ("prepared" in content) is reachable
+    assert (tmp_path / "runs" / UNETR / f"quickstart_{name}" / "crops.png").is_file()
 
 
 def torchrun(reader: Reader, call: Call) -> None:

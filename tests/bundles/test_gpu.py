@@ -41,7 +41,7 @@ def test_a_network_gives_what_it_gives_on_the_cpu(bundle: str, home: Path, exact
 @for_bundles()
 def test_mixed_precision_trains_resumes_evaluates_and_predicts(bundle: str, home: Path) -> None:
     cuda = {"device": "$torch.device('cuda')", "amp": True}
-    folder = train(bundle, home, **cuda, max_epochs=2, batched_passes=True)
+    folder = train(bundle, home, **cuda, max_epochs=2, passes="batched", consistency_weight=0.5)
     scaler = torch.load(folder / "models" / "last.pt", weights_only=True)["scaler"]
     assert scaler["scale"] > 0
     train(bundle, home, "resume", **cuda, max_epochs=4)

@@ -120,7 +120,10 @@ def test_labels_follow_the_dataset_and_set_the_channels(
 
 
 @for_bundles()
-@pytest.mark.parametrize("overlays", [["phantom"], ["btcv", "phantom"], ["acdc", "phantom"], ["brats", "small_gpu"]])
+@pytest.mark.parametrize(
+    "overlays",
+    [["phantom"], ["btcv", "phantom"], ["acdc", "phantom"], ["brats", "small_gpu"], ["hippocampus", "phantom"]],
+)
 def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: list[str]) -> None:
     """Also where they set keys that prediction has no use for."""
     check_configuration(workflow_for(bundle, "inference", *overlays, tiny=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,15 +22,24 @@ from bundle_runs import (
     read_json,
     workflow_for,
 )
+from medcontext.data.phantoms import write_phantoms
 from medcontext.engines import WarmupPolynomialSchedule
 from medcontext.networks import NNFormer, UNETRPlusPlus
 
 DEPTH_FIRST = (NNFORMER, UNETR_PLUS_PLUS)
+COHORTS: dict[str, dict[str, Any]] = {
+    "btcv": {"num_cases": 6, "size": (48, 48, 48), "spacing": (3.0, 3.0, 4.0)},
+    "acdc": {"num_cases": 6, "size": (64, 64, 8), "spacing": (3.0, 3.0, 10.0)},
+    "brats": {"num_cases": 4, "size": (48, 48, 48), "spacing": (3.0, 3.0, 3.0)},
+}
+# nobody published these networks for the hippocampus: finer patches for the smaller crop, Synapse's otherwise
+CROP = {"img_size": (48, 64, 48), "patch_size": 2, "out_channels": 3}
+HIPPOCAMPUS = {NNFORMER: {**CROP, "embed_dim": 96, "num_heads": (3, 6, 12, 24)}, UNETR_PLUS_PLUS: CROP}
 PARAMETERS = {UNETR: 101_805_646, SWIN_UNETR: 62_187_296, NNFORMER: 150_054_210, UNETR_PLUS_PLUS: 42_952_850}
 
 
 @for_bundles()
-@pytest.mark.parametrize("dataset", ["btcv", "acdc", "brats"])
+@pytest.mark.parametrize("dataset", ["btcv", "acdc", "brats", "hippocampus"])
 @pytest.mark.parametrize("name", ["train", "inference"])
 def test_the_network_is_the_published_one(bundle: str, dataset: str, name: str) -> None:
     parser = ConfigParser({})
@@ -38,7 +48,8 @@ def test_the_network_is_the_published_one(bundle: str, dataset: str, name: str) 
     with torch.device("cpu" if bundle == SWIN_UNETR else "meta"):  # MONAI's reads a number while it is built
         network = parser.get_parsed_content("network_def")
         variants = {NNFORMER: NNFormer, UNETR_PLUS_PLUS: UNETRPlusPlus}
-        published = variants[bundle].for_dataset(dataset) if bundle in variants else network
+        origin, changes = ("btcv", HIPPOCAMPUS.get(bundle, {})) if dataset == "hippocampus" else (dataset, {})
+        published = variants[bundle].for_dataset(origin, **changes) if bundle in variants else network
     if dataset == "btcv":
         assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[bundle]
     shapes, expected = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, published))
@@ -79,6 +90,7 @@ def test_optimizer_schedule_and_loss(bundle: str, home: Path) -> None:
         ("acdc", True, 0.5, 0.4, (1, 4, 4)),
         ("brats", True, 0.5, 0.6, (4, 4, 4)),
         ("brats", False, 1.0, 0.6, (4, 4, 4)),
+        ("hippocampus", True, 0.5, 0.4, (2, 2, 2)),
     ],
 )
 def test_paper_follows_the_dataset(
@@ -99,8 +111,32 @@ def test_paper_follows_the_dataset(
     assert get("protocol") == ("paper_unetr" if own_script else "paper")
     assert masking.mode == "tube"
     assert get("consistency").form == "official"
-    assert (get("teacher_momentum"), get("teacher_warmup")) == (0.996, 0.01)
-    assert (get("select_checkpoint"), get("cases#validation")) == ("last", [])
+    assert (get("teacher_momentum"), get("teacher_warmup")) == ([0.996, 1.0], 0.01)
+    assert (get("select_checkpoint"), get("cases#validation")) == ("student_last", [])
+    assert (get("passes"), get("sided_mirroring"), get("unmirrored_axes")) == ("separate", "allow", [])
+
+
+@pytest.mark.parametrize("dataset", ["btcv", "acdc", "brats"])
+def test_patches_hide_as_much_of_the_organs_as_organ_dropout_does(
+    home: Path, dataset: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """The control answers whether it matters that organs are dropped, so it must drop as much of them."""
+    data = tmp_path_factory.mktemp("cohort")
+    write_phantoms(data, dataset=dataset, **COHORTS[dataset], progress=False)
+    shares = []
+    for overlays in ((), ("patch_dropout",)):
+        keys = {"dataset_dir": str(data), "masked_share": 1.0, "run_name": "x", "validation_cases": 0, "num_samples": 1}
+        workflow = workflow_for(UNETR, "train", dataset, "phantom", *overlays, tiny=False, **keys)
+        preprocessing, masking = map(workflow.parser.get_parsed_content, ("validate#preprocessing", "masking"))
+        masking.set_random_state(0)
+        hidden = []
+        for case in workflow.parser.get_parsed_content("cases#training"):
+            whole = preprocessing(case)
+            for _ in range(40):
+                masked = masking(whole)
+                hidden.append(float(masked["context_mask"][masked["label"] > 0].mean()))
+        shares.append(sum(hidden) / len(hidden))
+    assert shares[1] == pytest.approx(shares[0], abs=0.05)
 
 
 @pytest.mark.parametrize("bundle", DEPTH_FIRST)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import downloads
+from dicom_scans import OBLIQUE, phantom, write_series
 from medcontext.data import Problem, check_cases, check_dataset, check_images, problems_table, voxels
 from medcontext.data.file_memory import FileMemory
 from medcontext.data.prepare import prepare_dataset
@@ -297,3 +298,105 @@ def test_the_table_has_a_line_for_each_problem() -> None:
     assert first.split() == ["a", "training", "x", "is", "missing."]
     assert second.endswith("y !")
     assert header.index("section") == first.index("training") == second.index("test")
+
+
+# --- unlabelled scans ---
+
+
+@pytest.fixture
+def with_unlabeled(tmp_path: Path) -> Callable[..., list[str]]:
+    """Problems of a dataset of CT, one case each to train on and to test, with an unlabelled scan of one's own."""
+    label = np.zeros((4, 5, 6), np.uint8)
+    label[0], label[1] = 1, 2
+    sections: dict[str, list[Case]] = {"training": [], "test": []}
+    for number, section in enumerate(sections):
+        image = volume(tmp_path / f"img{number}.nii", np.full((4, 5, 6), number - 1000, np.int16))
+        sections[section].append({"image": image, "label": volume(tmp_path / f"label{number}.nii", label)})
+
+    def check(scan: str | list[str], modality: str | None = "CT", in_channels: int = 1) -> list[str]:
+        content = {**sections, "modality": {"0": modality}} if modality else sections
+        (tmp_path / "dataset.json").write_text(json.dumps(content))
+        used = {"training": sections["training"], "unlabeled": [{"image": scan}]}
+        found = check_dataset(tmp_path / "dataset.json", used, in_channels=in_channels, labels=LABELS)
+        assert {problem.section for problem in found} <= {"unlabeled"}
+        return [str(problem) for problem in found]
+
+    return check
+
+
+def test_a_sound_unlabelled_scan(with_unlabeled: Callable[..., list[str]], tmp_path: Path) -> None:
+    assert with_unlabeled(volume(tmp_path / "more.nii", np.full((4, 5, 6), -900, np.int16))) == []
+
+
+@pytest.mark.parametrize("copied", ["img0.nii", "img1.nii"])
+def test_an_unlabelled_scan_that_is_a_labelled_or_a_test_case(
+    with_unlabeled: Callable[..., list[str]], tmp_path: Path, copied: str
+) -> None:
+    """By its contents, whatever its name, and by its place."""
+    shutil.copy(tmp_path / copied, tmp_path / "more.nii")
+    section = {"img0.nii": "training", "img1.nii": "test"}[copied]
+    (problem,) = with_unlabeled(str(tmp_path / "more.nii"))
+    assert f"more.nii has the same contents as {copied} ({section}); remove one." in problem
+    (problem,) = with_unlabeled(str(tmp_path / copied))
+    assert f"{copied} is listed under {section} and unlabeled; list each case once." in problem
+
+
+def test_unlabelled_scans_of_other_channels(with_unlabeled: Callable[..., list[str]], tmp_path: Path) -> None:
+    (problem,) = with_unlabeled(volume(tmp_path / "more.nii", np.full((4, 5, 6, 2), -900, np.int16)))
+    assert re.search("more.nii .*2", problem)
+
+
+def test_unlabelled_scans_with_voxels_that_are_not_finite(
+    with_unlabeled: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    values = np.full((4, 5, 6), -900, np.float32)
+    values[0, 0, 0] = np.nan
+    (problem,) = with_unlabeled(volume(tmp_path / "more.nii", values))
+    assert "more.nii has 1 voxels that are NaN or infinite" in problem
+
+
+@pytest.mark.parametrize(
+    ("lowest", "modality", "message"),
+    [
+        (0, "CT", "is no CT in Hounsfield units, with values from 0 to 7, while the dataset is CT; give scans of the"),
+        (-1000, "MRI", "is CT, while the dataset is MRI; give scans of the same modality"),
+        (-3, "CT", None),  # who can tell
+        (-3, "MRI", None),
+        (0, "MRI", None),
+        (0, None, None),
+    ],
+)
+def test_unlabelled_scans_of_another_modality(
+    with_unlabeled: Callable[..., list[str]], tmp_path: Path, lowest: int, modality: str | None, message: str | None
+) -> None:
+    values = np.full((4, 5, 6), 7, np.int16)
+    values[0] = lowest
+    found = with_unlabeled(volume(tmp_path / "more.nii", values), modality)
+    assert len(found) == (message is not None)
+    assert message is None or message in found[0]
+
+
+@pytest.mark.parametrize(
+    ("modality", "in_channels", "message"),
+    [
+        ("CT", 1, None),
+        ("MRI", 1, "000.dcm is CT, while the dataset is MRI; give scans of the same modality"),
+    ],
+)
+def test_unlabelled_series(
+    with_unlabeled: Callable[..., list[str]], tmp_path: Path, modality: str, in_channels: int, message: str | None
+) -> None:
+    files = write_series(tmp_path / "series", phantom(), OBLIQUE)
+    found = with_unlabeled([str(file) for file in files], modality, in_channels)
+    assert len(found) == (message is not None)
+    assert message is None or message in found[0]
+
+
+def test_what_a_dataset_lists_is_checked_once(tmp_path: Path, case: Case) -> None:
+    shutil.copy(case["image"], tmp_path / "more.nii.gz")
+    content = {"modality": {"0": "CT"}, "test": [case], "unlabeled": ["more.nii.gz"]}
+    volume(Path(case["image"]), np.full((4, 5, 6), -900, np.int16))
+    shutil.copy(case["image"], tmp_path / "more.nii.gz")
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    (problem,) = check_dataset(tmp_path / "dataset.json", in_channels=1, labels=LABELS)
+    assert "more.nii.gz has the same contents as img.nii.gz (test); remove one." in str(problem)

@@ -84,12 +84,30 @@ def test_smaller_fractions_are_contained_in_larger_ones(datalist: Path) -> None:
 
 def test_a_number_of_cases_is_nested_like_a_share(datalist: Path) -> None:
     arguments: dict[str, Any] = {"section": "training", "num_validation": 3, "seed": 2}
-    subsets = [names(load_cases(datalist, train_cases=count, **arguments)) for count in (1, 2, 5, 17)]
+    # the three that are held out are labelled too, and count
+    subsets = [names(load_cases(datalist, train_cases=count, **arguments)) for count in (4, 5, 8, 20)]
     assert [len(subset) for subset in subsets] == [1, 2, 5, 17]
     assert all(smaller < larger for smaller, larger in pairwise(subsets))
     assert subsets[2] == names(load_cases(datalist, train_fraction=0.25, **arguments))
     validation = names(load_cases(datalist, "validation", num_validation=3, seed=2))
     assert not subsets[3] & validation
+
+
+@pytest.mark.parametrize("chosen", [{"train_cases": 8}, {"train_fraction": 0.25}])
+def test_the_rest_is_what_a_subset_leaves_out(datalist: Path, chosen: dict[str, Any]) -> None:
+    arguments: dict[str, Any] = {"num_validation": 3, "seed": 2}
+    training = names(load_cases(datalist, "training", **arguments, **chosen))
+    rest = names(load_cases(datalist, "rest", **arguments, **chosen))
+    validation = names(load_cases(datalist, "validation", **arguments))
+    assert (len(training), len(rest), len(validation)) == (5, 12, 3)
+    assert not training & rest
+    assert not rest & validation
+    assert training | rest == names(load_cases(datalist, "training", **arguments))
+    assert load_cases(datalist, "rest", **arguments) == []
+
+
+def test_cases_of_a_fold_are_no_extra_labels(datalist: Path) -> None:
+    assert len(load_cases(datalist, "training", fold=0, num_validation=3, train_cases=2)) == 2
 
 
 # --- patients ---
@@ -161,12 +179,17 @@ def test_cases_of_another_form(tmp_path: Path, case: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"section": "train"}, "section must be 'training', 'validation' or 'test', got 'train'"),
+        ({"section": "train"}, "section must be 'training', 'validation', 'test' or 'rest', got 'train'"),
         ({"train_fraction": 0}, "train_fraction must be above 0 and at most 1, got 0"),
         ({"train_fraction": 1.5}, "train_fraction must be above 0 and at most 1, got 1.5"),
         ({"train_cases": 0}, "train_cases must be a whole number, 1 or more, or null for all, got 0"),
         ({"train_cases": 2.5}, "train_cases must be a whole number, 1 or more, or null for all, got 2.5"),
-        ({"train_cases": 18, "num_validation": 3}, "train_cases must be at most 17, all that there are .* got 18"),
+        (
+            {"train_cases": 21, "num_validation": 3},
+            "train_cases must be from 4 to 20, all labelled cases .*, 3 of them for validation .*, got 21",
+        ),
+        ({"train_cases": 3, "num_validation": 3}, "train_cases must be from 4 to 20, .* got 3"),
+        ({"train_cases": 21}, "train_cases must be from 1 to 20, all labelled cases that there are, got 21"),
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose .*; give one"),
         ({"fold": 5}, "fold must be within 0..4"),
         ({"fold": 0, "num_folds": 1}, "num_folds within 2..20"),

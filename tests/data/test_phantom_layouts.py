@@ -15,6 +15,7 @@ COHORTS = {
     "btcv": {"num_cases": 2, "size": (32, 32, 32), "spacing": (4.5, 4.5, 6)},
     "acdc": {"num_cases": 6, "size": (32, 32, 4), "spacing": (7.5, 7.5, 25)},
     "brats": {"num_cases": 3, "size": (32, 32, 32), "spacing": (6, 6, 5)},
+    "hippocampus": {"num_cases": 5, "size": (24, 32, 24), "spacing": (1.5, 1.5, 1.5)},
 }
 
 
@@ -121,6 +122,24 @@ def test_decathlon_has_its_json_unlabelled_tests_and_junk(cohorts, packed):
     assert load(files["imagesTs/BRATS_485.nii.gz"]).shape == (32, 32, 32, 4)
 
 
+def test_hippocampus_has_its_unlabelled_scans_as_tests(cohorts, packed):
+    assert packed["hippocampus_msd_tar"] == packed["hippocampus_msd_folder"]
+    files = {
+        name.removeprefix("Task04_Hippocampus/"): content for name, content in packed["hippocampus_msd_tar"].items()
+    }
+    content = json.loads(files["dataset.json"])
+    assert (
+        [len(content[part]) for part in ("training", "test")] == [content["numTraining"], content["numTest"]] == [5, 2]
+    )
+    assert content["labels"] == {"0": "background", "1": "Anterior", "2": "Posterior"}
+    assert (content["modality"], content["tensorImageSize"]) == ({"0": "MRI"}, "3D")
+    listed = [entry[key] for entry in content["training"] for key in ("image", "label")] + content["test"]
+    assert listed[-1].startswith("./imagesTs/")
+    names = {name.removeprefix("./") for name in listed}
+    assert {name for name in files if "/._" not in name} == names | {"dataset.json"}
+    assert all(files[name] == (cohorts["hippocampus"] / name).read_bytes() for name in names)
+
+
 @pytest.mark.parametrize(
     ("layout", "stem", "channels", "numbers"),
     [
@@ -150,7 +169,7 @@ def test_challenges_have_a_file_for_every_channel_and_their_own_label_ids(
         np.testing.assert_array_equal(after == new, before == old)
 
 
-@pytest.mark.parametrize("layout", ["btcv_zip", "brats_msd_tar"])
+@pytest.mark.parametrize("layout", ["btcv_zip", "brats_msd_tar", "hippocampus_msd_tar"])
 def test_same_cohort_gives_the_same_bytes(cohorts, tmp_path, layout):
     dataset = PHANTOM_LAYOUTS[layout].dataset
     first, second = (pack_phantoms(cohorts[dataset], layout, tmp_path / name / "x").read_bytes() for name in "ab")

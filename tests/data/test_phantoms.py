@@ -12,7 +12,7 @@ from medcontext.data import phantoms
 from medcontext.data.datasets import BTCV_LABELS, load_split
 from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
-from medcontext.data.phantoms import store_phantom, write_phantoms
+from medcontext.data.phantoms import phantom_split, store_phantom, write_phantoms
 
 SMALL = {"size": (32, 32, 32), "spacing": (4.5, 4.5, 6.0), "progress": False}
 LABEL = {name: index for index, name in BTCV_LABELS.items()}
@@ -130,15 +130,17 @@ def _unzip(data):
     return gzip.decompress(data)
 
 
-# The twins of ACDC and BraTS
+# The twins of the other datasets
 
 TINY = {
     "acdc": {"size": (32, 32, 4), "spacing": (7.5, 7.5, 25.0)},
     "brats": {"size": (32, 32, 32), "spacing": (6, 6, 5)},
+    "hippocampus": {"size": (24, 32, 24), "spacing": (1.5, 1.5, 1.5)},
 }
+LABELS = {"acdc": {0, 1, 2, 3}, "brats": {0, 1, 2, 3}, "hippocampus": {0, 1, 2}}
 
 
-@pytest.fixture(scope="module", params=["acdc", "brats"])
+@pytest.fixture(scope="module", params=list(TINY))
 def twin(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
     return request.param, write_phantoms(
@@ -148,23 +150,32 @@ def twin(request, tmp_path_factory):
 
 def test_twins_have_the_published_split_and_layout(twin):
     dataset, path = twin
-    content, published = json.loads(path.read_text()), load_split(dataset)
+    content, published = json.loads(path.read_text()), phantom_split(dataset)
     first = {
         "acdc": {
             "image": "training/patient001/patient001_frame01.nii.gz",
             "label": "training/patient001/patient001_frame01_gt.nii.gz",
         },
         "brats": {"image": "imagesTr/BRATS_001.nii.gz", "label": "labelsTr/BRATS_001.nii.gz"},
+        "hippocampus": {"image": "imagesTr/hippocampus_002.nii.gz", "label": "labelsTr/hippocampus_002.nii.gz"},
     }
     assert content["training"][0] == first[dataset]
-    counts = {"acdc": (8, 2, 2), "brats": (9, 2, 1)}[dataset]
+    counts = {"acdc": (8, 2, 2), "brats": (9, 2, 1), "hippocampus": (9, 0, 3)}[dataset]
     for part, count in zip(("training", "validation", "test"), counts, strict=True):
         cases = [re.search(r"([^/]+)\.nii", case["image"])[1] for case in content[part]]
         assert cases == published[part][:count]
-    assert content["tensorImageSize"] == {"acdc": "3D", "brats": "4D"}[dataset]
-    assert list(content["modality"].values()) == {"acdc": ["MR"], "brats": ["FLAIR", "T1w", "T1gd", "T2w"]}[dataset]
+    assert content["tensorImageSize"] == ("4D" if dataset == "brats" else "3D")
+    channels = {"acdc": ["MR"], "brats": ["FLAIR", "T1w", "T1gd", "T2w"], "hippocampus": ["MRI"]}
+    assert list(content["modality"].values()) == channels[dataset]
     cases = content["training"] + content["validation"] + content["test"]
     files = {case[key] for case in cases for key in ("image", "label")} | {"dataset.json"}
+    if dataset == "hippocampus":
+        scans = [f"imagesTs/{case}.nii.gz" for case in published["unlabeled"][:6]]  # half as many, as in the real one
+        assert content["unlabeled"] == [{"image": scan} for scan in scans]
+        assert content["numUnlabeled"] == 6
+        files |= set(scans)
+    else:
+        assert "unlabeled" not in content
     if dataset == "acdc":
         files |= {f"training/{case['image'].split('/')[1]}/Info.cfg" for case in cases}
     assert set(contents(path.parent)) == files
@@ -175,10 +186,10 @@ def test_twins_are_stored_in_several_orientations_with_one_geometry(twin):
     orientations = {}
     for case in (c for part in ("training", "validation", "test") for c in json.loads(path.read_text())[part]):
         image, label = (nib.load(path.parent / case[key]) for key in ("image", "label"))
-        assert image.shape == label.shape + {"acdc": (), "brats": (4,)}[dataset]
+        assert image.shape == label.shape + ((4,) if dataset == "brats" else ())
         np.testing.assert_array_equal(image.affine, label.affine)
-        assert set(np.unique(label.dataobj)) == {0, 1, 2, 3}
-        patient = re.search(r"patient\d+|BRATS_\d+", case["image"])[0]
+        assert set(np.unique(label.dataobj)) == LABELS[dataset]
+        patient = re.search(r"(patient|BRATS_|hippocampus_)\d+", case["image"])[0]
         orientations.setdefault(patient, set()).add("".join(nib.aff2axcodes(image.affine)))
     assert all(len(found) == 1 for found in orientations.values())
     assert {"RAS", "LPS"} <= set.union(*orientations.values())
@@ -282,7 +293,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "lits"}, r"dataset must be one of \['acdc', 'brats', 'btcv'\], got 'lits'"),
+        ({"dataset": "lits"}, r"dataset must be one of \['acdc', 'brats', 'btcv', 'hippocampus'\], got 'lits'"),
         ({"num_cases": 1}, r"num_cases .* from 2 \(one for each of training, test\) to 30"),
         ({"num_cases": 31}, "num_cases .* got 31"),
         ({"num_cases": 4.5}, "num_cases .* got 4.5"),

@@ -16,7 +16,7 @@ import pytest
 
 import downloads
 from downloads import MAKERS, tarred, volume, zipped
-from medcontext.data import load_cases, load_split, placing
+from medcontext.data import case_files, load_cases, load_split, placing
 from medcontext.data.file_memory import FileMemory
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.prepare import prepare_dataset
@@ -49,9 +49,8 @@ def read(datalist: Path) -> dict[str, Any]:
 
 
 def paths_in(content: dict[str, Any]) -> list[str]:
-    cases = [case for part in ("training", "validation", "test") for case in content[part]]
-    images = [[case["image"]] if isinstance(case["image"], str) else case["image"] for case in cases]
-    return [path for files, case in zip(images, cases, strict=True) for path in [*files, case["label"]]]
+    cases = [case for part in ("training", "validation", "test", "unlabeled") for case in content.get(part, [])]
+    return [path for case in cases for path in case_files(case)]
 
 
 # --- what the providers hand out ---
@@ -71,7 +70,7 @@ def test_every_edition_as_folder_and_as_archive(edition: str, tmp_path: Path) ->
     assert visible(tmp_path / "out") == {"dataset.json", *files}
     assert content["spacing"] == {name: [1, 2, 3] for name in ("median", "min", "max")}
 
-    pack = tarred if dataset == "brats" else zipped
+    pack = tarred if dataset in ("brats", "hippocampus") else zipped
     archive = pack(download, tmp_path / ("a.tar.gz" if edition == "BraTS 2021" else "a.bin"))
     assert read(prepare_dataset(dataset, archive, tmp_path / "from_archive")) == content
     linked = prepare_dataset(dataset, download, tmp_path / "linked", link=True)
@@ -234,12 +233,16 @@ def test_files_that_cannot_be_read_are_all_named(own_btcv: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"dataset": "lits"}, ValueError, r"dataset must be one of \['acdc', 'brats', 'btcv'\], got 'lits'"),
+        (
+            {"dataset": "lits"},
+            ValueError,
+            r"dataset must be one of \['acdc', 'brats', 'btcv', 'hippocampus'\], got 'lits'",
+        ),
         ({"source": "absent"}, FileNotFoundError, "There is no absent; give the downloaded archive"),
         ({"source": __file__}, ValueError, "is neither a folder nor a whole zip or tar archive"),
         ({"source": __file__, "link": True}, ValueError, "files in an archive cannot be linked"),
         ({"link": "no"}, ValueError, "link must be True or False, got 'no'"),
-        ({"download": True}, ValueError, "download works for brats alone"),
+        ({"download": True}, ValueError, "download works for brats and hippocampus alone; btcv needs"),
         ({"dataset": "brats", "download": True, "link": True}, ValueError, "files in an archive cannot be linked"),
     ],
 )
@@ -399,33 +402,36 @@ def test_a_killed_call_is_completed_by_the_next(btcv: Path, tmp_path: Path) -> N
 
 # --- download ---
 
-
-@pytest.fixture
-def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small archive where MONAI would look for the Decathlon's."""
-    archive = tarred(downloads.brats_of_decathlon(tmp_path / "download"), tmp_path / "served.tar")
-    decathlon = monai.apps.DecathlonDataset
-    monkeypatch.setitem(decathlon.resource, "Task01_BrainTumour", archive.as_uri())
-    digest = hashlib.md5(archive.read_bytes()).hexdigest()
-    monkeypatch.setitem(decathlon.md5, "Task01_BrainTumour", digest)
-    return archive
+TASKS = {"brats": "Task01_BrainTumour", "hippocampus": "Task04_Hippocampus"}
 
 
-def test_the_decathlons_archive_is_downloaded_once(served: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "archives"
-    content = read(prepare_dataset("brats", folder, folder / "brats", download=True))
-    assert content["numTraining"] == 387
-    served.unlink()
-    assert prepare_dataset("brats", folder, folder / "brats", download=True).is_file()
+@pytest.fixture(params=TASKS)
+def served(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A dataset, and a small archive of it where MONAI would look for the Decathlon's."""
+    makers = {"brats": downloads.brats_of_decathlon, "hippocampus": downloads.hippocampus}
+    archive = tarred(makers[request.param](tmp_path / "download"), tmp_path / "served.tar")
+    decathlon, task = monai.apps.DecathlonDataset, TASKS[request.param]
+    assert {task} <= decathlon.resource.keys() & decathlon.md5.keys()
+    monkeypatch.setitem(decathlon.resource, task, archive.as_uri())
+    monkeypatch.setitem(decathlon.md5, task, hashlib.md5(archive.read_bytes()).hexdigest())
+    return request.param, archive
 
 
-def test_downloads_that_fail(served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "archives"
+def test_the_decathlons_archive_is_downloaded_once(served: tuple[str, Path], tmp_path: Path) -> None:
+    (dataset, archive), folder = served, tmp_path / "archives"
+    content = read(prepare_dataset(dataset, folder, folder / dataset, download=True))
+    assert content["numTraining"] == {"brats": 387, "hippocampus": 6}[dataset]
+    archive.unlink()
+    assert prepare_dataset(dataset, folder, folder / dataset, download=True).is_file()
+
+
+def test_downloads_that_fail(served: tuple[str, Path], tmp_path: Path) -> None:
+    (dataset, archive), folder = served, tmp_path / "archives"
     folder.mkdir()
-    (folder / "Task01_BrainTumour.tar").write_bytes(b"other")
+    (folder / f"{TASKS[dataset]}.tar").write_bytes(b"other")
     with pytest.raises(ValueError, match="is not the published archive .*; remove it, and try again"):
-        prepare_dataset("brats", folder, tmp_path / "out", download=True)
-    (folder / "Task01_BrainTumour.tar").unlink()
-    served.unlink()
+        prepare_dataset(dataset, folder, tmp_path / "out", download=True)
+    (folder / f"{TASKS[dataset]}.tar").unlink()
+    archive.unlink()
     with pytest.raises(OSError, match="could not be downloaded .*; get it elsewhere and give it as the source"):
-        prepare_dataset("brats", folder, tmp_path / "out", download=True)
+        prepare_dataset(dataset, folder, tmp_path / "out", download=True)

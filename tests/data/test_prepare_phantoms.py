@@ -19,16 +19,19 @@ LAYOUTS = {
     "btcv": ["btcv_zip", "btcv_folder"],
     "acdc": ["acdc_zip", "acdc_folder", "acdc_nnunet"],
     "brats": ["brats_msd_tar", "brats_msd_folder", "brats_2021", "brats_2023"],
+    "hippocampus": ["hippocampus_msd_tar", "hippocampus_msd_folder"],
 }
 COHORTS = {
     "btcv": {"num_cases": 2, "size": (32, 32, 32)},
     "acdc": {"num_cases": 6, "size": (32, 32, 4)},
     "brats": {"num_cases": 3, "size": (32, 32, 32)},
+    "hippocampus": {"num_cases": 5, "size": (24, 32, 24)},
 }
 LABELS = {
     "btcv": {"liver": 1, "spleen": 2},
     "acdc": {"left_ventricle": 1, "myocardium": 2},
     "brats": {"edema": 1, "non_enhancing_tumor": 2, "enhancing_tumor": 3},
+    "hippocampus": {"posterior": 1, "anterior": 2},
 }
 
 
@@ -67,3 +70,6 @@ def test_what_is_packed_is_prepared(cohorts: Path, tmp_path: Path, dataset: str,
     channels = 4 if dataset == "brats" else 1
     assert check_dataset(datalist, in_channels=channels, labels=labels, voxels=True, hashes=True) == []
     assert counts(output, dataset) == counts(cohorts / dataset, dataset)
+    scans = json.loads((cohorts / dataset / "dataset.json").read_text()).get("unlabeled", [])
+    assert content.get("unlabeled", []) == scans
+    assert all((output / scan["image"]).is_file() for scan in scans)

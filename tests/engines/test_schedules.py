@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medcontext.engines import WarmupPolynomialSchedule
+from medcontext.engines.schedules import ramp
 
 
 def schedule(warmup_steps: int = 0, t_total: int = 4, power: float = 0.9) -> WarmupPolynomialSchedule:
@@ -45,3 +46,21 @@ def test_a_restored_schedule_goes_on() -> None:
 def test_impossible_curves(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="t_total must be 1 or more, warmup_steps and power 0 or more, got"):
         schedule(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("progress", "arguments", "expected"),
+    [
+        (0.0, {}, 1.0),
+        (1.0, {}, 1.0),
+        (0.1, {"length": 0.4}, 0.25),
+        (0.3, {"start": 0.2, "length": 0.4}, 0.25),
+        (0.1, {"start": 0.2}, 0.0),
+        (0.2, {"start": 0.2}, 1.0),
+        (0.79, {"length": 0.4, "end": 0.8}, 1.0),
+        (0.8, {"length": 0.4, "end": 0.8}, 0.0),
+        (0.5, {"length": 1.0, "end": 0.75}, 0.5),
+    ],
+)
+def test_a_ramp_up_to_its_end(progress: float, arguments: dict[str, float], expected: float) -> None:
+    assert ramp(progress, **arguments) == pytest.approx(expected)

@@ -14,6 +14,8 @@ from medcontext.handlers import TeacherUpdate
 from medcontext.networks import TokenMasking
 from tiny import TinyNet, batches, objective, trainer
 
+TWO_PASSES = ["separate", "batched"]
+
 
 def gradients_of_one_step(deep_supervision: bool, **kwargs: Any) -> dict[str, torch.Tensor]:
     """Gradients as they are when the optimizer steps on the first batch."""
@@ -48,20 +50,21 @@ def summed_loss_gradients(deep_supervision: bool) -> dict[str, torch.Tensor]:
     return {name: parameter.grad for name, parameter in student.named_parameters() if parameter.grad is not None}
 
 
-@pytest.mark.parametrize("batched", [False, True])
+@pytest.mark.parametrize("passes", TWO_PASSES)
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_both_ways_give_the_gradients_of_the_summed_loss(batched: bool, deep_supervision: bool) -> None:
+def test_both_ways_give_the_gradients_of_the_summed_loss(passes: str, deep_supervision: bool) -> None:
     torch.manual_seed(0)
     expected = summed_loss_gradients(deep_supervision)
     torch.manual_seed(0)
     got = gradients_of_one_step(
-        batched=batched, deep_supervision=deep_supervision, loss_function=objective(deep_supervision)
+        passes=passes, deep_supervision=deep_supervision, loss_function=objective(deep_supervision)
     )
     torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_outputs_of_a_step() -> None:
-    engine = trainer(decollate=False)
+@pytest.mark.parametrize("passes", TWO_PASSES)
+def test_outputs_of_a_step(passes: str) -> None:
+    engine = trainer(decollate=False, passes=passes)
     engine.run()
     output = engine.state.output
     total = output["loss_supervised"] + 0.7 * output["loss_context"] + 0.3 * output["loss_consistency"]
@@ -78,16 +81,20 @@ def test_outputs_survive_decollation() -> None:
     assert engine.state.output[0]["loss"] == engine.state.output[1]["loss"]
 
 
-@pytest.mark.parametrize(("mode", "key"), [("baseline", "image"), ("masking_only", "masked_image")])
-def test_controls_are_plain_training(mode: str, key: str) -> None:
-    engine = trainer(mode=mode)
+@pytest.mark.parametrize("passes", ["single", *TWO_PASSES])
+@pytest.mark.parametrize(
+    ("mode", "key", "weight"),
+    [("baseline", "image", 1.0), ("masking_only", "masked_image", 0.7), ("patch_dropout", "masked_image", 0.7)],
+)
+def test_controls_are_plain_training(mode: str, key: str, weight: float, passes: str) -> None:
+    engine = trainer(mode=mode, passes=passes)
     engine.run()
     torch.manual_seed(0)
     network = TinyNet()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
     for batch in batches():
         optimizer.zero_grad()
-        objective().segmentation(network(batch[key]), batch["label"]).backward()
+        (weight * objective().segmentation(network(batch[key]), batch["label"])).backward()
         optimizer.step()
     torch.testing.assert_close(dict(engine.network.state_dict()), dict(network.state_dict()))
 
@@ -139,7 +146,7 @@ def test_the_teacher_follows_every_optimizer_step() -> None:
 
 def test_token_masking_sees_the_whole_image_with_tokens_replaced() -> None:
     masking = TokenMasking(TinyNet(), "embed", (1, 4, 4, 4))
-    engine = trainer(masking, decollate=False, loader=batches(1))
+    engine = trainer(masking, decollate=False, loader=batches(1), passes="separate")
     images = []
     masking.network.register_forward_pre_hook(lambda module, args: images.append(args[0]))
     engine.run()
@@ -148,9 +155,9 @@ def test_token_masking_sees_the_whole_image_with_tokens_replaced() -> None:
     assert masking.mask_token.abs().sum() > 0
 
 
-@pytest.mark.parametrize("batched", [False, True])
-def test_bfloat16_autocast_on_the_cpu(batched: bool) -> None:
-    engine = trainer(amp=True, amp_kwargs={"dtype": torch.bfloat16}, batched=batched, decollate=False)
+@pytest.mark.parametrize("passes", ["single", *TWO_PASSES])
+def test_bfloat16_autocast_on_the_cpu(passes: str) -> None:
+    engine = trainer(amp=True, amp_kwargs={"dtype": torch.bfloat16}, passes=passes, decollate=False)
     engine.run()
     assert engine.state.output["pred"].dtype is torch.bfloat16
     assert engine.state.output["loss"].isfinite()
@@ -175,6 +182,14 @@ def test_handlers_learn_of_an_aborted_run(error: BaseException) -> None:
     ("arguments", "error", "message"),
     [
         ({"mode": "self_supervised"}, ValueError, "mode must be one of .*'baseline'.* got 'self_supervised'"),
+        ({"passes": "twice"}, ValueError, "passes must be one of .*'separate'.* got 'twice'"),
+        (
+            {"mode": "pseudo_labels", "passes": "batched"},
+            ValueError,
+            "mode 'pseudo_labels' has a single pass, got passes 'batched'; use 'single'",
+        ),
+        ({"mode": "pseudo_labels", "teacher": None}, ValueError, "mode 'pseudo_labels' needs a teacher"),
+        ({"mode": "medcontext_unlabeled"}, ValueError, "mode 'medcontext_unlabeled' needs organ_dropout"),
         ({"max_grad_norm": 0}, ValueError, "max_grad_norm must be above 0, got 0"),
         ({"loss_function": nn.MSELoss()}, TypeError, "must be a MedContextLoss, got MSELoss"),
         ({"accumulation_steps": 0}, ValueError, "accumulation_steps"),

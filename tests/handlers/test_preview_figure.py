@@ -19,18 +19,20 @@ def handler(folder: Path, **kwargs: Any) -> PreviewFigure:
 
 
 @pytest.mark.parametrize(
-    ("mode", "headings"),
+    ("mode", "passes", "headings"),
     [
         (
             "medcontext",
+            "separate",
             ["image", "label", "dropped", "masked image", "student\n(masked image)", "teacher\n(whole image)"],
         ),
-        ("masking_only", ["image", "label", "dropped", "masked image", "network\n(masked image)"]),
-        ("baseline", ["image", "label", "network"]),
+        ("medcontext", "single", ["image", "label", "dropped", "masked image", "network\n(masked image)"]),
+        ("masking_only", "single", ["image", "label", "dropped", "masked image", "network\n(masked image)"]),
+        ("baseline", "single", ["image", "label", "network"]),
     ],
 )
 def test_what_is_drawn_in_each_mode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, headings: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, passes: str, headings: list[str]
 ) -> None:
     drawn: list[Any] = []
     draw = preview_figure.preview_figure
@@ -40,14 +42,14 @@ def test_what_is_drawn_in_each_mode(
         return drawn[-1][1]
 
     monkeypatch.setattr(preview_figure, "preview_figure", kept)
-    engine = trainer(mode=mode, train_handlers=[handler(tmp_path, num_crops=1)])
+    engine = trainer(mode=mode, passes=passes, train_handlers=[handler(tmp_path, num_crops=1)])
     engine.run()
     ((rows, figure),) = drawn
     assert [axis.get_title() for axis in figure.axes] == headings
     output = engine.state.output[0]
-    expected = {"masked_pred": output["masked_pred"], "pred": output["teacher_pred"]} if mode == "medcontext" else {}
-    expected = {"masked_pred": output["pred"]} if mode == "masking_only" else expected
-    expected = {"pred": output["pred"]} if mode == "baseline" else expected
+    expected = {"pred": output["pred"]} if mode == "baseline" else {"masked_pred": output["pred"]}
+    if passes == "separate":
+        expected = {"masked_pred": output["masked_pred"], "pred": output["teacher_pred"]}
     assert len(rows) == 1
     assert {key for key in rows[0] if "pred" in key} == expected.keys()
     for key, logits in expected.items():

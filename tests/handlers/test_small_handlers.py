@@ -35,7 +35,7 @@ def test_the_bar_shows_all_steps_losses_and_epochs(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().err
     assert "12/12" in shown
     assert "epoch=3/3" in shown
-    assert "loss_supervised=" in shown
+    assert "loss_context=" in shown
     assert "loss_consistency=" in shown
 
 

@@ -22,13 +22,23 @@ from medcontext.networks import make_teacher
     ],
 )
 def test_momentum_by_hand(step: int, expected: float) -> None:
-    assert teacher_momentum_at(step, 1000) == pytest.approx(expected)
+    assert teacher_momentum_at(step, 1000, momentum=(0.996, 1.0)) == pytest.approx(expected)
 
 
 def test_momentum_never_falls() -> None:
-    values = [teacher_momentum_at(step, 400, momentum=0.98, warmup=0.05) for step in range(400)]
+    values = [teacher_momentum_at(step, 400, momentum=(0.98, 1.0), warmup=0.05) for step in range(400)]
     assert values == sorted(values)
     assert values[20] == pytest.approx(0.98)
+
+
+@pytest.mark.parametrize(("step", "expected"), [(0, 0.0), (5, 0.45), (10, 0.9), (11, 0.9), (505, 0.9), (1000, 0.9)])
+def test_one_momentum_stays(step: int, expected: float) -> None:
+    assert teacher_momentum_at(step, 1000, momentum=0.9) == pytest.approx(expected)
+
+
+def test_two_momenta_may_fall_too() -> None:
+    values = [teacher_momentum_at(step, 100, momentum=[0.9, 0.5], warmup=0.0) for step in (0, 50, 100)]
+    assert values == pytest.approx([0.9, 0.7, 0.5])
 
 
 def test_without_warm_up_the_first_update_already_averages() -> None:
@@ -74,6 +84,18 @@ def test_different_networks() -> None:
 def test_arguments_out_of_range(arguments: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"must be within \[0, 1\]"):
         TeacherUpdate(**arguments)
+
+
+@pytest.mark.parametrize("momentum", [[], [0.9, 0.95, 1.0]])
+def test_one_or_two_momenta(momentum: list[float]) -> None:
+    with pytest.raises(ValueError, match="teacher_momentum must be one number, or the first and the last of two"):
+        TeacherUpdate(momentum)
+
+
+def test_either_of_two_momenta_may_be_out_of_range() -> None:
+    for momenta in ([1.5, 1.0], [0.9, -0.1]):
+        with pytest.raises(ValueError, match=r"teacher_momentum must be within \[0, 1\]"):
+            TeacherUpdate(momenta)
 
 
 def test_other_engines() -> None:

@@ -39,7 +39,7 @@ def validator() -> Evaluator:
 def test_a_row_per_epoch_with_means_and_validation(tmp_path: Path) -> None:
     path, dice = tmp_path / "models" / "history.csv", validator()
     handlers = [TeacherUpdate(0.9), ValidationHandler(interval=2, validator=dice), TrainingHistory(path, dice)]
-    engine = trainer(epochs=3, train_handlers=handlers)
+    engine = trainer(epochs=3, passes="separate", train_handlers=handlers)
     losses: list[float] = []
     engine.add_event_handler(
         Events.ITERATION_COMPLETED, lambda e: losses.append(step_values(e.state.output)["train_loss"])

@@ -12,15 +12,15 @@ def test_picture_shows_coloured_organs(tmp_path):
     assert 0.05 < coloured.mean() < 0.6
 
 
-@pytest.mark.parametrize(("dataset", "rows"), [("acdc", 2), ("brats", 5)])
+@pytest.mark.parametrize(("dataset", "rows"), [("acdc", 2), ("brats", 5), ("hippocampus", 2)])
 def test_picture_of_mr_shows_every_channel(tmp_path, dataset, rows):
     pixels = image.imread(draw_phantoms(tmp_path / "mr.png", dataset=dataset, num_cases=2))[..., :3]
-    height = {"acdc": 0.42 + 1, "brats": 0.83 + 4}[dataset] * 1.7 * 110
+    height = {"acdc": 0.42 + 1, "brats": 0.83 + 4, "hippocampus": 1.03 + 1.43}[dataset] * 1.7 * 110
     assert pixels.shape[0] == pytest.approx(height + 0.8 * 110, rel=0.1)
     coloured = (pixels.max(axis=2) - pixels.min(axis=2) > 0.2).any(axis=1)
     assert coloured[: pixels.shape[0] // rows].any()
     # Labels lie on the first channel only; the legend is below all.
-    assert coloured[int(0.45 * len(coloured)) : int(0.9 * len(coloured))].any() == (dataset == "acdc")
+    assert coloured[int(0.45 * len(coloured)) : int(0.9 * len(coloured))].any() == (dataset != "brats")
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
-"""How much the context mask alone tells about the label, beyond what the place in the body tells anyway."""
+"""How much dropped context tells about the label, beyond what the place in the body tells anyway.
+
+By the mask alone, and by the filled image of a body without organs to see, where holes are all that could tell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,33 +15,39 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from medcontext.data import make_btcv_phantom
-from medcontext.transforms import RandOrganDropout
+from medcontext.transforms import BatchOrganDropout, RandOrganDropout
 
 SIZE, SPACING = (48, 48, 48), (3.0, 3.0, 4.0)
 TRAINING, HELD_OUT = 32, 12
 MASKS_PER_CASE = 3
 VOXELS_PER_MASK = 3000
 STEPS = 600
+SCALES = (3, 7, 13, 25)
 THRESHOLDS = np.linspace(0.05, 0.6, 12)
+
+
+Describe = Callable[[NDArray[np.float32], NDArray[np.float32]], list[NDArray[np.float32]]]
 
 
 class Cohort(NamedTuple):
     """Phantoms in the same field: images in [0, 1], label ids, and where organs can lie at all.
 
-    ``log_prior`` holds log P(label | place) for the places in ``support`` (flat voxel indices), one column per label.
+    ``bodies`` are images of the same bodies with tissue of one kind, in which no organ can be seen. ``log_prior`` holds
+    log P(label | place) for the places in ``support`` (flat voxel indices), one column per label.
     """
 
     images: list[NDArray[np.float32]]
+    bodies: list[NDArray[np.float32]]
     labels: list[NDArray[np.uint8]]
     support: NDArray[np.intp]
     log_prior: torch.Tensor
 
 
 class Gain(NamedTuple):
-    """Mean Dice of the prior and of the classifier that also sees the mask, over organs of held-out cases."""
+    """Mean Dice of the prior and of the classifier that also sees the holes, over organs of held-out cases."""
 
     prior: float
-    with_mask: float
+    with_holes: float
 
 
 class RecordingDropout(RandOrganDropout):
@@ -49,6 +58,21 @@ class RecordingDropout(RandOrganDropout):
     def _choose(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
         self.dropped = super()._choose(organs)
         return self.dropped
+
+
+class RecordingBatchDropout:
+    """The dropout of batches, in the place of the other; it tells of the organs that it hid at least a quarter of."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.dropout = BatchOrganDropout(14, **arguments)
+        self.dropped = np.zeros(0, np.intp)
+
+    def __call__(self, image: NDArray[Any], label: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        masked, mask = self.dropout(torch.from_numpy(image)[None], torch.from_numpy(label)[None])
+        hidden = mask[0].numpy() > 0
+        organs = [organ for organ in np.unique(label) if organ > 0]
+        self.dropped = np.asarray([organ for organ in organs if hidden[label == organ].mean() > 0.25])
+        return masked[0].numpy(), mask[0].numpy()
 
 
 class MaskClassifier(torch.nn.Module):
@@ -86,22 +110,36 @@ def cohort() -> Cohort:
     prior = np.stack([ndimage.gaussian_filter(share, 0.7) for share in counts]).reshape(len(ids), -1).T
     support = np.flatnonzero(prior[:, 1:].sum(axis=1) > 0.02)
     log_prior = torch.from_numpy(np.log(prior[support] + 1e-3)).float()
-    return Cohort(images, labels, support, log_prior.log_softmax(dim=1))
+    noise = np.random.default_rng(0).standard_normal(SIZE).astype(np.float32)
+    bodies = [ndimage.binary_fill_holes(image > 0.05) * (0.5 + 0.1 * noise) for image in images]
+    bodies = [body.astype(np.float32) for body in bodies]
+    return Cohort(images, bodies, labels, support, log_prior.log_softmax(dim=1))
 
 
-def describe(mask: NDArray[np.bool_], support: NDArray[np.intp]) -> torch.Tensor:
-    """The mask at every supported voxel and its mean around it at four scales."""
-    value = mask.astype(np.float32)
-    means = [ndimage.uniform_filter(value, scale, mode="constant") for scale in (3, 7, 13, 25)]
-    return torch.from_numpy(np.stack([feature.ravel()[support] for feature in (value, *means)], axis=1))
+def describe_mask(masked: NDArray[np.float32], mask: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """The mask and its mean around each voxel at four scales."""
+    value = (mask > 0).astype(np.float32)
+    return [value, *(ndimage.uniform_filter(value, scale, mode="constant") for scale in SCALES)]
 
 
-def sample_masks(dropout: RecordingDropout, cohort: Cohort, case: int) -> list[tuple[torch.Tensor, set[int]]]:
-    """Mask features and dropped organs of a few draws for one case."""
+def describe_image(masked: NDArray[np.float32], mask: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """The filled image, whether it is as flat at a voxel as no tissue is, and the means of both at four scales."""
+    steps = [np.abs(masked - np.roll(masked, by, axis)) for axis in range(3) for by in (-1, 1)]
+    flat = ((np.min(steps, axis=0) < 1e-6) & (masked > 0)).astype(np.float32)
+    means = [ndimage.uniform_filter(each, scale) for each in (masked, flat) for scale in SCALES]
+    return [masked, flat, *means]
+
+
+def sample(
+    dropout: RecordingDropout | RecordingBatchDropout, cohort: Cohort, case: int, describe: Describe
+) -> list[tuple[torch.Tensor, set[int]]]:
+    """Features of every supported voxel, and the dropped organs, of a few draws for one case."""
+    images = cohort.images if describe is describe_mask else cohort.bodies
     samples = []
     for _ in range(MASKS_PER_CASE):
-        mask = np.asarray(dropout(cohort.images[case][None], cohort.labels[case][None])[1][0] > 0)
-        samples.append((describe(mask, cohort.support), set(dropout.dropped.tolist())))
+        masked, mask = (np.asarray(each[0]) for each in dropout(images[case][None], cohort.labels[case][None]))
+        features = [feature.ravel()[cohort.support] for feature in describe(masked, mask)]
+        samples.append((torch.from_numpy(np.stack(features, axis=1)), set(dropout.dropped.tolist())))
     return samples
 
 
@@ -137,16 +175,16 @@ def dice_per_label(logits: torch.Tensor, thresholds: list[float], true: NDArray[
 
 
 @torch.random.fork_rng()
-def measure(cohort: Cohort, **arguments: Any) -> tuple[Gain, Gain]:
-    """Train both classifiers and return what the mask gains over all organs, and over the dropped ones alone."""
+def measure(cohort: Cohort, dropout: RecordingDropout | RecordingBatchDropout, describe: Describe) -> tuple[Gain, Gain]:
+    """Train the classifier and return what it gains over all organs, and over the dropped ones alone."""
     torch.manual_seed(0)
     random = np.random.RandomState(0)
-    dropout = RecordingDropout(**arguments)
-    dropout.set_random_state(1)
+    if isinstance(dropout, RecordingDropout):
+        dropout.set_random_state(1)
     rows: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
     for case in range(TRAINING):
         target = torch.from_numpy(cohort.labels[case].ravel()[cohort.support]).long()
-        for features, _ in sample_masks(dropout, cohort, case):
+        for features, _ in sample(dropout, cohort, case, describe):
             chosen = torch.from_numpy(random.choice(len(target), VOXELS_PER_MASK, replace=False))
             rows.append((cohort.log_prior[chosen], features[chosen], target[chosen]))
     log_prior, features, target = (torch.cat(column) for column in zip(*rows, strict=True))
@@ -159,20 +197,36 @@ def measure(cohort: Cohort, **arguments: Any) -> tuple[Gain, Gain]:
         for case in range(TRAINING, TRAINING + HELD_OUT):
             true = cohort.labels[case].ravel()[cohort.support]
             before = dice_per_label(cohort.log_prior, prior_thresholds, true)
-            for features, organs in sample_masks(dropout, cohort, case):
+            for features, organs in sample(dropout, cohort, case, describe):
                 after = dice_per_label(classifier(cohort.log_prior, features), thresholds, true)
                 every += [(before[organ], after[organ]) for organ in before]
                 dropped += [(before[organ], after[organ]) for organ in before if organ in organs]
     return Gain(*np.mean(every, axis=0)), Gain(*np.mean(dropped, axis=0))
 
 
-@pytest.mark.parametrize("arguments", [{}, {"cell_size": 4}], ids=["default", "cells of 4"])
-def test_mask_tells_no_more_than_the_place(cohort: Cohort, arguments: dict[str, Any]) -> None:
-    every, dropped = measure(cohort, **arguments)
-    assert every.with_mask - every.prior <= 0.05
-    assert dropped.with_mask - dropped.prior <= 0.05
+BATCH = {"cell_size": 8, "organ_fraction": 0.5}  # as train.json has it
 
 
-def test_organs_own_voxels_give_them_away(cohort: Cohort) -> None:
-    _, dropped = measure(cohort, extent="organ", shape="voxel", decoy_fraction=0)
-    assert dropped.with_mask - dropped.prior > 0.15
+@pytest.mark.parametrize(
+    ("dropout", "describe"),
+    [
+        pytest.param(RecordingDropout(), describe_mask, id="default, by the mask"),
+        pytest.param(RecordingDropout(cell_size=4), describe_mask, id="cells of 4, by the mask"),
+        pytest.param(RecordingDropout(), describe_image, id="default, by the image"),
+        pytest.param(RecordingBatchDropout(**BATCH), describe_mask, id="batches, by the mask"),
+        pytest.param(RecordingBatchDropout(**BATCH), describe_image, id="batches, by the image"),
+    ],
+)
+def test_holes_tell_no_more_than_the_place(
+    cohort: Cohort, dropout: RecordingDropout | RecordingBatchDropout, describe: Describe
+) -> None:
+    every, dropped = measure(cohort, dropout, describe)
+    assert every.with_holes - every.prior <= 0.05
+    assert dropped.with_holes - dropped.prior <= 0.05
+
+
+@pytest.mark.parametrize("describe", [describe_mask, describe_image])
+def test_organs_own_voxels_give_them_away(cohort: Cohort, describe: Describe) -> None:
+    dropout = RecordingDropout(extent="organ", shape="voxel", decoy_fraction=0)
+    _, dropped = measure(cohort, dropout, describe)
+    assert dropped.with_holes - dropped.prior > 0.15

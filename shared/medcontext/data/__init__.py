@@ -18,6 +18,7 @@ from medcontext.data.datasets import (
     BRATS_CHANNELS,
     BRATS_LABELS,
     BTCV_LABELS,
+    HIPPOCAMPUS_LABELS,
     btcv_labels,
     load_split,
     synapse_organs,
@@ -27,6 +28,7 @@ from medcontext.data.label_mapping import count_classes, label_mapping, label_na
 from medcontext.data.phantom_acdc import make_acdc_phantom
 from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
+from medcontext.data.phantom_hippocampus import make_hippocampus_phantom
 from medcontext.data.phantom_sketch import Phantom
 from medcontext.data.phantoms import write_phantoms
 from medcontext.data.sides import sided_axes, sided_labels
@@ -38,6 +40,7 @@ __all__ = [
     "BRATS_LABELS",
     "BTCV_LABELS",
     "PairedDataset",
+    "HIPPOCAMPUS_LABELS",
     "Phantom",
     "btcv_labels",
     "cached_dataset",
@@ -62,6 +65,7 @@ __all__ = [
     "make_brats_phantom",
     "make_btcv_phantom",
     "pair_unlabeled",
+    "make_hippocampus_phantom",
     "problems_table",
     "sided_axes",
     "sided_labels",

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from medcontext.data.datasets import BRATS_LABELS
 from medcontext.data.layouts import Edition, Pattern
 
-__all__ = ["EDITIONS", "download_task01"]
+__all__ = ["EDITIONS", "TASK"]
 
 TASK = "Task01_BrainTumour"
 MODALITY = {0: "FLAIR", 1: "T1w", 2: "T1gd", 3: "T2w"}
@@ -53,6 +50,7 @@ EDITIONS = (
         modality=MODALITY,
         labels=BRATS_LABELS,
         description=f"Medical Segmentation Decathlon {TASK}, with the split of nnFormer",
+        example="BRATS_*",
         reference="http://medicaldecathlon.com",
         other=r"(^|/)imagesTs/",
     ),
@@ -75,35 +73,3 @@ EDITIONS = (
     ),
 )
 """``Task01_BrainTumour.tar``, and folders of cases. BraTS 2024 looks like 2023 but has a label 4."""
-
-
-def download_task01(folder: str | os.PathLike[str]) -> Path:
-    """Download the Decathlon's ``Task01_BrainTumour.tar`` (7 GB) unless it is there, and compare its checksum.
-
-    Args:
-        folder: where the archive shall lie.
-
-    Returns:
-        Path of the archive.
-
-    Raises:
-        OSError: when it cannot be had.
-        ValueError: when its checksum is not the published one.
-    """
-    from monai.apps import DecathlonDataset, download_url  # here, for it takes seconds and only a download needs it
-    from monai.apps.utils import HashCheckError
-
-    archive = Path(folder) / f"{TASK}.tar"
-    try:
-        download_url(DecathlonDataset.resource[TASK], archive, DecathlonDataset.md5[TASK], "md5")
-    except HashCheckError as error:
-        raise ValueError(
-            f"{archive} is not the published archive (its checksum differs); remove it, and try again."
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise OSError(
-            f"{archive.name} could not be downloaded ({error}); get it elsewhere and give it as the source."
-        ) from error
-    if not archive.is_file():
-        raise OSError(f"{archive} could not be written; give another folder as the source.")
-    return archive

@@ -93,7 +93,8 @@ def check_dataset(
     if sections is not None:
         problems += [found for found in find_overlaps(listed, recorded, folder) if found not in problems]
     if UNLABELED in used:
-        problems += _unlabeled_problems(datalist, listed, used, recorded, arguments["memory"])
+        more = _unlabeled_problems(datalist, listed, used, recorded, arguments["memory"])
+        problems += [found for found in more if found not in problems]
     return problems + (_compare_hashes(used, recorded, folder) if hashes else [])
 
 
@@ -319,13 +320,13 @@ def _check_voxels(
     cases: list[tuple[str, Case]], allowed: set[int], memory: FileMemory | None, again: bool, folder: Path | None
 ) -> list[Problem]:
     labels = read_voxels([case["label"] for _, case in cases if "label" in case], "values", memory, again=again)
-    images = [file for _, case in cases for file in _images(case)]
+    images = [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))]  # of DICOM: finite
     not_finite = read_voxels(images, "not_finite", memory, again=again)
     problems = []
     for section, case in cases:
         label = case.get("label")
         texts = [] if label is None else _check_values(_shown(label, folder), labels[label], allowed)
-        for file in _images(case):
+        for file in filter(not_finite.__contains__, _images(case)):
             count = not_finite[file]
             if isinstance(count, Exception):
                 texts.append(f"{_shown(file, folder)} cannot be read ({_in_one_line(count)}).")

@@ -12,6 +12,7 @@ __all__ = [
     "BRATS_CHANNELS",
     "BRATS_LABELS",
     "BTCV_LABELS",
+    "HIPPOCAMPUS_LABELS",
     "btcv_labels",
     "load_split",
     "synapse_organs",
@@ -44,17 +45,21 @@ BRATS_LABELS: dict[int, str] = {0: "background", 1: "edema", 2: "non_enhancing_t
 BRATS_CHANNELS: dict[int, str] = {0: "FLAIR", 1: "T1w", 2: "T1gd", 3: "T2w"}
 """Channels of the Medical Segmentation Decathlon's Task01, in its order."""
 
-_SPLIT_NAMES = {"btcv": "synapse", "acdc": "acdc", "brats": "brats"}
+HIPPOCAMPUS_LABELS: dict[int, str] = {0: "background", 1: "anterior", 2: "posterior"}
+"""Label ids and names of the Medical Segmentation Decathlon's Task04: head, and body with tail."""
+
+_SPLIT_NAMES = {"btcv": "synapse", "acdc": "acdc", "brats": "brats", "hippocampus": "hippocampus"}
 
 
 def load_split(dataset: str) -> dict[str, list[str]]:
     """Published split of a dataset.
 
     Args:
-        dataset: ``"btcv"``, ``"acdc"`` or ``"brats"``.
+        dataset: ``"btcv"``, ``"acdc"``, ``"brats"`` or ``"hippocampus"``.
 
     Returns:
-        Case ids by part: ``training``, ``validation`` (empty where none is published) and ``test``.
+        Case ids by part: ``training``, ``validation`` (empty where none is published) and ``test``. For the hippocampus
+        the test cases alone: all other labelled cases train.
 
     Raises:
         ValueError: when the dataset is unknown.

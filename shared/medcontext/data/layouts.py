@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 
 from medcontext.data.sources import Source
 
-__all__ = ["Edition", "FoundCases", "Pattern", "find_cases"]
+__all__ = ["UNLABELED", "Edition", "FoundCases", "Pattern", "Split", "find_cases"]
+
+UNLABELED = "unlabeled"
+"""The section of ``dataset.json`` that lists images without labels."""
+
+Split = dict[str, list[str]]
+"""Case ids by section of ``dataset.json``."""
 
 NIFTI = re.compile(r"\.nii(\.gz)?$")
 ARCHIVE = re.compile(r"\.(zip|tar|tgz|tar\.gz)$", re.IGNORECASE)
@@ -41,9 +47,13 @@ class Edition:
         labels: names of the label ids, as they are in the files, background included.
         description: what the dataset shows.
         reference: where it comes from.
+        example: what case ids look like, for messages.
         other: regular expression of paths in the download that are known and not needed.
         patient: regular expression of the patient at the start of a case id, where a patient has several cases.
         published_split: whether the case ids are those of a published split.
+        unlabelled: the file of images that come without labels, where these are kept as unlabelled scans.
+        read_split: the case ids of each section, ``unlabeled`` included, and where this split comes from; for downloads
+            that list their own cases.
         find_contradictions: looks for facts in the source that speak against the given cases, one sentence each.
     """
 
@@ -54,15 +64,22 @@ class Edition:
     labels: dict[int, str]
     description: str
     reference: str
+    example: str = "*"
     other: str | None = None
     patient: str | None = None
     published_split: bool = True
+    unlabelled: Pattern | None = None
+    read_split: Callable[[Source, FoundCases], tuple[Split, str]] | None = None
     find_contradictions: Callable[[Source, Sequence[str]], list[str]] | None = None
 
     @property
     def patterns(self) -> tuple[Pattern, ...]:
         """The channels' patterns and, last, the label's."""
         return (*self.channels, self.label)
+
+    def patterns_of(self, section: str) -> tuple[Pattern, ...]:
+        """The patterns of the files that a case of this section has."""
+        return (self.unlabelled,) if section == UNLABELED and self.unlabelled else self.patterns
 
     def patient_of(self, case: str) -> str:
         """The patient whom a case shows: the case itself where none is named."""
@@ -80,19 +97,24 @@ class FoundCases:
 
     Attributes:
         edition: the edition.
-        files: names in the source by case, then by place in ``edition.patterns``.
+        files: names in the source by case, then by pattern.
         twice: sentences about files that are there twice.
         strangers: NIfTI files that belong to no case.
     """
 
     edition: Edition
-    files: dict[str, dict[int, str]] = field(default_factory=dict)
+    files: dict[str, dict[Pattern, str]] = field(default_factory=dict)
     twice: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
 
-    def is_complete(self, case: str) -> bool:
-        """Whether all files of a case are there."""
-        return len(self.files.get(case, {})) == len(self.edition.patterns)
+    def missing(self, case: str, section: str) -> list[str]:
+        """Paths in the prepared folder of the files that a case of this section lacks."""
+        present = self.files.get(case, {})
+        return [
+            self.edition.target(pattern, case)
+            for pattern in self.edition.patterns_of(section)
+            if pattern not in present
+        ]
 
 
 def find_cases(editions: Sequence[Edition], source: Source) -> FoundCases:
@@ -115,26 +137,26 @@ def find_cases(editions: Sequence[Edition], source: Source) -> FoundCases:
     )
 
 
-def expected_files(edition: Edition, case: str = "*") -> str:
+def expected_files(edition: Edition) -> str:
     """Names of one case's files, for messages."""
-    patient = "*" if case == "*" else edition.patient_of(case)
-    return ", ".join(pattern.target.format(case=case, patient=patient) + ".nii.gz" for pattern in edition.patterns)
+    return ", ".join(edition.target(pattern, edition.example) for pattern in edition.patterns)
 
 
 def _cases_of(edition: Edition, source: Source) -> FoundCases:
     result = FoundCases(edition)
-    patterns = [re.compile(rf"(?:^|/){pattern.found}\.nii(?:\.gz)?$") for pattern in edition.patterns]
+    patterns = [*edition.patterns, *([edition.unlabelled] if edition.unlabelled else [])]
+    expressions = {pattern: re.compile(rf"(?:^|/){pattern.found}\.nii(?:\.gz)?$") for pattern in patterns}
     for name in source.files:
         if not NIFTI.search(name) or (edition.other and re.search(edition.other, name)):
             continue
-        for place, pattern in enumerate(patterns):
-            match = pattern.search(name)
+        for pattern, expression in expressions.items():
+            match = expression.search(name)
             if match is None:
                 continue
             files = result.files.setdefault(match["case"], {})
-            if place in files:
-                result.twice.append(f"{files[place]} and {name} are the same file of {match['case']}; remove one.")
-            files[place] = name
+            if pattern in files:
+                result.twice.append(f"{files[pattern]} and {name} are the same file of {match['case']}; remove one.")
+            files[pattern] = name
             break
         else:
             result.strangers.append(name)

@@ -17,6 +17,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from medcontext.data.layouts import UNLABELED
 from medcontext.data.phantoms import PHANTOM_DATASETS, PhantomDataset, nifti_bytes, store_phantom
 
 __all__ = ["PHANTOM_LAYOUTS", "Layout", "pack_phantoms"]
@@ -40,13 +41,15 @@ class Cohort:
         kind: the dataset whose twin it is.
         folder: where it lies.
         record: the parameters that it was written with.
-        cases: ids of all its cases.
+        cases: ids of all its cases with labels.
+        unlabelled: ids of its scans without.
     """
 
     kind: PhantomDataset
     folder: Path
     record: dict[str, Any]
     cases: list[str]
+    unlabelled: list[str]
 
     def image(self, case: str) -> bytes:
         """A case's image file."""
@@ -55,6 +58,10 @@ class Cohort:
     def label(self, case: str) -> bytes:
         """A case's label file."""
         return (self.folder / self.kind.label.format(case)).read_bytes()
+
+    def scan(self, case: str) -> bytes:
+        """Image file of a scan without a label."""
+        return (self.folder / self.kind.unlabelled.format(case)).read_bytes()
 
     def further(self, case: str) -> bytes:
         """Image file of a case that the cohort does not have, generated in its manner."""
@@ -81,7 +88,8 @@ class Layout:
 def pack_phantoms(phantoms_dir: str | os.PathLike[str], layout: str, output: str | os.PathLike[str]) -> Path:
     """Pack a generated cohort as the real dataset is downloaded, so that ``prepare`` can be tried without it.
 
-    The same cohort gives the same bytes. Test images, which the providers publish without labels, are generated anew.
+    The same cohort gives the same bytes. Test images, which the providers publish without labels, are the cohort's
+    unlabelled scans, or else generated anew.
 
     Args:
         phantoms_dir: folder of a finished cohort, from :func:`~medcontext.data.phantoms.write_phantoms`.
@@ -120,9 +128,12 @@ def _load_cohort(folder: Path, dataset: str) -> Cohort:
             f"phantoms_dir must hold a finished {dataset} cohort, got {folder} with {record.get('dataset', 'none')}. "
             f"Write one with: python -m medcontext phantoms --dataset {dataset} --output_dir {folder}"
         )
-    entries = [entry for part in ("training", "validation", "test") for entry in content[part]]
-    cases = [Path(entry["image"]).name.removesuffix(".nii.gz").removeprefix("img") for entry in entries]
-    return Cohort(PHANTOM_DATASETS[dataset], folder, record, cases)
+    labelled = [*content["training"], *content["validation"], *content["test"]]
+    cases, scans = (
+        [Path(entry["image"]).name.removesuffix(".nii.gz").removeprefix("img") for entry in entries]
+        for entries in (labelled, content.get(UNLABELED, []))
+    )
+    return Cohort(PHANTOM_DATASETS[dataset], folder, record, cases, scans)
 
 
 def _write_folder(folder: Path, files: Files) -> None:
@@ -206,14 +217,33 @@ def _acdc_nnunet(cohort: Cohort) -> Files:
 
 
 def _brats_decathlon(cohort: Cohort) -> Files:
-    """``Task01_BrainTumour`` of the Medical Segmentation Decathlon, with what macOS left in it."""
-    top, tests = "Task01_BrainTumour", ("BRATS_485", "BRATS_486")
-    content = {
+    """``Task01_BrainTumour`` of the Medical Segmentation Decathlon."""
+    names = {
         "name": "BRATS",
-        "description": f"{cohort.kind.description}. No patients.",
-        "tensorImageSize": "4D",
         "modality": {"0": "FLAIR", "1": "T1w", "2": "t1gd", "3": "T2w"},
         "labels": {"0": "background", "1": "edema", "2": "non-enhancing tumor", "3": "enhancing tumour"},
+    }
+    return _decathlon(cohort, "Task01_BrainTumour", names, dict.fromkeys(("BRATS_485", "BRATS_486"), cohort.further))
+
+
+def _hippocampus_decathlon(cohort: Cohort) -> Files:
+    """``Task04_Hippocampus`` of the Medical Segmentation Decathlon."""
+    names = {
+        "name": "Hippocampus",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+    }
+    return _decathlon(cohort, "Task04_Hippocampus", names, dict.fromkeys(cohort.unlabelled, cohort.scan))
+
+
+def _decathlon(
+    cohort: Cohort, top: str, names: Mapping[str, Any], tests: Mapping[str, Callable[[str], bytes]]
+) -> Files:
+    """A task of the Medical Segmentation Decathlon, with what macOS left in it; its test images have no labels."""
+    content = {
+        **names,
+        "description": f"{cohort.kind.description}. No patients.",
+        "tensorImageSize": "3D" if len(names["modality"]) == 1 else "4D",
         "numTraining": len(cohort.cases),
         "numTest": len(tests),
         "training": [
@@ -222,12 +252,12 @@ def _brats_decathlon(cohort: Cohort) -> Files:
         "test": [f"./imagesTs/{case}.nii.gz" for case in tests],
     }
     yield f"{top}/dataset.json", json.dumps(content).encode()
-    for part, cases, read in (
-        ("imagesTr", cohort.cases, cohort.image),
-        ("labelsTr", cohort.cases, cohort.label),
-        ("imagesTs", tests, cohort.further),
+    for part, readers in (
+        ("imagesTr", dict.fromkeys(cohort.cases, cohort.image)),
+        ("labelsTr", dict.fromkeys(cohort.cases, cohort.label)),
+        ("imagesTs", tests),
     ):
-        for case in cases:
+        for case, read in readers.items():
             yield f"{top}/{part}/._{case}.nii.gz", APPLE_DOUBLE
             yield f"{top}/{part}/{case}.nii.gz", read(case)
 
@@ -267,5 +297,7 @@ PHANTOM_LAYOUTS: dict[str, Layout] = {
     "brats_msd_folder": Layout("brats", _brats_decathlon),
     "brats_2021": Layout("brats", _brats_2021),
     "brats_2023": Layout("brats", _brats_2023),
+    "hippocampus_msd_tar": Layout("hippocampus", _hippocampus_decathlon, "tar"),
+    "hippocampus_msd_folder": Layout("hippocampus", _hippocampus_decathlon),
 }
 """Forms in which the real datasets are handed out, by name."""

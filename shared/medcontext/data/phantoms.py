@@ -22,13 +22,22 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from tqdm import tqdm
 
-from medcontext.data.datasets import ACDC_LABELS, BRATS_CHANNELS, BRATS_LABELS, BTCV_LABELS, load_split
+from medcontext.data.datasets import (
+    ACDC_LABELS,
+    BRATS_CHANNELS,
+    BRATS_LABELS,
+    BTCV_LABELS,
+    HIPPOCAMPUS_LABELS,
+    load_split,
+)
+from medcontext.data.layouts import UNLABELED, Split
 from medcontext.data.phantom_acdc import Phase, acdc_frames, acdc_info, make_acdc_phantom
 from medcontext.data.phantom_brats import make_brats_phantom
 from medcontext.data.phantom_btcv import make_btcv_phantom
+from medcontext.data.phantom_hippocampus import make_hippocampus_phantom
 from medcontext.data.phantom_sketch import Phantom
 
-__all__ = ["PHANTOM_DATASETS", "PhantomDataset", "nifti_bytes", "store_phantom", "write_phantoms"]
+__all__ = ["PHANTOM_DATASETS", "PhantomDataset", "nifti_bytes", "phantom_split", "store_phantom", "write_phantoms"]
 
 GENERATOR = 1
 """Raised whenever the same parameters give other volumes than before."""
@@ -57,6 +66,7 @@ class PhantomDataset:
         smallest: fewest voxels along x, y, z.
         num_cases: default number of cases; 0 stands for the whole published split.
         frames: cases of one patient, which follow each other in the split and stay together.
+        unlabelled: path of the image of a scan that has no label, where the dataset has such scans.
         companions: paths and contents of what else lies beside a case, from seed and case id.
     """
 
@@ -71,6 +81,7 @@ class PhantomDataset:
     smallest: Size = (32, 32, 32)
     num_cases: int = 0
     frames: int = 1
+    unlabelled: str = ""
     companions: Callable[[int, str], dict[str, bytes]] = lambda seed, case: {}
 
 
@@ -121,8 +132,37 @@ PHANTOM_DATASETS: dict[str, PhantomDataset] = {
         spacing=(2.0, 2.0, 2.0),
         num_cases=40,
     ),
+    "hippocampus": PhantomDataset(
+        make=lambda seed, case, size, spacing: make_hippocampus_phantom(seed, int(case[-3:]), size, spacing),
+        description="Generated crops of brain MR around one hippocampus with the layout of the Decathlon's Task04",
+        modality={0: "MRI"},
+        labels=HIPPOCAMPUS_LABELS,
+        image="imagesTr/{}.nii.gz",
+        label="labelsTr/{}.nii.gz",
+        size=(35, 50, 36),
+        spacing=(1.0, 1.0, 1.0),
+        smallest=(24, 32, 24),
+        unlabelled="imagesTs/{}.nii.gz",
+    ),
 }
 """Datasets of which twins can be generated, by name."""
+
+
+def phantom_split(dataset: str) -> Split:
+    """Case ids of the twin of a dataset by section: those of the published split.
+
+    For the hippocampus only the test cases are published by name. The numbers between theirs give 200 further labelled
+    cases and, in the section ``unlabeled``, 130 scans, as many as the Decathlon has.
+
+    Raises:
+        ValueError: when the dataset is unknown.
+    """
+    split = load_split(dataset)
+    if dataset == "hippocampus":
+        numbered = [f"hippocampus_{number:03d}" for number in range(1, 395)]
+        others = [case for case in numbered if case not in split["test"]]
+        split |= {"training": others[:200], UNLABELED: others[200:330]}
+    return split
 
 
 def write_phantoms(
@@ -143,16 +183,18 @@ def write_phantoms(
     Args:
         output_dir: the cohort's folder, made if need be.
         dataset: whose twin to write: ``"btcv"`` (abdominal CT in HU, 13 organs), ``"acdc"`` (short-axis cardiac MR, two
-            frames of each patient) or ``"brats"`` (brain MR in four channels, three parts of a glioma).
-        num_cases: cases in all, from one in each part to the number in the published split: 30 for BTCV (18 to train
-            and 12 to test), 200 for ACDC (two for each patient), 484 for BraTS. The default is all of them, but 40 for
-            BraTS, of which all would take half a gigabyte. Fewer keep the published proportion, with at least one
-            patient in each part, and are the first of each part.
-        size: voxels along x, y, z, at least 32 each; by default 96 × 96 × 96 for BTCV, 96 × 96 × 80 for BraTS and
-            160 × 160 × 10 for ACDC, whose slices vary in number and may be as few as 4. The body fills the field: halve
-            the size and double the spacing to see the same at half the resolution.
+            frames of each patient), ``"brats"`` (brain MR in four channels, three parts of a glioma) or
+            ``"hippocampus"`` (small crops of brain MR, two parts of the hippocampus, and scans without labels).
+        num_cases: labelled cases in all, from one in each part to the number in the published split: 30 for BTCV (18 to
+            train and 12 to test), 200 for ACDC (two for each patient), 484 for BraTS, 260 for the hippocampus. The
+            default is all of them, but 40 for BraTS, of which all would take half a gigabyte. Fewer keep the published
+            proportion, with at least one patient in each part, and are the first of each part; so do unlabelled scans.
+        size: voxels along x, y, z, at least 32 each; by default 96 × 96 × 96 for BTCV, 96 × 96 × 80 for BraTS,
+            160 × 160 × 10 for ACDC, whose slices vary in number and may be as few as 4, and 35 × 50 × 36 (varied by
+            case, at least 24 × 32 × 24) for the hippocampus. The body fills the field: halve the size and double the
+            spacing to see the same at half the resolution.
         spacing: voxel size in mm along x, y, z; by default 1.5 × 1.5 × 2 for BTCV, 1.5 × 1.5 × 10 for ACDC (varied by
-            patient) and 2 × 2 × 2 for BraTS.
+            patient), 2 × 2 × 2 for BraTS and 1 × 1 × 1 for the hippocampus.
         seed: of the cohort, 0 or more. Each case depends on the seed, its id, the size and the spacing alone.
         progress: show a progress bar.
 
@@ -169,26 +211,27 @@ def write_phantoms(
     voxel = _checked_spacing(kind.spacing if spacing is None else spacing)
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
-    published = load_split(dataset)
-    split = _take_cases(published, num_cases if num_cases is not None else kind.num_cases or None, kind.frames)
-    cases = [case for part in split.values() for case in part]
-    record = {"generator": GENERATOR, "dataset": dataset, "num_cases": len(cases), "seed": int(seed)}
+    published = phantom_split(dataset)
+    split = _chosen_cases(kind, published, num_cases)
+    files = {case: list(_entry(kind, part, case).values()) for part, cases in split.items() for case in cases}
+    labelled = sum(len(cases) for part, cases in split.items() if part != UNLABELED)
+    record = {"generator": GENERATOR, "dataset": dataset, "num_cases": labelled, "seed": int(seed)}
     record |= {"size": list(shape), "spacing": list(voxel)}
 
     folder = Path(output_dir)
     datalist = folder / "dataset.json"
     _refuse_other_content(folder, record)
     order = [case for part in published.values() for case in part]
-    paths = {case: [p.format(case) for p in (kind.image, kind.label)] for case in cases}
-    companions = {case: kind.companions(int(seed), case) for case in cases}
-    missing = [c for c in cases if not all((folder / path).is_file() for path in (*paths[c], *companions[c]))]
+    companions = {case: kind.companions(int(seed), case) for case in files}
+    missing = [c for c in files if not all((folder / path).is_file() for path in (*files[c], *companions[c]))]
     if not missing and datalist.is_file():
         return datalist
     _write(folder / MARKER, _to_json({"phantom": record}))
     for case in tqdm(missing, desc=f"{dataset} phantoms", unit="case", disable=not progress):
         phantom = kind.make(int(seed), case, shape, voxel)
-        files = store_phantom(phantom, ORIENTATIONS[order.index(case) // kind.frames % len(ORIENTATIONS)])
-        for path, content in (*zip(paths[case], files, strict=True), *companions[case].items()):
+        volumes = store_phantom(phantom, ORIENTATIONS[order.index(case) // kind.frames % len(ORIENTATIONS)])
+        # the label's volume is that of no file where the case is a scan without one
+        for path, content in (*zip(files[case], volumes, strict=False), *companions[case].items()):
             _write(folder / path, content)
     _write(datalist, _to_json(_describe(kind, split, record)))
     (folder / MARKER).unlink(missing_ok=True)
@@ -240,6 +283,24 @@ def _checked_spacing(spacing: Sequence[float]) -> Spacing:
     return x, y, z
 
 
+def _chosen_cases(kind: PhantomDataset, published: Split, num_cases: int | None) -> Split:
+    """The cases of a cohort, and as large a share of the scans without labels."""
+    labelled = {part: cases for part, cases in published.items() if part != UNLABELED}
+    split = _take_cases(labelled, num_cases if num_cases is not None else kind.num_cases or None, kind.frames)
+    if UNLABELED not in published:
+        return split
+    taken, total = (sum(map(len, cases.values())) for cases in (split, labelled))
+    scans = published[UNLABELED]
+    return split | {UNLABELED: scans[: max(1, len(scans) * taken // total)]}
+
+
+def _entry(kind: PhantomDataset, section: str, case: str) -> dict[str, str]:
+    """Paths of a case's image and, unless it is a scan without one, its label map."""
+    if section == UNLABELED:
+        return {"image": kind.unlabelled.format(case)}
+    return {"image": kind.image.format(case), "label": kind.label.format(case)}
+
+
 def _take_cases(published: dict[str, list[str]], num_cases: int | None, frames: int) -> dict[str, list[str]]:
     """The first patients of each part of the published split, in its proportion, ``frames`` cases each."""
     total, parts = sum(map(len, published.values())), [part for part, cases in published.items() if cases]
@@ -277,10 +338,7 @@ def _refuse_other_content(folder: Path, record: dict[str, Any]) -> None:
 
 def _describe(kind: PhantomDataset, split: dict[str, list[str]], record: dict[str, Any]) -> dict[str, Any]:
     """The content of ``dataset.json``."""
-    files = {
-        part: [{"image": kind.image.format(case), "label": kind.label.format(case)} for case in cases]
-        for part, cases in split.items()
-    }
+    files = {part: [_entry(kind, part, case) for case in cases] for part, cases in split.items()}
     return {
         "name": f"{record['dataset']} phantoms",
         "description": f"{kind.description}. No patients; not for clinical use.",
@@ -290,9 +348,7 @@ def _describe(kind: PhantomDataset, split: dict[str, list[str]], record: dict[st
         "tensorImageSize": "3D" if len(kind.modality) == 1 else "4D",
         "modality": {str(channel): name for channel, name in kind.modality.items()},
         "labels": {str(index): name for index, name in kind.labels.items()},
-        "numTraining": len(files["training"]),
-        "numValidation": len(files["validation"]),
-        "numTest": len(files["test"]),
+        **{f"num{part.capitalize()}": len(cases) for part, cases in files.items()},
         "phantom": record,
         **files,
     }

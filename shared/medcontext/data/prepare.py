@@ -15,26 +15,33 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import medcontext
-from medcontext.data import acdc, brats, btcv
+from medcontext.data import acdc, brats, btcv, hippocampus
 from medcontext.data.datalist import load_datalist
 from medcontext.data.datasets import load_split
+from medcontext.data.decathlon import download_task
 from medcontext.data.file_memory import FileMemory
-from medcontext.data.layouts import Edition, FoundCases, expected_files, find_cases
+from medcontext.data.layouts import UNLABELED, Edition, FoundCases, Split, expected_files, find_cases
 from medcontext.data.phantoms import MARKER
 from medcontext.data.placing import place_files
 from medcontext.data.sources import Source, open_source
 
 __all__ = ["EDITIONS", "prepare_dataset"]
 
-EDITIONS: dict[str, tuple[Edition, ...]] = {"btcv": btcv.EDITIONS, "acdc": acdc.EDITIONS, "brats": brats.EDITIONS}
+EDITIONS: dict[str, tuple[Edition, ...]] = {
+    "btcv": btcv.EDITIONS,
+    "acdc": acdc.EDITIONS,
+    "brats": brats.EDITIONS,
+    "hippocampus": hippocampus.EDITIONS,
+}
 """The forms in which each dataset is accepted, by its name."""
+
+DOWNLOADS = {"brats": brats.TASK, "hippocampus": hippocampus.TASK}
+"""Tasks of the Medical Segmentation Decathlon, which need no registration, by the dataset's name."""
 
 SECTIONS = ("training", "validation", "test")
 SHARES = {"test": 0.05, "validation": 0.15}
 SPLIT_SEED = 0
 SPLIT_NOTE = "80:15:5 by patient"
-
-Split = dict[str, list[str]]
 
 logger = logging.getLogger(__name__)
 
@@ -51,17 +58,17 @@ def prepare_dataset(
     """Bring a dataset's download into ``output_dir`` and write its ``dataset.json``.
 
     Cases and split are the published ones; BraTS 2021 and 2023, whose splits are not published, are split 80:15:5 by
-    patient with a fixed seed. Label ids stay as the provider has them, and ``dataset.json`` names them. The source is
-    never changed. A call that was cut off can be repeated: finished files are kept while they and the source are
-    unchanged.
+    patient with a fixed seed, and a split of the source's own is kept for the hippocampus. Label ids stay as the
+    provider has them, and ``dataset.json`` names them. The source is never changed. A call that was cut off can be
+    repeated: finished files are kept while they and the source are unchanged.
 
     Args:
-        dataset: ``btcv``, ``acdc`` or ``brats``.
+        dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         source: the downloaded zip or tar, or the folder that it was unpacked into, or any folder above that.
         output_dir: where the dataset shall lie, in a folder of its own.
         link: make symbolic links instead of copies; the source must be a folder.
         allow_missing: leave incomplete cases out instead of refusing.
-        download: get the Decathlon's BraTS archive first, into the folder ``source``.
+        download: get the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
 
     Returns:
         Path of the ``dataset.json``.
@@ -79,25 +86,26 @@ def prepare_dataset(
     for name, value in {"link": link, "allow_missing": allow_missing, "download": download}.items():
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be True or False, got {value!r}.")
-    if download and dataset != "brats":
-        raise ValueError(f"download works for brats alone; {dataset} needs a registration: get it and give its path.")
+    if download and dataset not in DOWNLOADS:
+        raise ValueError(
+            f"download works for {' and '.join(DOWNLOADS)} alone; {dataset} needs a registration: get it and give its "
+            "path."
+        )
     source, output_dir = Path(source), Path(output_dir)
     _refuse_link(source, link, download)
-    source = brats.download_task01(source) if download else source
+    source = download_task(DOWNLOADS[dataset], source) if download else source
     _refuse_output_in(source, output_dir)
     with open_source(source) as opened:
         found = find_cases(EDITIONS[dataset], opened)
-        wanted = _split(dataset, found)
+        wanted, origin = _split(dataset, found, opened)
         split = _complete_cases(found, wanted, opened, allow_missing)
         left_out = _left_out(found, wanted, split)
         phantom = _phantom_record(opened)
-        plan = {
-            target: name for cases in split.values() for case in cases for target, name in _files(found, case).items()
-        }
+        plan = {target: name for files in _files_of(found, split) for target, name in files.items()}
         datalist = _start(output_dir, found.edition)
         hashes = place_files(opened, plan, output_dir, FileMemory.beside(datalist), link=link)
     content = {**_description(found, split, phantom), **_geometry(output_dir, found, split)}
-    content["prepared"] = _circumstances(found.edition, link, left_out)
+    content["prepared"] = _circumstances(found.edition, origin, link, left_out)
     content["sha256"] = hashes
     _write_whole(datalist, json.dumps(content, indent=4) + "\n")
     if left_out:
@@ -137,9 +145,12 @@ def _start(output: Path, edition: Edition) -> Path:
     return datalist
 
 
-def _split(dataset: str, found: FoundCases) -> Split:
+def _split(dataset: str, found: FoundCases, source: Source) -> tuple[Split, str]:
+    """The case ids of each section, and where this split comes from."""
+    if found.edition.read_split:
+        return found.edition.read_split(source, found)
     if found.edition.published_split:
-        return load_split(dataset)
+        return load_split(dataset), "published"
     patients = sorted({found.edition.patient_of(case) for case in found.files})
     order = np.random.default_rng(SPLIT_SEED).permutation(len(patients))
     part_of: dict[str, str] = {}
@@ -149,7 +160,7 @@ def _split(dataset: str, found: FoundCases) -> Split:
     split: Split = {part: [] for part in SECTIONS}
     for case in sorted(found.files):
         split[part_of.get(found.edition.patient_of(case), "training")].append(case)
-    return split
+    return split, f"{SPLIT_NOTE}, seed {SPLIT_SEED}"
 
 
 def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missing: bool) -> Split:
@@ -160,9 +171,10 @@ def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missi
         problems += edition.find_contradictions(source, [case for case in cases if case in found.files])
     if problems:
         raise ValueError(f"{source.path} contradicts itself:\n" + _indented(problems))
-    incomplete = [case for case in cases if not found.is_complete(case)]
+    missing_of = {case: found.missing(case, part) for part, members in split.items() for case in members}
+    incomplete = [case for case, files in missing_of.items() if files]
     if incomplete and not allow_missing:
-        missing = [file for case in incomplete for file in _missing_files(found, case)]
+        missing = [file for files in missing_of.values() for file in files]
         unknown = f"\nIt has files of unknown names:\n{_indented(found.strangers)}" if found.strangers else ""
         raise FileNotFoundError(
             f"{source.path} lacks {len(missing)} files of {edition.name}:\n{_indented(missing)}{unknown}\n"
@@ -178,25 +190,17 @@ def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missi
     return complete
 
 
-def _missing_files(found: FoundCases, case: str) -> list[str]:
-    present = found.files.get(case, {})
-    return [
-        found.edition.target(pattern, case)
-        for place, pattern in enumerate(found.edition.patterns)
-        if place not in present
-    ]
-
-
 def _indented(lines: Iterable[str]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
 def _left_out(found: FoundCases, wanted: Split, split: Split) -> list[str]:
-    known = {case for cases in wanted.values() for case in cases}
+    section_of = {case: part for part, cases in wanted.items() for case in cases}
     used = {case for cases in split.values() for case in cases}
     lines = []
-    for case in sorted((found.files.keys() | known) - used):
-        reason = "not in the split" if case not in known else f"lacks {', '.join(_missing_files(found, case))}"
+    for case in sorted((found.files.keys() | section_of.keys()) - used):
+        missing = found.missing(case, section_of[case]) if case in section_of else []
+        reason = f"lacks {', '.join(missing)}" if missing else "not in the split"
         lines.append(f"{case}: {reason}")
     return lines + [f"{name}: belongs to no case" for name in found.strangers]
 
@@ -213,17 +217,24 @@ def _phantom_record(source: Source) -> Any:
     return None
 
 
-def _files(found: FoundCases, case: str) -> dict[str, str]:
+def _files(found: FoundCases, case: str, section: str) -> dict[str, str]:
     """Names in the source of a case's files, by path in the prepared folder, the label's last."""
     names = found.files[case]
     return {
-        found.edition.target(pattern, case, ".nii.gz" if names[place].endswith(".gz") else ".nii"): names[place]
-        for place, pattern in enumerate(found.edition.patterns)
+        found.edition.target(pattern, case, ".nii.gz" if names[pattern].endswith(".gz") else ".nii"): names[pattern]
+        for pattern in found.edition.patterns_of(section)
     }
 
 
-def _entry(found: FoundCases, case: str) -> dict[str, Any]:
-    *images, label = _files(found, case)
+def _files_of(found: FoundCases, split: Split) -> list[dict[str, str]]:
+    return [_files(found, case, section) for section, cases in split.items() for case in cases]
+
+
+def _entry(found: FoundCases, case: str, section: str) -> dict[str, Any]:
+    files = list(_files(found, case, section))
+    if section == UNLABELED:
+        return {"image": files[0]}
+    *images, label = files
     entry: dict[str, Any] = {"image": images[0] if len(images) == 1 else images, "label": label}
     return entry | ({"patient": found.edition.patient_of(case)} if found.edition.patient else {})
 
@@ -240,16 +251,15 @@ def _description(found: FoundCases, split: Split, phantom: Any) -> dict[str, Any
         "tensorImageSize": "3D" if len(edition.modality) == 1 else "4D",
         "modality": {str(channel): name for channel, name in edition.modality.items()},
         "labels": {str(index): name for index, name in edition.labels.items()},
-        **{f"num{part.capitalize()}": len(split[part]) for part in SECTIONS},
-        **{part: [_entry(found, case) for case in split[part]] for part in SECTIONS},
+        **{f"num{part.capitalize()}": len(cases) for part, cases in split.items()},
+        **{part: [_entry(found, case, part) for case in cases] for part, cases in split.items()},
     }
 
 
-def _circumstances(edition: Edition, link: bool, left_out: list[str]) -> dict[str, Any]:
-    seeded = f"{SPLIT_NOTE}, seed {SPLIT_SEED}"
+def _circumstances(edition: Edition, origin: str, link: bool, left_out: list[str]) -> dict[str, Any]:
     return {
         "edition": edition.name,
-        "split": "published" if edition.published_split else seeded,
+        "split": origin,
         "files": "links" if link else "copies",
         "left_out": left_out,
         "medcontext": medcontext.__version__,
@@ -259,7 +269,7 @@ def _circumstances(edition: Edition, link: bool, left_out: list[str]) -> dict[st
 def _geometry(folder: Path, found: FoundCases, split: Split) -> dict[str, Any]:
     """Voxel sizes in mm and sizes in voxels along x, y, z over all images: median, least and greatest."""
     spacings, sizes, unreadable = [], [], []
-    images = [next(iter(_files(found, case))) for cases in split.values() for case in cases]
+    images = [next(iter(files)) for files in _files_of(found, split)]
     for path in tqdm(images, desc="reading headers", unit="file"):
         try:
             image = nib.load(folder / path)

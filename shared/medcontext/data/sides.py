@@ -20,9 +20,9 @@ _SIDES = (
 def sided_labels(labels: Mapping[str, Any]) -> list[list[str]]:
     """Find the pairs of labels whose names differ only in left and right, or in another pair of sides.
 
-    Sides are words of their own, in any case, or begin or end a name: ``left_kidney`` and ``Right Kidney`` are no pair
-    unless their other words agree. Names such as ACDC's ``left_ventricle``, which is no mirror image of the right one,
-    must be declared as no pair.
+    Sides are words of their own, in any case: ``left_kidney`` and ``Right Kidney`` are a pair, ``left_kidney`` and
+    ``right_adrenal_gland`` are none, since their other words differ. Names such as ACDC's ``left_ventricle``, which is
+    no mirror image of the right one, must be declared as no pair.
 
     Args:
         labels: by name.

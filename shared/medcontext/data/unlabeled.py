@@ -48,7 +48,7 @@ def load_unlabeled(
         )
     cases: list[Case] = []
     if unlabeled == "dataset":
-        cases += load_listed(datalist, "unlabeled")
+        cases += [{"image": case["image"]} for case in load_listed(datalist, "unlabeled")]
         if not cases:
             raise ValueError(
                 f"{datalist} lists no scans under 'unlabeled'; add them there, or give unlabeled_dir FOLDER, or "

@@ -256,8 +256,8 @@ class MedContextTrainer(SupervisedTrainer):
                     more = self.loss_function.unlabeled(unlabeled_pred, others, self.unlabeled_strength)
                     loss = loss + more.pop(CommonKeys.LOSS)
                     terms |= more
-            self._finish(output, pred, loss)
-        output.update({name: term.detach() for name, term in terms.items()})
+            self._record(output, pred, loss, terms)
+            self._finish(loss)
 
     def _student_inputs(self, batch: Batch, strong: Tensor | None) -> tuple[Any, ...]:
         """Return what the student is called with: crops and, where it masks tokens instead of voxels, their masks."""
@@ -296,9 +296,9 @@ class MedContextTrainer(SupervisedTrainer):
                 self.fire_event(IterationEvents.FORWARD_COMPLETED)
                 terms = self.loss_function.context_terms(masked_pred, batch.label, teacher_pred, batch.context_mask)
                 loss = self.loss_function.weighted(terms, self.context_strength)
-            self._finish(output, pred, loss)
-        output[CommonKeys.LOSS] = supervised.detach() + loss.detach()
-        self._record(output, {**terms, MedContextKeys.LOSS_SUPERVISED: supervised}, teacher_pred, masked_pred)
+            terms[MedContextKeys.LOSS_SUPERVISED] = supervised
+            self._record(output, pred, supervised.detach() + loss, terms, teacher_pred, masked_pred)
+            self._finish(loss)
 
     def _batched_passes(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
         """See whole and masked crops as one batch."""
@@ -318,12 +318,11 @@ class MedContextTrainer(SupervisedTrainer):
                     pred, batch.label, masked_pred, teacher_pred, batch.context_mask, self.context_strength
                 )
                 loss = terms.pop(CommonKeys.LOSS)
-            self._finish(output, pred, loss)
-        self._record(output, terms, teacher_pred, masked_pred)
+            self._record(output, pred, loss, terms, teacher_pred, masked_pred)
+            self._finish(loss)
 
-    def _finish(self, output: dict[str, Any], pred: Any, loss: Tensor) -> None:
-        """Back-propagate the loss of the step and record it."""
-        output[CommonKeys.PRED], output[CommonKeys.LOSS] = _detached(pred), loss.detach()
+    def _finish(self, loss: Tensor) -> None:
+        """Back-propagate a loss that is recorded."""
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self._backward(loss)
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -339,9 +338,20 @@ class MedContextTrainer(SupervisedTrainer):
             prediction: Tensor = full_resolution(self.inferer(image, self.teacher.eval()))
         return prediction
 
-    def _record(self, output: dict[str, Any], terms: dict[str, Tensor], teacher_pred: Any, masked_pred: Any) -> None:
+    def _record(
+        self,
+        output: dict[str, Any],
+        pred: Any,
+        loss: Tensor,
+        terms: dict[str, Tensor],
+        teacher_pred: Any = None,
+        masked_pred: Any = None,
+    ) -> None:
+        """Write what the step made into its output, where handlers of the events that follow find it."""
+        output[CommonKeys.PRED], output[CommonKeys.LOSS] = _detached(pred), loss.detach()
         output.update({name: term.detach() for name, term in terms.items()})
-        output[MedContextKeys.MASKED_PRED] = _detached(masked_pred)
+        if masked_pred is not None:
+            output[MedContextKeys.MASKED_PRED] = _detached(masked_pred)
         if teacher_pred is not None:
             output[MedContextKeys.TEACHER_PRED] = teacher_pred
 

@@ -26,7 +26,7 @@ class ContextSchedule:
     Args:
         transforms: those that drop context; whichever has a ``strength``, its own or its ``dropout``'s, is scaled.
         context_ramp: share of the run over which masks and weights rise, within [0, 1].
-        context_end: share of the run after which nothing is dropped from labelled crops, within (0, 1].
+        context_end: share of the run after which nothing is dropped from labelled crops, within [0, 1].
         burn_in: share of the run before unlabelled scans join, within [0, 1].
 
     Raises:

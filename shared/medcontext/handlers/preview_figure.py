@@ -116,9 +116,9 @@ class PreviewFigure:
 
 def _row(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return what is drawn of one crop; of predictions the labels alone, found where the networks are."""
-    row: dict[str, Tensor] = {
-        key: batch[key] for key in (MedContextKeys.MASKED_IMAGE, MedContextKeys.CONTEXT_MASK) if key in batch
-    }
+    row: dict[str, Tensor] = {}
+    if MedContextKeys.MASKED_FRACTION in output:
+        row |= {key: batch[key] for key in (MedContextKeys.MASKED_IMAGE, MedContextKeys.CONTEXT_MASK)}
     row |= {key: output[key] for key in (CommonKeys.IMAGE, CommonKeys.LABEL)}
     if MedContextKeys.MASKED_PRED in output:
         shown = {MedContextKeys.MASKED_PRED: output[MedContextKeys.MASKED_PRED]}
@@ -126,7 +126,7 @@ def _row(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Tenso
             shown[CommonKeys.PRED] = output[MedContextKeys.TEACHER_PRED]
     else:
         shown = {
-            MedContextKeys.MASKED_PRED if row.keys() & {MedContextKeys.CONTEXT_MASK} else CommonKeys.PRED: output[
+            MedContextKeys.MASKED_PRED if MedContextKeys.CONTEXT_MASK in row else CommonKeys.PRED: output[
                 CommonKeys.PRED
             ]
         }

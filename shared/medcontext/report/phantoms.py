@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from medcontext.data.datasets import load_split
-from medcontext.data.phantoms import PHANTOM_DATASETS, PhantomDataset
+from medcontext.data.phantoms import PHANTOM_DATASETS, PhantomDataset, phantom_split
 from medcontext.report.figures import add_legend, draw_labels, show_slice, size_mm
 from medcontext.report.planes import Plane, label_planes
 
@@ -56,7 +55,7 @@ def draw_phantoms(
     if not planes or not set(planes) <= {"axial", "coronal", "sagittal"}:
         raise ValueError(f"planes must name 'axial', 'coronal' or 'sagittal', got {planes!r}.")
     kind = PHANTOM_DATASETS[dataset]
-    cases = [case for part in load_split(dataset).values() for case in part]
+    cases = [case for part in phantom_split(dataset).values() for case in part]
     if not 1 <= num_cases <= len(cases):
         raise ValueError(f"num_cases must be from 1 to {len(cases)}, got {num_cases!r}.")
     labels = {name: index for index, name in kind.labels.items() if index}
