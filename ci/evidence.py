@@ -169,7 +169,7 @@ def budget(
     for setting in read_settings(settings, only):
         for factor in FACTORS:
             jobs = _of_length(setting, data, factor, draws)
-            failures = run_cells(jobs, folder, _devices(parallel))
+            failures = run_cells(jobs, folder / f"{factor:g}", _devices(parallel))
             if failures:
                 raise SystemExit("\n".join(failures))
             curves = [validation_dice(job.run_dir) for job in jobs]
@@ -193,7 +193,9 @@ def _of_length(setting: Setting, data: str | None, factor: float, draws: int) ->
     changed = []
     for job in jobs:
         quarter = max(1, round(job.training["max_epochs"] * factor / 4))
-        changed.append(replace(job, training={**job.training, "max_epochs": 4 * quarter, "val_interval": quarter}))
+        training = {**job.training, "max_epochs": 4 * quarter, "val_interval": quarter}
+        evaluating = {name: value for name, value in job.evaluating.items() if name != "cases#validation"}
+        changed.append(replace(job, training=training, evaluating=evaluating))
     return changed
 
 
