@@ -36,7 +36,7 @@ def slices(seed: int) -> tuple[Array, Array, Array]:
     btcv = PHANTOM_DATASETS["btcv"]
     phantom = btcv.make(seed, "0001", btcv.size, btcv.spacing)
     grey = to_grey(phantom.image, *SOFT_TISSUE)
-    drop = RandOrganDropout(cell_size=CELL, organs=DROPPED, num_organs=len(DROPPED), extent="organ")
+    drop = RandOrganDropout(cell_size=CELL, organs=DROPPED, num_organs=len(DROPPED), extent="organ", fill="zero")
     drop.set_random_state(seed)
     masked, _ = drop(grey[None], phantom.label[None])
     index = int((phantom.label > 0).sum(axis=(0, 1)).argmax())

@@ -106,6 +106,8 @@ def small_words(bundle: str, words: Sequence[str]) -> list[str]:
         size = small["roi_size"]
         small = {key: value for key, value in small.items() if key.startswith("network_def#")}
         small |= {"roi_size": size, "input_shape": [1, 1, *size]}
+    if "--train_cases" in words:
+        small["train_cases"] = 3  # of the four of the cohort
     if "max_epochs" in small:
         small["max_epochs"] = 2 if "resume" in names else 1
     return replaced(words, {key: str(value) for key, value in small.items()})

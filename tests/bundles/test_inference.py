@@ -95,7 +95,7 @@ def test_checkpoints_and_mirrored_views_are_averaged(bundle: str, home: Path) ->
     digests = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
     assert [entry["sha256"] for entry in read_json(out / "scan.json")["checkpoints"]] == digests
 
-    mirrored = probabilities(predict(bundle, home, ckpt_path=paths[0], tta_flips=["R", "S"], **settings))
+    mirrored = probabilities(predict(bundle, home, ckpt_path=paths[0], tta_flips=["A", "S"], **settings))
     assert np.abs(mirrored - alone[0]).max() > 1e-3
     np.testing.assert_allclose(mirrored.sum(axis=-1), 1, atol=1e-4)
 

@@ -40,7 +40,7 @@ def evaluator() -> Evaluator:
 def test_one_run_for_training_resuming_and_evaluation(uri: str, tmp_path: Path) -> None:
     folder, validator = tmp_path / "models", evaluator()
     handlers = [TeacherUpdate(), tracker(uri, folder, validator=validator, params={"seed": 3})]
-    engine = trainer(epochs=2, train_handlers=handlers)
+    engine = trainer(epochs=2, train_handlers=handlers, passes="separate")
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: validator.run(e.state.epoch))
     engine.run()
     (run,) = runs(uri)

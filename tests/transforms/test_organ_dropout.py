@@ -410,7 +410,7 @@ def test_dictionary_version_passes_every_argument_on() -> None:
 
 def pipeline() -> Compose:
     crop = RandCropByPosNegLabeld(["image", "label"], label_key="label", spatial_size=(16, 16, 16), num_samples=2)
-    return Compose([crop, RandOrganDropoutd(cell_size=4, num_organs=1)])
+    return Compose([crop, RandOrganDropoutd(cell_size=4, num_organs=1, fill="zero")])
 
 
 def test_crops_of_one_volume_are_masked_one_by_one() -> None:
