@@ -114,10 +114,11 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
         shutil.copytree(run, run.with_name(other))
     shutil.copy(run / "models" / "model.pt", folder / "student.pt")
     case = json.loads((cohort / "dataset.json").read_text())["test"][0]["image"]
-    for name in ("scan.nii.gz", "SCANS/one.nii.gz", "SCANS/two.nii.gz"):
+    for shift, name in enumerate(("scan.nii.gz", "SCANS/one.nii.gz", "SCANS/two.nii.gz"), 1):
         (folder / name).parent.mkdir(exist_ok=True)
-        image = nib.load(cohort / case)  # another scan than the test case, as training on unlabelled ones asks for
-        nib.save(nib.Nifti1Image(np.asarray(image.dataobj) + np.int16(1), image.affine, image.header), folder / name)
+        image = nib.load(cohort / case)  # each another scan than the test case, as unlabelled ones have to be
+        voxels = np.asarray(image.dataobj) + np.int16(shift)
+        nib.save(nib.Nifti1Image(voxels, image.affine, image.header), folder / name)
     write_own_data(folder / "data" / "mine")
     store = Store(folder, "study")
     for seed in range(3):
