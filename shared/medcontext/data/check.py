@@ -123,22 +123,27 @@ def _other_modality(cases: Sequence[Case], expected: str, memory: FileMemory) ->
     ranges = read_voxels(volumes, "range", memory)
     found = []
     for case in present:
-        file, seen = _images(case)[0], ""
-        if file not in ranges:
-            seen = "CT" if (modality := modality_of(file)) == "CT" else f"not CT but {modality}"
-        elif not isinstance(ranges[file], Exception):
-            low, high = ranges[file]
-            seen = (
-                "CT"
-                if low < -200
-                else f"no CT in Hounsfield units, with values from {low:g} to {high:g}"
-                if low >= 0
-                else ""
-            )
+        file = _images(case)[0]
+        seen = _seen_by_values(ranges[file]) if file in ranges else _seen_in_dicom(file)
         if seen and ("CT" in expected) != (seen == "CT"):
             text = f"{file} is {seen}, while the dataset is {expected}; give scans of the same modality."
             found.append(_problem(UNLABELED, case, text))
     return found
+
+
+def _seen_in_dicom(file: str) -> str:
+    modality = modality_of(file)
+    return "CT" if modality == "CT" else f"not CT but {modality}"
+
+
+def _seen_by_values(extent: Any) -> str:
+    """What the lowest and the highest value of a volume say, nothing where they leave it open."""
+    if isinstance(extent, Exception):  # reported for what it is elsewhere
+        return ""
+    low, high = extent
+    if low < -200:
+        return "CT"
+    return f"no CT in Hounsfield units, with values from {low:g} to {high:g}" if low >= 0 else ""
 
 
 def check_cases(
