@@ -83,8 +83,8 @@ def test_a_zip_is_complete(release: Release, bundle: str, tmp_path: Path) -> Non
     assert {member.external_attr >> 16 for member in members} == {0o100644}
     folder = unpacked(release, bundle, tmp_path)
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    package = [path for path in (ROOT / "shared").rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    sources = {p.relative_to(ROOT / "shared").as_posix() for p in package if "egg-info" not in str(p)}
+    package = [path for path in (ROOT / "shared" / "medcontext").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    sources = {p.relative_to(ROOT / "shared").as_posix() for p in package}
     extra = {"LICENSE", "requirements.txt", "constraints.txt", "sbom.cdx.json", "eval/schema.json", "SHA256SUMS"}
     extra |= {f"wheels/medcontext-{VERSION}-py3-none-any.whl"}
     extra |= {"models/model.pt", "large_files.yml"} if bundle == PHANTOM else set()
