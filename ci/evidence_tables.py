@@ -13,10 +13,10 @@ from scipy import stats
 
 from medcontext.experiment import MODES
 
-KEY = ["dataset", "bundle", "labelled_cases", "mode", "draw"]
+KEY = ["setting", "variant", "mode", "draw"]
 COLUMNS = [
-    *("dataset", "source", "bundle", "labelled_cases", "mode", "draw", "steps", "processor_seconds"),
-    *("mean_dice", "dice", "commit", "version"),
+    *("setting", "variant", "dataset", "source", "bundle", "labelled_cases", "mode", "draw", "steps"),
+    *("processor_seconds", "mean_dice", "dice", "tested_on", "commit", "version"),
 ]
 RESULTS = Path("shared") / "docs" / "results"
 FIGURE = Path(".github") / "images" / "evidence.png"
@@ -113,30 +113,70 @@ def pairs_document(rows: pd.DataFrame) -> str:
     for title, some, dice in groups(rows):
         parts += [f"## {title[0].upper()}{title[1:]}", f"Data: {some['source'].iloc[0]}.", _runs_table(some, dice)]
         parts.append(_differences_table(dice))
-    commits = ", ".join(sorted({str(commit)[:10] for commit in rows["commit"].dropna()}))
-    versions = ", ".join(sorted(set(rows["version"].astype(str))))
-    parts.append(f"Trained with medcontext {versions}, commits {commits}.")
+    parts.append(_provenance(rows))
     return "\n\n".join(parts) + "\n"
 
 
+def variants_document(rows: pd.DataFrame) -> str:
+    """What was tried before the defaults were chosen, with each variant's difference to the baseline, as Markdown."""
+    parts = [
+        "# Variants",
+        "What was tried to choose the defaults, on a fold of the training cases: the test cases had no part in it. "
+        "[variants.json](../../../ci/evidence/variants.json) says how a variant differs from `medcontext`, which is "
+        "`train.json` as it was then. Mean Dice of every run of [variants.csv](variants.csv), and its difference to "
+        "the baseline of the same draw, with 95 % intervals over draws by Student's t. To repeat it:",
+        "```bash\npython ci/evidence.py run --settings ci/evidence/variants.json --test_fold 0 --data data\n"
+        "python ci/evidence.py collect --settings ci/evidence/variants.json --test_fold 0\n"
+        "python ci/evidence.py write\n```",
+    ]
+    for setting, some in rows.groupby("setting"):
+        named = some.assign(what=some["variant"].where(some["variant"] != "", some["mode"]))
+        dice = named.pivot_table(index="draw", columns="what", values="mean_dice")
+        order = sorted(dice.columns, key=lambda what: -gain(dice, what, "baseline").mean)
+        lines = [
+            f"| variant | steps | processor seconds | mean | gain over the baseline (95 %) | {_draws(dice)} |",
+            "|---" * (5 + len(dice)) + "|",
+        ]
+        for what in order:
+            own = named[named["what"] == what]
+            cost = f"{own['steps'].mean():.0f} | {own['processor_seconds'].mean():.0f}"
+            found = gain(dice, what, "baseline") if what != "baseline" else "–"
+            lines.append(f"| {what} | {cost} | {dice[what].mean():.3f} | {found} | {_row(dice[what], '.3f')} |")
+        tested = ", ".join(sorted(set(some["tested_on"])))
+        parts += [f"## {setting[0].upper()}{setting[1:]}", f"Data: {some['source'].iloc[0]}. Tested on {tested}."]
+        parts.append("\n".join(lines))
+    parts.append(_provenance(rows))
+    return "\n\n".join(parts) + "\n"
+
+
+def _draws(dice: pd.DataFrame) -> str:
+    return " | ".join(f"draw {draw}" for draw in dice.index)
+
+
+def _row(values: pd.Series[float], form: str) -> str:
+    return " | ".join("–" if value != value else format(value, form) for value in values)
+
+
+def _provenance(rows: pd.DataFrame) -> str:
+    commits = ", ".join(sorted({str(commit)[:10] for commit in rows["commit"].dropna()}))
+    return f"Trained with medcontext {', '.join(sorted(set(rows['version'].astype(str))))}, commits {commits}."
+
+
 def _runs_table(rows: pd.DataFrame, dice: pd.DataFrame) -> str:
-    draws = [f"draw {draw}" for draw in dice.index]
-    lines = [f"| mode | steps | processor seconds | mean | {' | '.join(draws)} |", "|---" * (4 + len(draws)) + "|"]
+    lines = [f"| mode | steps | processor seconds | mean | {_draws(dice)} |", "|---" * (4 + len(dice)) + "|"]
     for mode in dice.columns:
         own = rows[rows["mode"] == mode]
-        cells = [f"{value:.3f}" if value == value else "–" for value in dice[mode]]
         cost = f"{own['steps'].mean():.0f} | {own['processor_seconds'].mean():.0f}"
-        lines.append(f"| {mode} | {cost} | {dice[mode].mean():.3f} | {' | '.join(cells)} |")
+        lines.append(f"| {mode} | {cost} | {dice[mode].mean():.3f} | {_row(dice[mode], '.3f')} |")
     return "\n".join(lines)
 
 
 def _differences_table(dice: pd.DataFrame) -> str:
-    draws = [f"draw {draw}" for draw in dice.index]
-    lines = [f"| difference | mean (95 %) | {' | '.join(draws)} |", "|---" * (2 + len(draws)) + "|"]
+    lines = [f"| difference | mean (95 %) | {_draws(dice)} |", "|---" * (2 + len(dice)) + "|"]
     for place, mode in enumerate(dice.columns):
         for other in dice.columns[:place]:
-            cells = [f"{value:+.3f}" if value == value else "–" for value in dice[mode] - dice[other]]
-            lines.append(f"| {mode} − {other} | {gain(dice, mode, other)} | {' | '.join(cells)} |")
+            differences = _row(dice[mode] - dice[other], "+.3f")
+            lines.append(f"| {mode} − {other} | {gain(dice, mode, other)} | {differences} |")
     return "\n".join(lines)
 
 
@@ -164,39 +204,48 @@ def draw_gains(rows: pd.DataFrame) -> Figure:
 
 
 def update_documents(root: Path, *, check: bool) -> list[str]:
-    """Make the README's table and ``evidence.md`` say what ``evidence.csv`` says.
+    """Make the README's table, ``evidence.md`` and ``variants.md`` say what the CSV files say.
 
     Args:
         root: folder of the repository.
-        check: write nothing. Without a CSV file the README must have no table.
+        check: write nothing. Without ``evidence.csv`` the README must have no table.
 
     Returns:
         Paths of the documents that said something else.
 
     Raises:
-        ValueError: If the CSV file lacks a column, or the README has no place for the table.
+        ValueError: If a CSV file lacks a column, or the README has no place for the table.
     """
-    readme, csv = root / "README.md", root / RESULTS / "evidence.csv"
+    readme, results = root / "README.md", root / RESULTS
     text = readme.read_text(encoding="utf-8")
     place = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
-    if check and not csv.is_file():
-        return ["README.md"] if BEGIN in text else []
-    rows = pd.read_csv(csv)
+    wanted = {}
+    if (variants := _read_rows(results / "variants.csv")) is not None:
+        wanted[results / "variants.md"] = variants_document(variants)
+    if (rows := _read_rows(results / "evidence.csv")) is not None:
+        if not place.search(text):
+            raise ValueError(f"{readme} has no place for the table; put the lines {BEGIN} and {END} into it.")
+        wanted[readme] = place.sub(lambda _: f"{BEGIN}\n\n{readme_table(rows)}\n\n{END}", text)
+        wanted[results / "evidence.md"] = pairs_document(rows)
+    different = [path for path, new in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != new]
+    if rows is None and BEGIN in text:  # a table without figures behind it
+        different.append(readme)
+    if not check:
+        for path in wanted.keys() & set(different):
+            path.write_text(wanted[path], encoding="utf-8")
+    if rows is not None and not check:
+        (root / FIGURE).parent.mkdir(parents=True, exist_ok=True)
+        draw_gains(rows).savefig(root / FIGURE)
+    elif rows is not None and not (root / FIGURE).is_file():
+        different.append(root / FIGURE)
+    return [path.relative_to(root).as_posix() for path in different]
+
+
+def _read_rows(csv: Path) -> pd.DataFrame | None:
+    if not csv.is_file():
+        return None
+    rows = pd.read_csv(csv, keep_default_na=False)
     missing = [name for name in COLUMNS if name not in rows.columns]
     if missing or rows.empty:
         raise ValueError(f"{csv} must have runs, with the columns {', '.join(COLUMNS)}; collect them again.")
-    if not place.search(text):
-        raise ValueError(f"{readme} has no place for the table; put the lines {BEGIN} and {END} into it.")
-    wanted = {
-        readme: place.sub(lambda _: f"{BEGIN}\n\n{readme_table(rows)}\n\n{END}", text),
-        root / RESULTS / "evidence.md": pairs_document(rows),
-    }
-    different = [path for path, new in wanted.items() if not path.is_file() or path.read_text(encoding="utf-8") != new]
-    if not check:
-        for path in different:
-            path.write_text(wanted[path], encoding="utf-8")
-        (root / FIGURE).parent.mkdir(parents=True, exist_ok=True)
-        draw_gains(rows).savefig(root / FIGURE)
-    elif not (root / FIGURE).is_file():
-        different.append(root / FIGURE)
-    return [path.relative_to(root).as_posix() for path in different]
+    return rows

@@ -183,7 +183,8 @@ def script(folder: Path, name: str, training: str, evaluating: str = "None") -> 
 
 
 def states(folder: Path) -> dict[str, str]:
-    return {path.stem.split("-")[0]: json.loads(path.read_text())["state"] for path in folder.glob("*-s0.json")}
+    records = [path for path in folder.glob("*.json") if "." not in path.stem]
+    return {path.stem: json.loads(path.read_text())["state"] for path in records}
 
 
 def test_a_failure_stops_nothing_else_and_is_repeated_alone(tmp_path: Path) -> None:
@@ -194,7 +195,7 @@ def test_a_failure_stops_nothing_else_and_is_repeated_alone(tmp_path: Path) -> N
         script(tmp_path, "bad", f"pathlib.Path('{mark}').read_text()"),
     ]
     (failure,) = run_cells(jobs, tmp_path / "out", ["cpu", "cpu"])
-    assert failure.startswith("bad-btcv-baseline-f1-s0: training ended with 1, see ")
+    assert failure.startswith("bad: training ended with 1, see ")
     assert "FileNotFoundError" in Path(failure.split("see ")[1]).read_text()
     assert states(tmp_path / "out") == {"good": "evaluated", "bad": "new"}
 
@@ -231,7 +232,7 @@ def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -
     deadline = time.time() + 120
     while not last.is_file() and time.time() < deadline:
         time.sleep(0.1)
-    content = json.loads((tmp_path / "out" / f"{job.cell.name}.json").read_text())
+    content = json.loads((tmp_path / "out" / f"{job.name}.json").read_text())
     with pytest.raises(ValueError, match=f"is still run by process {content['pid']}; wait for it, or end it"):
         run_cells([job], tmp_path / "out")
     process.send_signal(signal.SIGINT)
@@ -243,7 +244,7 @@ def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -
 
     assert run_cells([job], tmp_path / "out") == []
     assert states(tmp_path / "out") == {"long": "evaluated"}
-    arguments = json.loads((tmp_path / "out" / f"{job.cell.name}.training.json").read_text())
+    arguments = json.loads((tmp_path / "out" / f"{job.name}.training.json").read_text())
     assert [Path(file).name for file in arguments["config_file"]] == ["train.json", "resume.json"]
 
 

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,18 @@ import pytest
 
 import evidence
 from bundle_runs import ROOT, TINY, UNETR
-from evidence_tables import BEGIN, COLUMNS, END, FIGURE, RESULTS, gain, pairs_document, readme_table, update_documents
+from evidence_tables import (
+    BEGIN,
+    COLUMNS,
+    END,
+    FIGURE,
+    RESULTS,
+    gain,
+    pairs_document,
+    readme_table,
+    update_documents,
+    variants_document,
+)
 from medcontext.data.phantoms import write_phantoms
 from medcontext.experiment import MODES
 
@@ -24,8 +36,9 @@ def table(**dice: list[float]) -> pd.DataFrame:
         for mode, some in dice.items()
         for draw, value in enumerate(some)
     ]
-    common = {"dataset": "hippocampus", "source": "real MR", "bundle": UNETR, "labelled_cases": 6, "steps": 100}
-    common |= {"processor_seconds": 50.0, "dice": "anterior 0.8", "commit": "0123456789abcdef", "version": "0.2.0"}
+    common = {"setting": "hippocampus-6", "variant": "", "dataset": "hippocampus", "source": "real MR"}
+    common |= {"bundle": UNETR, "labelled_cases": 6, "steps": 100, "processor_seconds": 50.0, "dice": "anterior 0.8"}
+    common |= {"tested_on": "test cases", "commit": "0123456789abcdef", "version": "0.2.0"}
     return pd.DataFrame(rows).assign(**common)[COLUMNS]
 
 
@@ -59,6 +72,19 @@ def test_the_tables_hold_every_setting_mode_and_pair() -> None:
     assert "commits 0123456789." in text
 
 
+def test_variants_are_ordered_by_their_gain_over_the_baseline() -> None:
+    milder = table(medcontext=[0.75, 0.85]).assign(variant="no_decoys")
+    text = variants_document(pd.concat([table(baseline=[0.7, 0.8], medcontext=[0.69, 0.8]), milder]))
+    assert [line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ")] == [
+        "| variant",
+        "| no_decoys",
+        "| baseline",
+        "| medcontext",
+    ]
+    assert "| no_decoys | 100 | 50 | 0.800 | +0.050 (+0.050 to +0.050) | 0.750 | 0.850 |" in text
+    assert "| baseline | 100 | 50 | 0.750 | – | 0.700 | 0.800 |" in text
+
+
 def repository(folder: Path, rows: pd.DataFrame) -> Path:
     (folder / RESULTS).mkdir(parents=True)
     rows.to_csv(folder / RESULTS / "evidence.csv", index=False)
@@ -85,6 +111,11 @@ def test_documents_follow_the_csv_file(tmp_path: Path) -> None:
     ):
         evidence.write(check=True, root=str(root))
 
+    table(baseline=[0.7], medcontext=[0.8]).to_csv(root / RESULTS / "variants.csv", index=False)
+    assert update_documents(root, check=True) == ["shared/docs/results/variants.md", *documents[:2]]
+    update_documents(root, check=False)
+    assert update_documents(root, check=True) == []
+
     (root / RESULTS / "evidence.csv").unlink()
     assert update_documents(root, check=True) == ["README.md"]  # a table without figures behind it
 
@@ -110,13 +141,12 @@ def test_the_readme_says_what_the_csv_file_says() -> None:
 def test_settings_are_those_of_the_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     settings = evidence.read_settings(evidence.SETTINGS)
-    sources = json.loads(evidence.SETTINGS.read_text())["sources"]
     counts = {}
     for setting in settings:
         cells = setting.cells()
         counts[setting.name] = len(cells)
         assert {cell.cases for cell in cells} == {setting.cases}
-        assert setting.dataset in sources
+        assert setting.source
         assert all(mode in MODES for mode in setting.draws)
         for name in setting.overlays:
             overlay = setting._overlay(name)
@@ -148,19 +178,43 @@ def test_data_lie_in_a_folder_or_in_the_home(own: Path) -> None:
     assert job.training["dataset_dir"] == str(own / "data" / "btcv")
     assert job.training["experiment_name"] == "evidence-small"
     assert "dataset_dir" not in setting.plan(str(own), "evidence")[0].training
-    (short,) = evidence._of_length(setting, None, 0.5, draws=1)
-    assert (short.training["max_epochs"], short.training["val_interval"]) == (4, 1)
-    assert short.training["train_cases"] == 3
-    assert Path(short.training["datalist"]).name == "fold0of5.json"
+    (long,) = evidence._of_length(setting, None, 2.0, draws=1)
+    assert long.training["max_epochs"] == 2 * setting.plan(None, "evidence", test_fold=0)[0].training["max_epochs"]
+    assert long.training["train_cases"] == 3
+    assert Path(long.training["datalist"]).name == "fold0of5.json"
 
 
-def test_the_better_of_both_networks_counts(tmp_path: Path) -> None:
-    history = pd.DataFrame(
-        {"step": [2, 4, 6], "val_mean_dice": [None, 0.5, 0.6], "val_mean_dice_teacher": [None, 0.4, 0.7]}
-    )
-    (tmp_path / "models").mkdir()
-    history.to_csv(tmp_path / "models" / "history.csv", index=False)
-    assert evidence.validation_dice(tmp_path).to_dict() == {4: 0.5, 6: 0.7}
+def test_a_variant_is_its_base_with_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    settings = evidence.read_settings(evidence.FOLDER / "variants.json")
+    bases = {setting.name: setting for setting in evidence.read_settings(evidence.SETTINGS)}
+    assert len({setting.variant for setting in settings} - {""}) >= 8
+    for setting in settings:
+        base = bases[setting.name.removesuffix(f"-{setting.variant}" if setting.variant else "")]
+        assert (setting.bundle, setting.dataset, setting.cases) == (base.bundle, base.dataset, base.cases)
+        assert setting.overrides.items() >= base.overrides.items()
+        assert bool(setting.variant) == (setting.overrides != base.overrides)
+
+
+def test_the_budget_is_the_first_that_a_longer_run_hardly_improves_on(
+    own: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dice = {0.25: 0.5, 0.35: 0.6, 0.5: 0.604}
+
+    def results(run_dir: Path) -> tuple[Any, Any]:
+        factor = float(run_dir.name.removeprefix("budget").split("-")[0])
+        return SimpleNamespace(mean_dice=dice[factor]), {"step": 100 * factor}
+
+    monkeypatch.setattr(evidence, "run_cells", lambda *_: [])
+    monkeypatch.setattr(evidence, "_results", results)
+    evidence.budget(settings=str(own / "settings.json"), draws=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "small: 0.25 of max_epochs, 25 steps: Dice 0.5000",
+        "small: 0.35 of max_epochs, 35 steps: Dice 0.6000",
+        "small: 0.5 of max_epochs, 50 steps: Dice 0.6040",
+        "small: 0.35 of max_epochs, 35 steps, are enough.",
+    ]
 
 
 def test_nothing_to_collect(own: Path) -> None:
@@ -180,6 +234,11 @@ def test_from_the_runs_to_the_table(own: Path) -> None:
     rows = pd.read_csv(csv)
     assert list(rows.columns) == COLUMNS
     assert rows["mode"].tolist() == ["baseline", "baseline", "masking_only"]
+    elsewhere = subprocess.run(
+        [*words, "--csv", str(csv), "--output_dir", str(own / "elsewhere")], cwd=ROOT, capture_output=True, text=True
+    )
+    assert elsewhere.returncode == 0
+    assert not list((own / "elsewhere").glob("*.training.json"))  # what the CSV file has is not run again
     assert (rows["processor_seconds"] > 0).all()
     run = own / "runs" / UNETR / f"evidence-small-{UNETR}-btcv-baseline-n3-s0"
     cases = pd.read_csv(run / "evaluation" / "metrics.csv")

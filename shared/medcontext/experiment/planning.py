@@ -45,6 +45,11 @@ class Job:
     reference: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def name(self) -> str:
+        """Name of the run, which the experiment's begins."""
+        return self.run_dir.name
+
+    @property
     def place(self) -> tuple[str, str]:
         """Bundle and dataset, which have a budget in common."""
         return self.cell.bundle, self.cell.dataset

@@ -103,8 +103,8 @@ class _Record:
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job = job
-        self.path = folder / f"{job.cell.name}.json"
-        self.log = folder / f"{job.cell.name}.log"
+        self.path = folder / f"{job.name}.json"
+        self.log = folder / f"{job.name}.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.started = self.stopped = False
         self.state = STATES[0]
@@ -127,8 +127,8 @@ class _Record:
                 "choose another experiment_name, or another output_dir."
             )
         pid = earlier["pid"]
-        if pid is not None and _runs(pid, self.job.cell.name):
-            raise ValueError(f"{self.job.cell.name} is still run by process {pid}; wait for it, or end it.")
+        if pid is not None and _runs(pid, self.job.name):
+            raise ValueError(f"{self.job.name} is still run by process {pid}; wait for it, or end it.")
         self.started = pid is not None
         self.state = self.content["state"] = earlier["state"]
 
@@ -143,7 +143,7 @@ class _Record:
             if self.stopped:
                 return None
             if code:
-                return f"{self.job.cell.name}: {entry} ended with {code}, see {self.log}"
+                return f"{self.job.name}: {entry} ended with {code}, see {self.log}"
             self._save(state=state, pid=None)
         return None
 
