@@ -36,10 +36,10 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medcontext.data.phantoms import write_phantoms
 from medcontext.engines import MedContextTrainer
 from medcontext.losses import MedContextLoss
 from medcontext.networks import NNFormer, UNETRPlusPlus, make_teacher, prepare_network
+from medcontext.phantoms.cohort import write_phantoms
 from sync_bundles import bundle_folders
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,7 +19,7 @@ from monai.utils import BundleProperty as Property
 from monai.utils import BundlePropertyConfig as Config
 
 from archives import digest
-from medcontext.data.sources import leads_out
+from medcontext.storage.archives import leads_out
 from sync_bundles import BUNDLES, bundle_files, sections
 
 SCHEMA = BUNDLES.parent / "ci" / "meta_schema_20240725.json"

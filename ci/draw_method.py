@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from medcontext.data import btcv_labels
-from medcontext.data.phantoms import PHANTOM_DATASETS
+from medcontext.phantoms.cohort import PHANTOM_DATASETS
 from medcontext.report.figures import draw_labels, show_slice
 from medcontext.report.planes import take_plane, to_grey
 from medcontext.transforms import RandOrganDropout

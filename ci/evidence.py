@@ -32,8 +32,8 @@ from monai.utils import path_to_sqlite_uri
 from evidence_tables import COLUMNS, KEY, update_documents
 from medcontext.bundle import find_home
 from medcontext.experiment import Cell, Job, grid, measure_costs, plan, run_cells, with_equal_time
-from medcontext.handlers.mlflow_tracker import RUN_FILE
 from medcontext.metrics import MetricSummary, summarise
+from medcontext.tracking.tracker import RUN_FILE
 from repository import ROOT
 
 FOLDER = ROOT / "ci" / "evidence"

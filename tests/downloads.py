@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 
 from medcontext.data.datasets import load_split
-from medcontext.data.phantoms import phantom_split
+from medcontext.phantoms.cohort import phantom_split
 
 
 def volume(path: Path, channels: int = 1, labels: tuple[int, ...] = (), spacing: tuple[float, ...] = (1, 2, 3)) -> Path:

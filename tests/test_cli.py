@@ -16,9 +16,10 @@ import downloads
 from bundle_runs import TINY, workflow_for
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, worst_deviation
 from medcontext import cli
-from medcontext.handlers.mlflow_operations import metrics_operations, status_operation
-from medcontext.handlers.mlflow_outbox import unsent_file
 from medcontext.networks import NNFormer, load_weights
+from medcontext.tracking import outbox
+from medcontext.tracking.operations import metrics_operations, status_operation
+from medcontext.tracking.outbox import unsent_file
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "bundles" / "medcontext_unetr" / "configs" / "train.json")
@@ -48,22 +49,11 @@ def test_ctrl_c_ends_a_command_in_one_sentence(
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "send_kept", interrupted)
+    monkeypatch.setattr(outbox, "send_kept", interrupted)
     with pytest.raises(SystemExit) as end:
         call(monkeypatch, "send_unsent", "--ckpt_dir", "models")
     assert end.value.code == 130
-    assert capsys.readouterr().err == "medcontext: interrupted; the same command goes on, or does it again.\n"
-
-
-def test_pack_phantoms(
-    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    words = ["--phantoms_dir", str(cohort), "--layout", "btcv_folder", "--output", str(tmp_path / "download")]
-    call(monkeypatch, "pack_phantoms", *words)
-    assert capsys.readouterr().out.strip() == str(tmp_path / "download")
-    assert len(list((tmp_path / "download" / "RawData" / "Training" / "label").iterdir())) == 3
-    with pytest.raises(SystemExit, match="medcontext: .*download exists already"):
-        call(monkeypatch, "pack_phantoms", *words)
+    assert capsys.readouterr().err == "medcontext: interrupted; the same command resumes, or starts again.\n"
 
 
 def test_check_of_a_sound_dataset(
@@ -123,11 +113,6 @@ def test_preview_of_plain_training(cohort: Path, tmp_path: Path, monkeypatch: py
     words = ["--dataset_dir", str(cohort), "--validation_cases", "0", "--roi_size", "[32,32,32]"]
     with pytest.raises(SystemExit, match="This configuration drops nothing; preview it without baseline.json"):
         call(monkeypatch, "preview", "--config_file", files, "--output", str(tmp_path / "x.png"), *words)
-
-
-def test_gallery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call(monkeypatch, "gallery", "--output", str(tmp_path / "phantoms.png"))
-    assert mpl_image.imread(tmp_path / "phantoms.png").shape[1] > 500
 
 
 # --- published weights ---

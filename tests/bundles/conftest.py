@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bundle_runs import ROOT
-from medcontext.data.phantoms import write_phantoms
+from medcontext.phantoms.cohort import write_phantoms
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,8 @@ import yaml
 from bundle_runs import BUNDLES, ROOT, UNETR, read_json, train
 from documents import Call, Reader, blocks, small_words
 from hosts import ASSETS, github
-from medcontext.data.phantom_layouts import pack_phantoms
-from medcontext.data.phantoms import write_phantoms
+from medcontext.phantoms.cohort import write_phantoms
+from phantom_layouts import pack_phantoms
 from platforms import posix_only
 from releases import VERSION, Release
 from tracked_runs import Store, table

@@ -14,7 +14,6 @@ import pytest
 
 from bundle_runs import ROOT, TINY, UNETR
 from medcontext import cli
-from medcontext.data.phantoms import write_phantoms
 from medcontext.experiment import (
     MODES,
     SUPERVISED_MODES,
@@ -28,6 +27,7 @@ from medcontext.experiment import (
     with_equal_time,
 )
 from medcontext.experiment import costs as costs_module
+from medcontext.phantoms.cohort import write_phantoms
 from platforms import posix_only
 
 ARGUMENTS: dict[str, Any] = {

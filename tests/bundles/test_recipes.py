@@ -22,9 +22,9 @@ from bundle_runs import (
     read_json,
     workflow_for,
 )
-from medcontext.data.phantoms import write_phantoms
 from medcontext.engines import WarmupPolynomialSchedule
 from medcontext.networks import NNFormer, UNETRPlusPlus
+from medcontext.phantoms.cohort import write_phantoms
 
 DEPTH_FIRST = (NNFORMER, UNETR_PLUS_PLUS)
 COHORTS: dict[str, dict[str, Any]] = {

@@ -25,8 +25,8 @@ from evidence_tables import (
     update_documents,
     variants_document,
 )
-from medcontext.data.phantoms import write_phantoms
 from medcontext.experiment import MODES
+from medcontext.phantoms.cohort import write_phantoms
 
 
 def table(**dice: list[float]) -> pd.DataFrame:

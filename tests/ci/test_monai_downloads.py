@@ -21,8 +21,8 @@ from bundle_runs import BUNDLES, UNETR
 from collections_of_bundles import unzipped
 from hosts import API, ASSETS, GITHUB, RAW, github, hub
 from isolated import run_isolated
-from medcontext.collection import read_collection
-from medcontext.download import download_bundle
+from medcontext.hub.collection import read_collection
+from medcontext.hub.download import download_bundle
 from package_bundles import listing
 from releases import VERSION, Release
 

@@ -27,7 +27,7 @@ from archives import write_zip
 from bundle_runs import BUNDLES, NETWORKS, NNFORMER, ROOT, TINY, UNETR, for_bundles, overrides_for, read_json
 from damage import change_json
 from isolated import run_isolated
-from medcontext.data.phantoms import write_phantoms
+from medcontext.phantoms.cohort import write_phantoms
 from phantom_bundle import phantom_files
 from releases import EPOCH, VERSION, Release, small_weights
 from software_bill import pinned, software_bill

@@ -13,7 +13,8 @@ from ignite.engine import Events
 from monai.engines import Evaluator
 
 from medcontext.comparison import Comparison
-from medcontext.handlers import MLflowTracker, TeacherUpdate
+from medcontext.handlers import TeacherUpdate
+from medcontext.tracking import MLflowTracker
 from mlflow_server import MlflowServer
 from tiny import trainer
 from tracked_runs import Store

@@ -15,8 +15,8 @@ import pytest
 import downloads
 from dicom_scans import OBLIQUE, phantom, write_series
 from medcontext.data import Problem, check_cases, check_dataset, check_images, problems_table, voxels
-from medcontext.data.file_memory import FileMemory
-from medcontext.data.prepare import prepare_dataset
+from medcontext.providers.prepare import prepare_dataset
+from medcontext.storage.file_memory import FileMemory
 
 LABELS = {"liver": 1, "spleen": 2}
 Case = dict[str, Any]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from torch import nn
 
 from medcontext.engines import MedContextTrainer
 from medcontext.handlers import (
-    CheckpointWriteError,
     EpochSeed,
     FinalModel,
     ModelCheckpoint,
@@ -25,7 +23,6 @@ from medcontext.handlers import (
     TeacherUpdate,
     TeacherValidation,
     TrainingCheckpoint,
-    atomic_save,
 )
 from medcontext.handlers import checkpoints as checkpoints_module
 from medcontext.networks import TokenMasking, load_checkpoint, make_teacher
@@ -146,32 +143,6 @@ def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "last.pt").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="is damaged or no checkpoint"):
         ResumeTraining(tmp_path / "last.pt")
-
-
-class Unsaveable:
-    def __reduce__(self) -> Any:
-        raise OSError("No space left on device")
-
-
-def test_a_failed_save_leaves_the_earlier_file_and_no_rubbish(tmp_path: Path) -> None:
-    path = tmp_path / "model.pt"
-    atomic_save({"weight": torch.ones(2)}, path)
-    with pytest.raises(RuntimeError, match="Could not write the checkpoint .*No space left"):
-        atomic_save({"weight": Unsaveable()}, path)
-    torch.testing.assert_close(load_checkpoint(path)["weight"], torch.ones(2))
-    assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
-
-
-def test_a_disk_without_room_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(**_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoints_module.tempfile, "mkstemp", full)
-    with pytest.raises(CheckpointWriteError, match="No space left on device"):
-        atomic_save({}, tmp_path / "model.pt")
-    (tmp_path / "file").touch()
-    with pytest.raises(CheckpointWriteError, match="Could not write the checkpoint .*file/models/model.pt"):
-        atomic_save({}, tmp_path / "file" / "models" / "model.pt")
 
 
 class Validator:

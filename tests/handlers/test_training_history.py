@@ -10,7 +10,6 @@ from ignite.engine import Events
 from monai.engines import Evaluator
 from monai.handlers import ValidationHandler
 
-from medcontext import files
 from medcontext.handlers import (
     ResumeTraining,
     TeacherUpdate,
@@ -19,6 +18,7 @@ from medcontext.handlers import (
     step_clock,
     step_values,
 )
+from medcontext.storage import files
 from tiny import trainer
 
 TERMS = ["train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency", "masked_fraction"]

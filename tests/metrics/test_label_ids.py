@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from medcontext.metrics import label_ids
+from medcontext.labels import label_ids
 
 
 def test_single_ids_and_regions() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, read_golden, worst_deviation
-from medcontext.networks import NNFormer, load_official_state_dict, prepare_network
-from medcontext.networks.nnformer import official_entry
+from medcontext.networks import NNFormer, prepare_network
+from medcontext.networks.published import load_official_state_dict
+from medcontext.networks.published.nnformer import nnformer_entry
 
 DATASETS = {"synapse": "btcv", "acdc": "acdc", "tumor": "brats"}
 PARAMETERS = [
@@ -85,7 +86,7 @@ def test_every_published_tensor_has_its_place(variant: str) -> None:
     with torch.device("meta"):
         network = published(variant)
     theirs = {
-        official_entry(network, key, torch.empty(0))[0]: entry["shape"]
+        nnformer_entry(network, key, torch.empty(0))[0]: entry["shape"]
         for key, entry in read_golden(variant, "keys")["entries"].items()
     }
     assert theirs == {key: list(tensor.shape) for key, tensor in network.state_dict().items()}
@@ -127,7 +128,7 @@ def official_state(variant: str) -> dict[str, torch.Tensor]:
     """A published checkpoint with its index tables, as they are in the network."""
     network, state = published(variant).state_dict(), filled_state(variant)
     for key in read_golden(variant, "keys")["entries"]:
-        state.setdefault(key, network[official_entry(published, key, torch.empty(0))[0]])
+        state.setdefault(key, network[nnformer_entry(published, key, torch.empty(0))[0]])
     return state
 
 

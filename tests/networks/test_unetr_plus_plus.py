@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, read_golden, worst_deviation
-from medcontext.networks import UNETRPlusPlus, load_official_state_dict
+from medcontext.networks import UNETRPlusPlus
 from medcontext.networks.paired_attention import PairedAttention
-from medcontext.networks.unetr_plus_plus import official_entry
+from medcontext.networks.published import load_official_state_dict
+from medcontext.networks.published.unetr_plus_plus import unetr_plus_plus_entry
 
 DATASETS = {"synapse": "btcv", "acdc": "acdc", "tumor": "brats"}
 PARAMETERS = {"btcv": 42_952_850, "acdc": 66_796_404, "brats": 42_647_604}
@@ -71,7 +72,9 @@ def test_every_published_tensor_has_its_place(variant: str) -> None:
     keys = read_golden(variant, "keys")
     with torch.device("meta"):
         network = published(variant)
-        entries = [official_entry(network, key, torch.empty(entry["shape"])) for key, entry in keys["entries"].items()]
+        entries = [
+            unetr_plus_plus_entry(network, key, torch.empty(entry["shape"])) for key, entry in keys["entries"].items()
+        ]
     assert None not in entries
     own = {key: tensor.shape for key, tensor in network.state_dict().items()}
     assert {key: tensor.shape for key, tensor in entries} == own

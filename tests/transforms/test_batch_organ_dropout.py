@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from medcontext.data import make_btcv_phantom
+from medcontext.phantoms import make_btcv_phantom
 from medcontext.transforms import BatchOrganDropout, RandOrganDropout
 
 

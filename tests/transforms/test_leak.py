@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medcontext.data import make_btcv_phantom
+from medcontext.phantoms import make_btcv_phantom
 from medcontext.transforms import BatchOrganDropout, RandOrganDropout
 
 SIZE, SPACING = (48, 48, 48), (3.0, 3.0, 4.0)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from medcontext.comparison.compare import GROUP_BY, compare_runs
 from medcontext.comparison.ladder import Ladder, Step, climb
+from medcontext.comparison.page import Comparison, write_comparison
 from medcontext.comparison.pairing import Pairing, Role, pair_runs
-from medcontext.comparison.report import Comparison, write_comparison
 from medcontext.comparison.results import Result, Verdict
 from medcontext.comparison.rungs import Basis, Draw, Rung
 from medcontext.comparison.runs import TrackedRun, read_runs

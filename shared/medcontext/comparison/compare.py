@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import medcontext
-from medcontext.addresses import without_password
+from medcontext.comparison.page import Comparison, write_comparison
 from medcontext.comparison.pairing import check_group_by, pair_runs
-from medcontext.comparison.report import Comparison, write_comparison
 from medcontext.comparison.runs import TrackedRun, read_runs
 from medcontext.comparison.store import connect, default_tracking_uri, find_experiment
 from medcontext.comparison.tracking import log_comparison
 from medcontext.comparison.verdicts import compare_group
 from medcontext.engines import TrainingMode
+from medcontext.storage.addresses import without_password
 
 __all__ = ["GROUP_BY", "compare_runs"]
 
@@ -34,7 +34,7 @@ def compare_runs(
 
     Args:
         experiment: name of the MLflow experiment.
-        output_dir: folder for the files, see :func:`medcontext.comparison.report.write_comparison`.
+        output_dir: folder for the files, see :func:`medcontext.comparison.page.write_comparison`.
         group_by: ``architecture``, ``dataset``, ``train_fraction``, or other tags and hyperparameters of the runs.
         tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home.
         log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.

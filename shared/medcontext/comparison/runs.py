@@ -21,10 +21,10 @@ from mlflow.store.artifact.artifact_repository_registry import get_artifact_repo
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from tqdm import tqdm
 
-from medcontext.addresses import without_password
 from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
+from medcontext.storage.addresses import without_password
 
 __all__ = ["COMPARISON", "KIND_TAG", "TIME_TOLERANCE", "TrackedRun", "read_runs", "settings_root"]
 

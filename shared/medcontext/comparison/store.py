@@ -12,8 +12,8 @@ from mlflow.entities import Experiment, LifecycleStage
 from mlflow.exceptions import MlflowException
 from monai.utils import path_to_sqlite_uri
 
-from medcontext.addresses import without_password
 from medcontext.bundle import find_home
+from medcontext.storage.addresses import without_password
 
 __all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors"]
 

@@ -11,13 +11,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from medcontext.comparison.report import Comparison
+from medcontext.comparison.page import Comparison
 from medcontext.comparison.results import Result
 from medcontext.comparison.rungs import Basis, Rung
 from medcontext.comparison.runs import COMPARISON, KIND_TAG
 from medcontext.comparison.store import mlflow_errors
 from medcontext.comparison.verdicts import Group
-from medcontext.handlers.mlflow_operations import METRICS_LIMIT
+from medcontext.tracking.operations import METRICS_LIMIT
 
 __all__ = ["log_comparison"]
 
@@ -38,7 +38,7 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
         client: connected to the store.
         experiment_id: of the experiment.
         comparison: what was compared.
-        files: from :func:`medcontext.comparison.report.write_comparison`.
+        files: from :func:`medcontext.comparison.page.write_comparison`.
 
     Returns:
         The run's identifier.

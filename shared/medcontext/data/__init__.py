@@ -1,4 +1,4 @@
-"""Datasets: reading, checking and generating them."""
+"""Datasets: reading and checking them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from medcontext.data.datalist import (
     case_name,
     data_hash,
     describe_cases,
+    label_mapping,
     load_cases,
     load_datalist,
     load_listed,
@@ -24,15 +25,9 @@ from medcontext.data.datasets import (
     synapse_organs,
 )
 from medcontext.data.images import list_images
-from medcontext.data.label_mapping import count_classes, label_mapping, label_names
-from medcontext.data.phantom_acdc import make_acdc_phantom
-from medcontext.data.phantom_brats import make_brats_phantom
-from medcontext.data.phantom_btcv import make_btcv_phantom
-from medcontext.data.phantom_hippocampus import make_hippocampus_phantom
-from medcontext.data.phantom_sketch import Phantom
-from medcontext.data.phantoms import write_phantoms
 from medcontext.data.sides import sided_axes, sided_labels
 from medcontext.data.unlabeled import PairedDataset, load_unlabeled, pair_unlabeled
+from medcontext.labels import count_classes
 
 __all__ = [
     "ACDC_LABELS",
@@ -41,7 +36,6 @@ __all__ = [
     "BTCV_LABELS",
     "PairedDataset",
     "HIPPOCAMPUS_LABELS",
-    "Phantom",
     "btcv_labels",
     "cached_dataset",
     "Problem",
@@ -54,21 +48,15 @@ __all__ = [
     "data_hash",
     "describe_cases",
     "label_mapping",
-    "label_names",
     "list_images",
     "load_cases",
     "load_datalist",
     "load_listed",
     "load_split",
     "load_unlabeled",
-    "make_acdc_phantom",
-    "make_brats_phantom",
-    "make_btcv_phantom",
     "pair_unlabeled",
-    "make_hippocampus_phantom",
     "problems_table",
     "sided_axes",
     "sided_labels",
     "synapse_organs",
-    "write_phantoms",
 ]

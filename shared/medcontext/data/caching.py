@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import pickle
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +17,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.utils import convert_to_tensor
 
 import medcontext
+from medcontext.storage.files import whole_file
 
 __all__ = ["DiskCacheDataset", "cached_dataset", "case_key", "transforms_key"]
 
@@ -66,15 +66,8 @@ class DiskCacheDataset(PersistentDataset):
                 logger.warning("%s is damaged (%s) and made anew", file, type(error).__name__)
         prepared = self._pre_transform(deepcopy(item_transformed))
         content = convert_to_tensor(prepared, convert_numeric=False, track_meta=False)
-        with tempfile.NamedTemporaryFile(dir=self.cache_dir, suffix=".part", delete=False) as part:
-            try:
-                torch.save(content, part)
-                part.close()
-                os.replace(part.name, file)
-            except BaseException:
-                part.close()
-                Path(part.name).unlink(missing_ok=True)
-                raise
+        with whole_file(file) as stream:
+            torch.save(content, stream)
         return prepared
 
 

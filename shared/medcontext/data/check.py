@@ -16,9 +16,9 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from medcontext.data.datalist import Case, case_files, case_name, load_datalist, load_listed
-from medcontext.data.file_memory import FileMemory, sha256_of
 from medcontext.data.voxels import read_voxels
 from medcontext.dicom import is_dicom, modality_of
+from medcontext.storage.file_memory import FileMemory, sha256_of
 
 __all__ = ["Problem", "check_cases", "check_dataset", "check_images", "problems_table"]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from medcontext.files import write_file
+from medcontext.labels import Labels, label_names, map_labels
+from medcontext.storage.files import write_file
 
 __all__ = [
     "Case",
@@ -22,6 +23,7 @@ __all__ = [
     "describe_cases",
     "load_cases",
     "load_datalist",
+    "label_mapping",
     "load_listed",
     "write_fold",
 ]
@@ -278,3 +280,25 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(written, indent=4) + "\n").encode())
     return str(path)
+
+
+def label_mapping(datalist: str | os.PathLike[str], labels: Labels) -> list[list[int]]:
+    """Original and target labels for MONAI's ``MapLabelValued``, matched by name.
+
+    The ids that the files hold are named in ``dataset.json``; what a network calls the same label is said by the
+    configuration. Labels that the configuration does not mention become background, so that a network can be trained
+    on some of a dataset's organs, or on another edition of it.
+
+    Args:
+        datalist: path of the ``dataset.json``.
+        labels: names with the network's ids. A region, a name with several ids, is a union of the network's ids; each
+            of these must also have a name of its own, which is what is looked up in ``dataset.json``.
+
+    Returns:
+        The ids in the files, in order, and the ids that they become: equal where ``dataset.json`` names no labels.
+
+    Raises:
+        FileNotFoundError: when there is no such file.
+        ValueError: when ``dataset.json`` does not have a name, naming its nearest; or an id of a region has no name.
+    """
+    return map_labels(label_names(load_datalist(datalist)), labels)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, TypeAlias
 
 __all__ = [
     "ACDC_LABELS",
@@ -13,6 +13,9 @@ __all__ = [
     "BRATS_LABELS",
     "BTCV_LABELS",
     "HIPPOCAMPUS_LABELS",
+    "PHANTOM_MARKER",
+    "UNLABELED",
+    "Split",
     "btcv_labels",
     "load_split",
     "synapse_organs",
@@ -48,10 +51,19 @@ BRATS_CHANNELS: dict[int, str] = {0: "FLAIR", 1: "T1w", 2: "T1gd", 3: "T2w"}
 HIPPOCAMPUS_LABELS: dict[int, str] = {0: "background", 1: "anterior", 2: "posterior"}
 """Label ids and names of the Medical Segmentation Decathlon's Task04: head, and body with tail."""
 
+UNLABELED = "unlabeled"
+"""The section of ``dataset.json`` that lists images without labels."""
+
+PHANTOM_MARKER = ".phantoms-unfinished.json"
+"""The file that marks a folder as one of generated cases until its ``dataset.json`` does."""
+
+Split: TypeAlias = dict[str, list[str]]
+"""Case ids by section of ``dataset.json``."""
+
 _SPLIT_NAMES = {"btcv": "synapse", "acdc": "acdc", "brats": "brats", "hippocampus": "hippocampus"}
 
 
-def load_split(dataset: str) -> dict[str, list[str]]:
+def load_split(dataset: str) -> Split:
     """Published split of a dataset.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from medcontext.data.file_memory import FileMemory
+from medcontext.storage.file_memory import FileMemory
 
 __all__ = ["read_voxels"]
 

@@ -16,7 +16,7 @@ from typing import Any
 from medcontext.experiment.grid import MODES
 from medcontext.experiment.planning import Job
 from medcontext.experiment.running import environments
-from medcontext.files import write_file
+from medcontext.storage.files import write_file
 
 __all__ = ["COSTS_FILE", "Costs", "known_costs", "measure_costs", "with_equal_time"]
 

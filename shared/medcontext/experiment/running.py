@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from medcontext.experiment.grid import config_file
 from medcontext.experiment.planning import Job
-from medcontext.files import write_file
+from medcontext.storage.files import write_file
 
 __all__ = ["environments", "run_cells"]
 

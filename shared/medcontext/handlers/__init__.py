@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from medcontext.handlers.checkpoints import (
-    CheckpointWriteError,
     FinalModel,
     ModelCheckpoint,
     ResumeError,
     ResumeTraining,
     TeacherValidation,
     TrainingCheckpoint,
-    atomic_save,
 )
 from medcontext.handlers.context_schedule import ContextSchedule
-from medcontext.handlers.evaluation_report import EvaluationReport
-from medcontext.handlers.mlflow_tracker import MLflowTracker
+from medcontext.handlers.evaluation import EvaluationReport
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
 from medcontext.handlers.prediction_writer import PredictionWriteError, PredictionWriter
 from medcontext.handlers.preview_figure import PreviewFigure
@@ -25,11 +22,9 @@ from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, upda
 from medcontext.handlers.training_history import TrainingHistory
 
 __all__ = [
-    "CheckpointWriteError",
     "ContextSchedule",
     "EpochSeed",
     "EvaluationReport",
-    "MLflowTracker",
     "FinalModel",
     "ModelCheckpoint",
     "ResumeError",
@@ -44,7 +39,6 @@ __all__ = [
     "TeacherValidation",
     "TrainingCheckpoint",
     "TrainingHistory",
-    "atomic_save",
     "step_values",
     "teacher_momentum_at",
     "update_teacher",

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import random
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,22 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from medcontext.engines.trainer import MedContextTrainer
-from medcontext.files import json_text, write_file
-from medcontext.networks import TokenMasking, find_token_masking, load_checkpoint, plain_network
+from medcontext.networks import (
+    CheckpointWriteError,
+    TokenMasking,
+    find_token_masking,
+    load_checkpoint,
+    plain_network,
+    save_checkpoint,
+)
+from medcontext.storage.files import json_text, write_file
 
 __all__ = [
-    "CheckpointWriteError",
     "FinalModel",
     "ModelCheckpoint",
     "ResumeTraining",
     "TeacherValidation",
     "TrainingCheckpoint",
-    "atomic_save",
 ]
 
 logger = logging.getLogger(__name__)
@@ -40,39 +43,8 @@ SELECTIONS = ("best", "last", "student_best", "student_last")
 TEACHER_SUFFIX = "_ema"
 
 
-class CheckpointWriteError(RuntimeError):
-    """A checkpoint could not be written, such as on a full disk."""
-
-
 class ResumeError(ValueError):
     """A checkpoint does not fit the run that shall go on from it."""
-
-
-def atomic_save(content: Any, path: str | os.PathLike[str]) -> None:
-    """``torch.save`` to a temporary file beside ``path`` and rename it, so that ``path`` is whole at any moment.
-
-    Raises:
-        CheckpointWriteError: When the file cannot be written; an earlier one stays as it was.
-    """
-    path, temporary = Path(path), ""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(temporary, 0o666 & ~mask)
-        os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:
-        raise CheckpointWriteError(
-            f"Could not write the checkpoint {path} ({error}); free disk space, then resume."
-        ) from error
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
 
 
 class ModelCheckpoint:
@@ -142,9 +114,9 @@ class ModelCheckpoint:
             return
         student = plain_network(self.network).state_dict()
         teacher = None if self.teacher is None else self.teacher.state_dict()
-        atomic_save(student if weights == "student" or teacher is None else teacher, self.ckpt_dir / MODEL_FILE)
+        save_checkpoint(student if weights == "student" or teacher is None else teacher, self.ckpt_dir / MODEL_FILE)
         if teacher is not None:
-            atomic_save(teacher, self.ckpt_dir / TEACHER_FILE)
+            save_checkpoint(teacher, self.ckpt_dir / TEACHER_FILE)
         content = {"weights": weights, "epoch": engine.state.epoch, **metrics}
         try:
             write_file(self.ckpt_dir / MODEL_INFO_FILE, json_text(content).encode())
@@ -237,7 +209,7 @@ class TrainingCheckpoint:
         if engine.state.rank == 0:
             state = {name: item.state_dict() for name, item in _training_objects(engine, self.objects).items()}
             state["random"] = _random_state()
-            atomic_save(state, self.path)
+            save_checkpoint(state, self.path)
 
 
 class ResumeTraining:

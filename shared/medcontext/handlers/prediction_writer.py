@@ -26,9 +26,9 @@ from torch import nn
 import medcontext
 from medcontext.data import case_files, case_name, count_classes
 from medcontext.dicom import require_dicom, write_segmentation
-from medcontext.files import json_text, whole_file
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
+from medcontext.storage.files import json_text, whole_file
 
 __all__ = ["PredictionWriteError", "PredictionWriter"]
 
@@ -56,7 +56,7 @@ class _Predicted:
     probabilities: torch.Tensor
 
 
-class PredictionWriteError(RuntimeError):
+class PredictionWriteError(OSError):
     """A prediction could not be written, because a disk is full, say."""
 
 

@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from medcontext.engines.trainer import MedContextTrainer
 from medcontext.keys import MedContextKeys
-from medcontext.metrics import LabelMapping
+from medcontext.labels import Labels
 from medcontext.report import preview_figure
 
 __all__ = ["PreviewFigure"]
@@ -59,7 +59,7 @@ class PreviewFigure:
     def __init__(
         self,
         output_dir: str,
-        labels: LabelMapping,
+        labels: Labels,
         *,
         spacing: Sequence[float],
         orientation: str = "RAS",

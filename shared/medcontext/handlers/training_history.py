@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from ignite.engine import Engine, Events
 
-from medcontext.files import write_file
 from medcontext.handlers.step_clock import StepClock
 from medcontext.handlers.step_values import engine_metrics, train_metrics
+from medcontext.storage.files import write_file
 
 __all__ = ["TrainingHistory"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from medcontext.metrics.case_metrics import SurfaceTolerance, case_metrics, surface_tolerances
 from medcontext.metrics.label_dice import LabelDice
-from medcontext.metrics.label_ids import LabelMapping, label_ids
 from medcontext.metrics.protocols import PROTOCOLS, EmptyCases, MetricProtocol, metric_protocol
 from medcontext.metrics.summary import MetricSummary, case_mean_dice, summarise
 
@@ -17,8 +16,6 @@ __all__ = [
     "MetricProtocol",
     "metric_protocol",
     "LabelDice",
-    "LabelMapping",
-    "label_ids",
     "MetricSummary",
     "case_mean_dice",
     "summarise",

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.labels import Labels, label_ids
 from medcontext.metrics.protocols import PROTOCOLS, metric_protocol
 from medcontext.metrics.surfaces import Mask, boundary_voxels, nearest_distances, surface_dice
 
@@ -41,7 +41,7 @@ _VOXELS = (1.0, 1.0, 1.0)
 def case_metrics(
     prediction: torch.Tensor,
     label: torch.Tensor,
-    labels: LabelMapping,
+    labels: Labels,
     spacing: Sequence[float],
     *,
     surface_tolerance_mm: SurfaceTolerance = 2.0,
@@ -86,7 +86,7 @@ def case_metrics(
     ]
 
 
-def surface_tolerances(tolerance_mm: SurfaceTolerance, labels: LabelMapping) -> dict[str, float]:
+def surface_tolerances(tolerance_mm: SurfaceTolerance, labels: Labels) -> dict[str, float]:
     """Check the tolerance of the surface Dice and return it for every label.
 
     Args:

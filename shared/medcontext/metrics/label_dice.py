@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
 from monai.metrics import DiceMetric
 
-from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.labels import Labels, label_ids
 
 __all__ = ["LabelDice"]
 
@@ -49,7 +49,7 @@ class LabelDice(IgniteMetricHandler):
 
     def __init__(
         self,
-        labels: LabelMapping,
+        labels: Labels,
         output_transform: Callable[[Any], Any] = lambda output: output,
         prefix: str = "val_dice",
         save_details: bool = True,

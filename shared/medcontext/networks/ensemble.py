@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medcontext.data.file_memory import sha256_of
-from medcontext.networks.wrapping import load_weights
+from medcontext.networks.weights import load_weights
+from medcontext.storage.file_memory import sha256_of
 
 __all__ = ["CheckpointEnsemble", "checkpoint_record", "load_networks", "mean_logits"]
 

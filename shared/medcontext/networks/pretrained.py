@@ -10,7 +10,7 @@ import torch
 from monai.networks import copy_model_state
 from torch import Tensor, nn
 
-from medcontext.networks.wrapping import load_checkpoint
+from medcontext.networks.weights import load_checkpoint
 
 __all__ = ["load_pretrained"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
@@ -15,12 +14,11 @@ from monai.networks.blocks.dynunet_block import get_conv_layer
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
-from medcontext.networks.official import register_official
 from medcontext.networks.paired_attention import Fusion, PairedAttention, PairedAttentionBlock, SpatialLayout
 from medcontext.networks.scripting import TracedNetwork
 from medcontext.networks.sizes import check_image_size, check_multiples
 
-__all__ = ["UNETRPlusPlus", "official_entry"]
+__all__ = ["UNETRPlusPlus"]
 
 _DATASETS: dict[str, dict[str, Any]] = {
     "btcv": {
@@ -292,72 +290,3 @@ def _grids(img_size: Sequence[int], patch_size: Sequence[int], num_stages: int) 
     check_multiples("img_size", img_size, divisors, divisors)
     strides = ([patch * 2**stage for patch in patch_size] for stage in range(num_stages))
     return [tuple(size // stride for size, stride in zip(img_size, by, strict=True)) for by in strides]
-
-
-_OFFICIAL_MODULES = {
-    "unetr_pp_encoder.downsample_layers.0.0": "patch_embedding.conv",
-    "unetr_pp_encoder.downsample_layers.0.1": "patch_embedding.norm",
-    **{
-        f"unetr_pp_encoder.downsample_layers.{i + 1}.{part}": f"downsamples.{i}.{name}"
-        for i in range(3)
-        for part, name in enumerate(("conv", "norm"))
-    },
-    "unetr_pp_encoder.stages": "encoder_stages",
-    **{f"decoder{5 - i}.transp_conv": f"upsamples.{i}" for i in range(3)},
-    **{f"decoder{5 - i}.decoder_block.0": f"decoder_stages.{i}" for i in range(3)},
-    "encoder1": "image_block",
-    "decoder2.transp_conv": "output_upsample",
-    "decoder2.decoder_block.0": "output_block",
-    **{f"out{i + 1}": f"heads.{i}" for i in range(3)},
-}
-_OFFICIAL_BLOCK_NAMES = {
-    "pos_embed": "position_embedding",
-    "epa_block.temperature": "attention.channel_temperature",
-    "epa_block.temperature2": "attention.spatial_temperature",
-    "epa_block.qkvv": "attention.qkvv",
-    "epa_block.E": "attention.key_projection",
-    "epa_block.F": "attention.value_projection",
-    "epa_block.EF": "attention.key_projection.weight",
-    "epa_block.out_proj": "attention.spatial_output",
-    "epa_block.out_proj2": "attention.channel_output",
-    "conv51": "convolutions.0",
-    "conv52": "convolutions.1",
-    "conv8.1": "pointwise",
-}
-_OFFICIAL_BLOCK = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, _OFFICIAL_BLOCK_NAMES))})(?=\.|$)")
-
-
-@register_official(
-    UNETRPlusPlus,
-    arguments=[
-        ("in_channels", "image_block.conv1.conv.weight", 1),
-        ("out_channels", "heads.0.conv.conv.bias", 0),
-        ("feature_size", "output_block.conv1.conv.weight", 0),
-        ("dims of the first stage", "patch_embedding.norm.weight", 0),
-        ("num_heads of the first stage", "encoder_stages.0.0.attention.spatial_temperature", 0),
-        ("proj_sizes of the first stage", "encoder_stages.0.0.attention.key_projection.weight", 0),
-        ("patches in img_size", "encoder_stages.0.0.position_embedding", 1),
-    ],
-)
-def official_entry(network: UNETRPlusPlus, key: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """Where an entry of the authors' checkpoints belongs in our network.
-
-    Args:
-        network: the network to be filled. Where it shares its projections, the published ``E`` and ``F`` are one
-            tensor under two keys and both belong to its one layer; the later one, ``F``, counts.
-        key: published name, without prefixes of wrappers.
-        value: its tensor.
-
-    Returns:
-        Our name and the tensor in our layout, or ``None`` when the published network has no such key.
-    """
-    for official, ours in _OFFICIAL_MODULES.items():
-        if key.startswith(f"{official}."):
-            name = ours + _OFFICIAL_BLOCK.sub(lambda match: _OFFICIAL_BLOCK_NAMES[match[0]], key[len(official) :])
-            break
-    else:
-        return None
-    if network.share_projection:
-        name = name.replace(".value_projection.", ".key_projection.")
-    # there a bare matrix (N, P), here the weight of a linear layer
-    return name, value.T if key.endswith(".EF") else value

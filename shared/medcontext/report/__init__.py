@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from medcontext.report.charts import curves_figure, metrics_boxplot, read_history
-from medcontext.report.evaluation import write_report
+from medcontext.report.evaluation_page import write_report
 from medcontext.report.figures import draw_planes, overlay_figure
 from medcontext.report.palette import label_colours
 from medcontext.report.planes import Plane, label_planes

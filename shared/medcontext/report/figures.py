@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
-from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.labels import Labels, label_ids
 from medcontext.report.palette import label_colours
 from medcontext.report.planes import Array, Plane, label_planes
 
@@ -40,7 +40,7 @@ def overlay_figure(
     image: Any,
     label: Any,
     prediction: Any,
-    labels: LabelMapping,
+    labels: Labels,
     *,
     spacing: Sequence[float],
     title: str = "",
@@ -76,7 +76,7 @@ def overlay_figure(
     return draw_planes(planes, labels, title=title)
 
 
-def draw_planes(planes: Sequence[Plane], labels: LabelMapping, *, title: str = "") -> Figure:
+def draw_planes(planes: Sequence[Plane], labels: Labels, *, title: str = "") -> Figure:
     """Draw slices that :func:`medcontext.report.planes.label_planes` chose, truth beside prediction.
 
     Args:
@@ -141,7 +141,7 @@ def show_slice(axis: Axes, image: Array, pixel_mm: tuple[float, float], marks: S
         text.set_bbox({"facecolor": "black", "alpha": 0.5, "edgecolor": "none", "pad": 1})
 
 
-def draw_labels(axis: Axes, label_map: Array, labels: LabelMapping) -> None:
+def draw_labels(axis: Axes, label_map: Array, labels: Labels) -> None:
     """Lay coloured labels with outlines over a slice.
 
     Where regions overlap, later names are drawn over earlier ones.
@@ -172,7 +172,7 @@ def outline(axis: Axes, mask: Array, colour: str, linestyle: str = "solid") -> N
         lines.set_path_effects([withStroke(linewidth=2.0, foreground="black", alpha=0.35)])  # seen on bright tissue too
 
 
-def add_legend(figure: Figure, labels: LabelMapping, shown: Iterable[int], extra: Sequence[Patch] = ()) -> None:
+def add_legend(figure: Figure, labels: Labels, shown: Iterable[int], extra: Sequence[Patch] = ()) -> None:
     """Name the labels of which any id is shown, below the figure."""
     present = set(np.asarray(list(shown)).tolist())
     colours = label_colours(labels)

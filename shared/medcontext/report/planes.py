@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from monai.utils import convert_to_numpy
 
-from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.labels import Labels, label_ids
 
 __all__ = [
     "PLANE_AXES",
@@ -126,7 +126,7 @@ def label_planes(
     image: Any,
     label: Any,
     prediction: Any,
-    labels: LabelMapping,
+    labels: Labels,
     *,
     spacing: Sequence[float],
     window: tuple[float, float] | None = None,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.labels import Labels, label_ids
 from medcontext.report.figures import add_legend, outline, plain, show_slice, size_mm
 from medcontext.report.palette import label_colours
 from medcontext.report.planes import label_planes
@@ -19,7 +19,7 @@ __all__ = ["prediction_figure"]
 def prediction_figure(
     image: Any,
     prediction: Any,
-    labels: LabelMapping,
+    labels: Labels,
     *,
     spacing: Sequence[float],
     title: str = "",

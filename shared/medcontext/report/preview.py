@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from monai.utils import CommonKeys, convert_to_numpy
 
 from medcontext.keys import MedContextKeys
-from medcontext.metrics.label_ids import LabelMapping, label_ids
+from medcontext.labels import Labels, label_ids
 from medcontext.report.figures import add_legend, draw_labels, outline, plain, show_slice, size_mm
 from medcontext.report.planes import (
     PLANE_AXES,
@@ -44,7 +44,7 @@ _DROPPED = "#FF3B7F"
 
 def preview_figure(
     rows: Sequence[Mapping[str, Any]],
-    labels: LabelMapping,
+    labels: Labels,
     *,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     orientation: str = "RAS",
@@ -115,7 +115,7 @@ def _panel(
     axis: Axes,
     key: str,
     shown: Mapping[str, Array],
-    labels: LabelMapping,
+    labels: Labels,
     pixel_mm: tuple[float, float],
     marks: Sequence[str],
 ) -> None:
@@ -137,7 +137,7 @@ def _panel(
 def _row_slices(
     row: Mapping[str, Any],
     keys: Sequence[str],
-    labels: LabelMapping,
+    labels: Labels,
     orientation: str,
     plane: str,
     channel: int,

@@ -18,8 +18,8 @@ import monai
 import torch
 
 import medcontext
-from medcontext.addresses import without_password
-from medcontext.data.file_memory import sha256_of
+from medcontext.storage.addresses import without_password
+from medcontext.storage.file_memory import sha256_of
 
 __all__ = [
     "checkpoint_sha256",

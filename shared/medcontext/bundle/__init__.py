@@ -1,0 +1,30 @@
+"""What a bundle's configuration asks of Python: where it lies, what its run is called, and whether it can start."""
+
+from __future__ import annotations
+
+from medcontext.bundle.checks import check_configuration, check_network
+from medcontext.bundle.errors import one_sentence
+from medcontext.bundle.launch import build_network, prepare, run
+from medcontext.bundle.places import find_home, find_root, name, version
+from medcontext.bundle.runs import checkpoint_run, has_training_state, latest_run, new_run_name, run_folder
+from medcontext.bundle.settings import hyperparameters, model_to_log
+
+__all__ = [
+    "build_network",
+    "check_configuration",
+    "check_network",
+    "checkpoint_run",
+    "find_home",
+    "find_root",
+    "has_training_state",
+    "hyperparameters",
+    "latest_run",
+    "model_to_log",
+    "name",
+    "new_run_name",
+    "one_sentence",
+    "prepare",
+    "run",
+    "run_folder",
+    "version",
+]

@@ -1,0 +1,46 @@
+"""Where a bundle lies, what it is called, and where data and runs lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+from medcontext.bundle.workflow import current_workflow
+
+__all__ = ["find_home", "find_root", "name", "version"]
+
+
+def find_root() -> str:
+    """The bundle's folder, from any working directory: the one above the ``configs`` folder that is being run."""
+    workflow = current_workflow()
+    if workflow is not None:
+        configs = Path(workflow.config_root_path)
+    else:
+        words = re.findall(r"[^\s'\"\[\],=]+\.json", " ".join(sys.argv))
+        configs = Path(words[0]).parent if words else Path("configs")
+    configs = configs.resolve()
+    return str(configs.parent if configs.name == "configs" else configs)
+
+
+def find_home(bundle_root: str) -> str:
+    """Where data and runs lie: ``$MEDCONTEXT_HOME``, else the repository of the bundle, else the bundle's folder."""
+    home = os.environ.get("MEDCONTEXT_HOME")
+    if home:
+        return str(Path(home).expanduser().resolve())
+    root = Path(bundle_root).resolve()
+    in_repository = root.parent.name == "bundles" and (root.parent.parent / "pyproject.toml").is_file()
+    return str(root.parent.parent if in_repository else root)
+
+
+def name(bundle_root: str) -> str:
+    """The bundle's name: that of its folder, as in the model zoo."""
+    return Path(bundle_root).resolve().name
+
+
+def version(bundle_root: str) -> str:
+    """The version that the bundle's ``configs/metadata.json`` gives, ``unknown`` without one."""
+    path = Path(bundle_root) / "configs" / "metadata.json"
+    return str(json.loads(path.read_text(encoding="utf-8"))["version"]) if path.is_file() else "unknown"

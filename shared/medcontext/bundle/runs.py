@@ -1,0 +1,73 @@
+"""Names and folders of training runs."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+import weakref
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigWorkflow
+
+from medcontext.bundle.workflow import current_workflow
+from medcontext.handlers.checkpoints import LAST_FILE
+from medcontext.tracking.tracker import RUN_FILE
+
+__all__ = ["checkpoint_run", "has_training_state", "latest_run", "new_run_name", "run_folder"]
+
+
+_run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
+
+
+def new_run_name(*words: str) -> str:
+    """A unique name such as ``btcv-medcontext-20260131-140501-3f2a``, the same whenever this workflow asks again.
+
+    Processes of one distributed run agree on the name of the first.
+    """
+    workflow = current_workflow()
+    run = _run_names.get(workflow) if workflow is not None else None
+    if run is None:
+        run = "-".join([*words, time.strftime("%Y%m%d-%H%M%S"), uuid.uuid4().hex[:4]])
+    run = str(agreed(run))
+    if workflow is not None:
+        _run_names[workflow] = run
+    return run
+
+
+def agreed(value: Any) -> Any:
+    """The value of the first process of a distributed run."""
+    values = [value]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def latest_run(runs_dir: str) -> str:
+    """Name of the run under ``runs_dir`` that saved its training state last.
+
+    Raises:
+        FileNotFoundError: When none has saved any.
+    """
+    states = sorted(Path(runs_dir).glob(f"*/models/{LAST_FILE}"), key=lambda path: path.stat().st_mtime)
+    if not states:
+        raise FileNotFoundError(f"No run under {runs_dir} can be resumed; name the one to resume by --run_name.")
+    return states[-1].parent.parent.name
+
+
+def has_training_state(ckpt_dir: str) -> bool:
+    """Whether a training in ``ckpt_dir`` can be gone on with; processes of one distributed run agree on it."""
+    return bool(agreed((Path(ckpt_dir) / LAST_FILE).is_file()))
+
+
+def checkpoint_run(ckpt_dir: str) -> str | None:
+    """Name of the run that trained the checkpoints in a folder, if they still lie beside its run file."""
+    path = Path(ckpt_dir) / RUN_FILE
+    return str(json.loads(path.read_text())["run_name"]) if path.is_file() else None
+
+
+def run_folder(ckpt_dir: str, default: str) -> str:
+    """The folder of the run that trained the checkpoints in ``ckpt_dir``, else ``default``."""
+    return default if checkpoint_run(ckpt_dir) is None else str(Path(ckpt_dir).resolve().parent)

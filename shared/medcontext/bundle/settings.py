@@ -1,0 +1,93 @@
+"""What is recorded of a configuration: hyperparameters, and the settings that a model needs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from medcontext.bundle.workflow import required_workflow
+
+__all__ = ["ENTRY_KEYS", "hyperparameters", "model_to_log"]
+
+ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
+
+
+UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
+
+
+# what inference.json takes over from a training
+MODEL_KEYS = (
+    *("in_channels", "out_channels", "labels", "orientation", "spacing", "intensity", "roi_size"),
+    *("sw_batch_size", "overlap", "network_def"),
+)
+
+
+def hyperparameters() -> dict[str, Any]:
+    """The plain values among the top-level keys of the running configuration, nested ones under dotted names."""
+    parser = required_workflow().parser
+    found: dict[str, Any] = {}
+    for key, value in parser.get().items():
+        composed = isinstance(value, dict) and "_target_" in json.dumps(value, default=str)
+        derived = isinstance(value, str) and value.startswith("$") and any(mark in value for mark in ("#", "::"))
+        if key in ENTRY_KEYS | UNLOGGED_KEYS or key.startswith("_") or composed or derived:
+            continue
+        _flatten(key, parser.get_parsed_content(key), found)
+    return found
+
+
+def _flatten(key: str, value: Any, found: dict[str, Any]) -> None:
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            _flatten(f"{key}.{name}", item, found)
+    elif value is None or isinstance(value, (str, int, float, torch.device)) or _is_plain_list(value):
+        found[key] = value
+
+
+def _is_plain_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(item, (str, int, float)) for item in value)
+
+
+def model_to_log(log_model: bool, registered_model_name: str | None) -> dict[str, Any] | None:
+    """What :class:`~medcontext.tracking.MLflowTracker` needs to log the running configuration's network as a model.
+
+    Args:
+        log_model: whether to log it at all.
+        registered_model_name: the registered model that it becomes a version of, if any.
+
+    Raises:
+        ValueError: When a model that is not logged shall be registered.
+    """
+    if not log_model:
+        if registered_model_name is not None:
+            raise ValueError(f"registered_model_name {registered_model_name!r} needs log_model true.")
+        return None
+    parser = required_workflow().parser
+    root = parser.get_parsed_content("bundle_root")
+    known = json.loads((Path(root) / "configs" / "inference.json").read_text(encoding="utf-8"))
+    settings = {key: _plain_value(parser, key) for key in MODEL_KEYS if key in known}
+    return {
+        "bundle_root": root,
+        "settings": settings,
+        "labels": _plain_value(parser, "labels"),
+        "registered_model_name": registered_model_name,
+    }
+
+
+def _plain_value(parser: Any, key: str) -> Any:
+    """A value of the configuration with its references replaced, as far as JSON can hold them."""
+    value = parser.get(key)
+    if isinstance(value, dict):
+        return {name: _plain_value(parser, f"{key}#{name}") for name in value}
+    if isinstance(value, list):
+        return [_plain_value(parser, f"{key}#{index}") for index in range(len(value))]
+    if isinstance(value, str) and value.startswith(("$", "@")):
+        parsed = parser.get_parsed_content(key)
+        try:
+            return json.loads(json.dumps(parsed))
+        except TypeError:  # a reference to a component
+            return _plain_value(parser, value[1:]) if value.startswith("@") else value
+    return value

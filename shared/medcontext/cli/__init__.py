@@ -1,0 +1,69 @@
+"""The commands of ``python -m medcontext``.
+
+Their modules hold signatures and docstrings alone; a command imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import inspect
+import signal
+import sys
+from collections.abc import Callable
+
+import fire
+
+from medcontext.cli.bundles import convert_weights, download
+from medcontext.cli.data import check, phantoms, prepare
+from medcontext.cli.results import compare, send_unsent
+from medcontext.cli.training import experiment, preview
+
+__all__ = [
+    "COMMANDS",
+    "check",
+    "compare",
+    "convert_weights",
+    "download",
+    "experiment",
+    "main",
+    "phantoms",
+    "prepare",
+    "preview",
+    "send_unsent",
+]
+
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "data": (prepare, check, phantoms),
+    "training": (preview, experiment),
+    "results": (compare, send_unsent),
+    "bundles": (download, convert_weights),
+}
+"""The commands by what they are about."""
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends it with one sentence."""
+    if sys.argv[1:] in ([], ["help"], ["--help"], ["-h"]):
+        print(_overview())
+        return
+    if sys.argv[2:] in (["--help"], ["-h"]):  # of commands that take any flag, fire would take it for a value
+        sys.argv[2:] = ["--", "--help"]
+    commands = {command.__name__: command for group in COMMANDS.values() for command in group}
+    try:
+        fire.Fire(commands, name="medcontext")
+    except (ValueError, OSError) as error:
+        sys.exit(f"medcontext: {error}")
+    except KeyboardInterrupt:
+        print("medcontext: interrupted; the same command resumes, or starts again.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _overview() -> str:
+    lines = ["python -m medcontext COMMAND --help describes a command."]
+    for title, group in COMMANDS.items():
+        lines += ["", title]
+        lines += [f"  {command.__name__:<16} {_summary(command)}" for command in group]
+    return "\n".join(lines)
+
+
+def _summary(command: Callable[..., None]) -> str:
+    return (inspect.getdoc(command) or "").partition("\n")[0]

@@ -1,0 +1,55 @@
+"""Commands about bundles and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["convert_weights", "download"]
+
+
+def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> None:
+    """Download a bundle from any collection, check it, and unpack it; without a name list what there is.
+
+    Args:
+        name: of the bundle, or ``NAME@VERSION``; without a version the latest.
+        source: address or path of the collection's ``model_info.json``, or of the folder that holds it.
+        bundle_dir: folder to put the bundle's folder into; an existing bundle is never overwritten, and a call that was
+            cut off can be repeated.
+    """
+    from medcontext.hub.collection import read_collection
+    from medcontext.hub.download import download_bundle
+
+    if name is not None:
+        print(download_bundle(str(name), str(source), str(bundle_dir)))
+        return
+    for bundle in read_collection(str(source)).bundles:
+        print(bundle.name, bundle.version)
+
+
+def convert_weights(
+    source: str,
+    config_file: str | Sequence[str],
+    output: str = "model.pt",
+    strict: bool = True,
+    entry: str | None = None,
+    **override: Any,
+) -> None:
+    """Make a bundle's ``model.pt`` of a published checkpoint; put it into a folder to give as ``--ckpt_dir``.
+
+    Args:
+        source: the published file; code in it is never run.
+        config_file: ``train.json`` of the bundle, with overlays as for training.
+        output: the file to write; an existing one is never overwritten.
+        strict: with ``False`` take a checkpoint that holds a part of the network, such as its encoder alone.
+        entry: which network to take from a file that holds several, such as ``student_state_dict``.
+        override: values of configuration keys, as for training.
+    """
+    from monai.bundle import create_workflow
+
+    from medcontext.bundle import build_network
+    from medcontext.networks.published import convert_checkpoint, describe_conversion
+
+    workflow = create_workflow(config_file=config_file, logging_file=False, **override)
+    report = convert_checkpoint(source, build_network(workflow), output, strict=strict, entry=entry)
+    print(f"{describe_conversion(report, source)}\n{output}")

@@ -1,0 +1,55 @@
+"""Commands about finished training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medcontext.cli.arguments import as_tuple
+
+__all__ = ["compare", "send_unsent"]
+
+
+def compare(
+    experiment: str,
+    output_dir: str,
+    group_by: str | Sequence[str] = ("architecture", "dataset", "train_fraction"),
+    tracking_uri: str | None = None,
+    log_to_mlflow: bool = True,
+) -> None:
+    """Tell from the runs in MLflow whether MedContext helps, and which rung of the ladder carries the gain.
+
+    Args:
+        experiment: name of the MLflow experiment.
+        output_dir: folder for the page, its pictures and the tables.
+        group_by: names of tags or hyperparameters, separated by commas.
+        tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home.
+        log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.
+    """
+    from medcontext.comparison import compare_runs
+    from medcontext.comparison.page import PAGE
+
+    comparison = compare_runs(
+        str(experiment),
+        output_dir,
+        group_by=[str(name) for name in as_tuple(group_by)],
+        tracking_uri=tracking_uri,
+        log_to_mlflow=log_to_mlflow,
+    )
+    for group in comparison.groups:
+        print(group.sentence)
+        for step in group.ladder.steps:
+            print(f"  {step.line}")
+    print(Path(output_dir) / PAGE)
+
+
+def send_unsent(ckpt_dir: str, tracking_uri: str | None = None) -> None:
+    """Send what MLflow did not take while it was away.
+
+    Args:
+        ckpt_dir: folder of the run's checkpoints, beside which it is kept.
+        tracking_uri: MLflow's address, if it is another than that of the training.
+    """
+    from medcontext.tracking.outbox import send_kept
+
+    print(f"{send_kept(ckpt_dir, tracking_uri)} entries sent to MLflow")

@@ -1,0 +1,125 @@
+"""Commands around training."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medcontext.cli.arguments import as_tuple
+
+if TYPE_CHECKING:
+    from medcontext.experiment import Costs, Job
+
+__all__ = ["experiment", "preview"]
+
+
+def preview(
+    config_file: str | Sequence[str],
+    output: str = "preview.png",
+    num_cases: int = 4,
+    ckpt_dir: str | None = None,
+    plane: str = "axial",
+    **override: Any,
+) -> None:
+    """Draw what training sees: crops, their labels, what is dropped, and what the networks make of it.
+
+    In training only ``masked_share`` of the crops are masked; here all of them are.
+
+    Args:
+        config_file: ``train.json`` of a bundle, with overlays as for training.
+        output: the PNG to write.
+        num_cases: number of training cases to draw, one crop of each.
+        ckpt_dir: folder with ``model.pt`` and ``teacher.pt``, to draw their predictions too.
+        plane: ``axial``, ``coronal`` or ``sagittal``.
+        override: values of configuration keys, as for training.
+    """
+    from medcontext.bundle.preview import draw_preview
+
+    print(draw_preview(config_file, output, num_cases=num_cases, ckpt_dir=ckpt_dir, plane=plane, **override))
+
+
+def experiment(
+    bundles: str | Sequence[str],
+    datasets: str | Sequence[str] = "btcv",
+    fractions: float | Sequence[float] | None = None,
+    cases: int | Sequence[int] | None = None,
+    seeds: int | Sequence[int] = (0, 1, 2),
+    modes: str | Sequence[str] | None = None,
+    experiment_name: str = "experiment",
+    overlays: str | Sequence[str] = (),
+    devices: str | int | Sequence[str | int] = (),
+    output_dir: str | None = None,
+    test_fold: int | None = None,
+    dry_run: bool = False,
+    **override: Any,
+) -> None:
+    """Train and evaluate every combination, skip what is done, resume what was cut short, and compare.
+
+    All supervised modes of a dataset take equally many steps, whatever their number of cases. ``baseline_equal_time``
+    and the modes with unlabelled scans take as many as fit in the time of ``medcontext``: what a step of each costs is
+    measured first, and kept in ``costs.json``.
+
+    Args:
+        bundles: names or folders of bundles, separated by commas.
+        datasets: ``btcv``, ``acdc``, ``brats``, ``hippocampus``, or an overlay of your own by path.
+        fractions: shares of the training cases; all of them by default.
+        cases: numbers of labelled cases, those for validation included, instead of fractions.
+        seeds: at least three are needed to tell anything.
+        modes: among ``baseline``, ``baseline_equal_time``, ``patch_dropout``, ``masking_only``, ``medcontext`` and,
+            with unlabelled scans, ``pseudo_labels`` and ``medcontext_unlabeled``; all but the last two by default.
+        experiment_name: MLflow experiment, and the beginning of the runs' names.
+        overlays: further configuration files of the bundles by name, such as ``phantom``, or your own by path.
+        devices: GPU numbers, or ``cpu``, separated by commas; one run at a time on each.
+        output_dir: logs, states and the comparison; ``<home>/runs/experiments/<experiment_name>`` by default.
+        test_fold: 0 to 4, to choose settings without the test cases: test on this fifth of the training cases instead,
+            on which nothing trains.
+        dry_run: only print what would be run.
+        override: values of configuration keys, as for training.
+    """
+    from medcontext.cli.results import compare
+    from medcontext.experiment import (
+        SUPERVISED_MODES,
+        grid,
+        known_costs,
+        measure_costs,
+        plan,
+        run_cells,
+        with_equal_time,
+    )
+
+    cells = grid(
+        as_tuple(bundles),
+        as_tuple(datasets),
+        as_tuple(1.0 if fractions is None else fractions) if cases is None or fractions is not None else None,
+        as_tuple(seeds),
+        SUPERVISED_MODES if modes is None else as_tuple(modes),
+        None if cases is None else as_tuple(cases),
+    )
+    jobs = plan(
+        cells, experiment_name=experiment_name, overlays=as_tuple(overlays), overrides=override, test_fold=test_fold
+    )
+    folder = Path(output_dir or jobs[0].home / "runs" / "experiments" / experiment_name)
+    if dry_run:
+        for line in _lengths(jobs, known_costs(jobs, folder)):
+            print(line)
+        return
+    jobs = with_equal_time(jobs, measure_costs(jobs, folder, as_tuple(devices)))
+    failures = run_cells(jobs, folder, as_tuple(devices))
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if len(failures) < len(jobs) and len({job.cell.mode for job in jobs}) > 1:
+        compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
+    if failures:
+        raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")
+
+
+def _lengths(jobs: Sequence[Job], costs: Costs) -> Iterator[str]:
+    """How long each cell trains, as far as it is known."""
+    from medcontext.experiment import MODES, with_equal_time
+
+    for job in with_equal_time(jobs, costs):
+        known = not MODES[job.cell.mode].equal_time or job.cell.mode in costs.get(job.place, {})
+        epochs = f"{job.training['max_epochs']} epochs" if known else "as many epochs as fit, once costs are measured"
+        yield f"{job.cell.name}: {epochs}"

@@ -1,0 +1,303 @@
+"""The files of a comparison: tables, verdicts, pictures, and one page that opens anywhere without a network."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from medcontext.comparison.cost import cost_notes, cost_table
+from medcontext.comparison.figures import differences_figure, few_shot_figure, ladder_figure, overview_figure
+from medcontext.comparison.pairing import UNPAIRED, Role, group_value
+from medcontext.comparison.results import FEWEST_SEEDS, Result
+from medcontext.comparison.rungs import Basis, Draw, Rung, runs_by_rung
+from medcontext.comparison.runs import TrackedRun
+from medcontext.comparison.verdicts import SUBJECTS, Group, Subject, network_name
+from medcontext.report.page import data_uri, png, render
+from medcontext.storage.files import json_text, write_file
+
+__all__ = ["PAGE", "Comparison", "write_comparison"]
+
+PAGE = "comparison.html"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was compared.
+
+    Attributes:
+        experiment: name of the MLflow experiment.
+        group_by: names by which runs were grouped.
+        groups: the groups with their verdicts.
+        runs: all runs of the experiment, oldest first.
+        roles: what became of each, by its identifier.
+        info: when and where this was compared, in reading order.
+    """
+
+    experiment: str
+    group_by: Sequence[str]
+    groups: Sequence[Group]
+    runs: Sequence[TrackedRun]
+    roles: Mapping[str, Role]
+    info: Mapping[str, str]
+
+    def slug(self, group: Group) -> str:
+        """Name of a group that is fit for files, and for MLflow's metrics; no two are the same."""
+        names = [_safe("_".join(other.values.values())) for other in self.groups]
+        at = list(self.groups).index(group)
+        return names[at] if names.count(names[at]) == 1 else f"{names[at]}_{at}"
+
+    def figures(self) -> dict[str, Figure]:
+        """All figures by the name of their file."""
+        figures: dict[str, Figure] = {}
+        for rung in SUBJECTS:
+            shown = [group for group in self.groups if rung in group.subjects and group.subjects[rung].results]
+            if len(shown) > 1:
+                figures[subject_name("overview", rung)] = overview_figure(shown, rung)
+        for group in self.groups:
+            if any(result for step in group.ladder.steps for result in step.results.values()):
+                figures[f"ladder_{self.slug(group)}.png"] = ladder_figure(group.ladder)
+            for rung, subject in group.subjects.items():
+                if subject.results:
+                    figures[subject_name("differences", rung, self.slug(group))] = differences_figure(
+                        subject.results, rung
+                    )
+        return figures | {
+            name: few_shot_figure(runs_by_rung(members)) for name, (_, members) in self.few_shot().items()
+        }
+
+    def few_shot(self) -> dict[str, tuple[str, list[Draw]]]:
+        """By the name of their figure, title and draws of each architecture and dataset, whatever the groups are."""
+        found: dict[tuple[str, str], list[Draw]] = {}
+        for draw in (draw for group in self.groups for draw in group.draws if draw.compared):
+            place = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
+            found.setdefault(place, []).append(draw)
+        return {
+            f"few_shot_{_safe('_'.join(place))}.png": (f"{network_name(place[0])} on {place[1]}", found[place])
+            for place in sorted(found)
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader should know before believing any of it."""
+        used = [run for run in self.runs if self.roles[run.id].name != UNPAIRED]
+        notes = []
+        versions = sorted({run.tags.get("version", "unknown") for run in used})
+        if len(versions) > 1:
+            notes.append(f"The runs come from different versions of medcontext: {', '.join(versions)}.")
+        without = sum(not run.config for run in used)
+        if without:
+            notes.append(
+                f"{without} of {len(used)} compared runs did not keep their configuration: whether their networks, "
+                "optimizers and augmentations were equal is not known."
+            )
+        return notes
+
+
+def subject_name(first: str, rung: Rung, group: str = "") -> str:
+    """Name of a subject's figure, such as ``differences_unlabeled_unetr_acdc_1.png``."""
+    return "_".join(filter(None, (first, "" if rung is Rung.MEDCONTEXT else "unlabeled", group))) + ".png"
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", text)
+
+
+def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison) -> dict[str, Path]:
+    """Write the files of a comparison.
+
+    ``ladder.csv`` (one row per group and rung), ``comparison.csv`` (one row per group, control of MedContext and
+    class), ``runs.csv`` (every run, its role or why it has none), the figures as PNG, ``comparison.json`` (verdicts)
+    and last ``comparison.html``, which holds the figures itself.
+    Every file is replaced whole or not at all; figures of an earlier comparison are removed.
+
+    Args:
+        output_dir: folder, created if needed.
+        comparison: what to write.
+
+    Returns:
+        The files by their names.
+    """
+    output = Path(output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    pictures = {name: png(figure) for name, figure in comparison.figures().items()}
+    contents = {
+        "ladder.csv": ladder_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
+        "comparison.csv": difference_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
+        "runs.csv": run_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
+        **pictures,
+        "comparison.json": json_text(_verdicts(comparison, list(pictures))).encode(),
+        PAGE: _page(comparison, pictures).encode(),
+    }
+    _forget_figures(output / "comparison.json", keep=pictures)
+    return {name: write_file(output / name, content) for name, content in contents.items()}
+
+
+def _forget_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
+    """Remove the figures that an earlier comparison in this folder lists and this one does not have."""
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        for name in json.loads(earlier.read_text(encoding="utf-8"))["figures"]:
+            if name not in keep and re.fullmatch(r"[\w.-]+\.png", name):
+                (earlier.parent / name).unlink(missing_ok=True)
+
+
+def ladder_rows(comparison: Comparison) -> pd.DataFrame:
+    """One row per group and rung: what it gains over the rung below and over the baseline, and what it costs."""
+    rows = []
+    for group in comparison.groups:
+        for step in group.ladder.steps:
+            row = {**group.values, "rung": step.rung.key, "runs": step.runs, "mean_dice": step.mean_dice}
+            row |= {"steps": step.length, "step_cost": step.cost}
+            for basis in Basis:
+                row |= _gain(f"over_below_{basis.key}", step.over_below(basis), named=True)
+                row |= _gain(f"over_baseline_{basis.key}", step.over_baseline(basis))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _gain(name: str, result: Result | None, named: bool = False) -> dict[str, object]:
+    """A result's columns; without one, they are empty."""
+    value, low, high = (None, None, None) if result is None else result.mean
+    opponent = {f"{name}_rung": "" if result is None else result.lower.key} if named else {}
+    seeds = 0 if result is None else result.seeds
+    return {**opponent, name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds}
+
+
+def difference_rows(comparison: Comparison) -> pd.DataFrame:
+    """One row per group, subject, control and class."""
+    tables = []
+    for group in comparison.groups:
+        for rung, subject in group.subjects.items():
+            for control, result in subject.results.items():
+                table = result.table.rename_axis("class").reset_index()
+                first: dict[str, str | int] = {
+                    **group.values,
+                    "run": str(rung),
+                    "control": str(control),
+                    "pairs": result.pairs,
+                    "seeds": result.seeds,
+                }
+                for at, (name, value) in enumerate(first.items()):
+                    table.insert(at, name, value)
+                tables.append(table.assign(verdict=[""] * (len(table) - 1) + [str(result.verdict)]))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*comparison.group_by, "control"])
+
+
+def run_rows(comparison: Comparison) -> pd.DataFrame:
+    """One row per run."""
+    tags = (
+        "mode",
+        "bundle",
+        "dataset",
+        "train_fraction",
+        "fold",
+        "seed",
+        "steps",
+        "data_hash",
+        "unlabeled_hash",
+        "version",
+    )
+    metrics = ("train_seconds", "train_processor_seconds", "peak_memory_mib")
+    return pd.DataFrame(
+        {
+            "run": run.name,
+            "run_id": run.id,
+            "status": run.status,
+            "role": comparison.roles[run.id].name,
+            "reason": comparison.roles[run.id].reason,
+            **{name: run.tags.get(name, "") for name in tags},
+            "training_cases": run.num_cases,
+            "validation_cases": run.num_validation,
+            "mean_dice": None if run.table.empty else run.mean_dice,
+            **{name: run.metrics.get(name) for name in metrics},
+        }
+        for run in comparison.runs
+    )
+
+
+def _verdicts(comparison: Comparison, figures: Sequence[str]) -> dict[str, object]:
+    return {
+        "experiment": comparison.experiment,
+        "info": comparison.info,
+        "group_by": list(comparison.group_by),
+        "notes": comparison.notes(),
+        "groups": [
+            {
+                "values": group.values,
+                "verdict": str(group.verdict),
+                "sentence": group.sentence,
+                "ladder_sentence": group.ladder.sentence,
+                "controls": _controls(group.subjects.get(Rung.MEDCONTEXT)),
+                "controls_unlabeled": _controls(group.subjects.get(Rung.MEDCONTEXT_UNLABELED)),
+                "cost": cost_table(group.draws).to_dict("index"),
+            }
+            for group in comparison.groups
+        ],
+        "ladder": ladder_rows(comparison).to_dict("records"),
+        "figures": list(figures),
+    }
+
+
+def _controls(subject: Subject | None) -> dict[str, object]:
+    return {
+        control: {
+            "verdict": str(result.verdict),
+            "difference": result.mean[0],
+            "interval_95": list(result.mean[1:]),
+            "pairs": result.pairs,
+            "seeds": result.seeds,
+            "seconds_ratio": result.seconds_ratio,
+        }
+        for control, result in (subject.results.items() if subject else ())
+    }
+
+
+def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
+    uris = {name: data_uri(picture) for name, picture in pictures.items()}
+    rows = run_rows(comparison).fillna("").to_dict("records")
+    return render(
+        "comparison.html.j2",
+        experiment=comparison.experiment,
+        info=comparison.info,
+        notes=comparison.notes(),
+        groups=[_group(comparison, group, uris) for group in comparison.groups],
+        overviews={rung: uri for rung in SUBJECTS if (uri := uris.get(subject_name("overview", rung)))},
+        few_shot=[{"title": title, "uri": uris[name]} for name, (title, _) in comparison.few_shot().items()],
+        paired=[row for row in rows if row["role"] != UNPAIRED],
+        unpaired=[row for row in rows if row["role"] == UNPAIRED],
+        fewest=FEWEST_SEEDS,
+    )
+
+
+def _group(comparison: Comparison, group: Group, uris: Mapping[str, str]) -> dict[str, object]:
+    slug = comparison.slug(group)
+    return {
+        "title": group.title,
+        "verdict": str(group.verdict),
+        "paragraphs": group.paragraphs,
+        "ladder": group.ladder.steps,
+        "ladder_uri": uris.get(f"ladder_{slug}.png"),
+        "subjects": [
+            {
+                "rung": str(rung),
+                "uri": uris.get(subject_name("differences", rung, slug)),
+                "results": [
+                    {
+                        "control": str(control),
+                        "result": result,
+                        "rows": result.table.rename_axis("label").reset_index().to_dict("records"),
+                    }
+                    for control, result in subject.results.items()
+                ],
+            }
+            for rung, subject in group.subjects.items()
+        ],
+        "cost": cost_table(group.draws).rename_axis("rung").reset_index().to_dict("records"),
+        "cost_notes": cost_notes(group.draws),
+    }

@@ -1,0 +1,320 @@
+"""Measure every test case and write the report of the evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from ignite.engine import Engine, Events
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from monai.transforms import Orientation, ResampleToMatch
+from monai.utils import CommonKeys, ImageMetaKey
+from torch import distributed
+
+from medcontext.labels import Labels, label_ids
+from medcontext.metrics import (
+    MetricSummary,
+    SurfaceTolerance,
+    case_metrics,
+    metric_protocol,
+    summarise,
+    surface_tolerances,
+)
+from medcontext.report import Plane, circumstances, device_name, label_planes, read_history, write_report
+
+__all__ = ["EvaluationReport"]
+
+logger = logging.getLogger(__name__)
+
+# columns of the summary and how MLflow shows them; it leaves out values that no case gives, so it gets the counts too
+_BY_LABEL = {
+    "dice_mean": "dice",
+    "surface_dice_mean": "surface_dice",
+    "hd95_mm_mean": "hd95",
+    "missed": "missed",
+    "spurious": "spurious",
+    "paper_dice_mean": "paper_dice",
+    "paper_hd95_voxels_mean": "paper_hd95",
+}
+_OVER_LABELS = {"paper_dice_mean": "paper_mean_dice", "paper_hd95_voxels_mean": "paper_mean_hd95"}
+
+_FILE_TYPES = re.compile(r"(\.nii)?\.gz$|\.(nii|mha|mhd|nrrd|npy|npz|dcm)$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What is kept of a case: the files that it came from, its metrics and the slices to draw."""
+
+    files: tuple[str, str]
+    rows: list[dict[str, str | float | bool]]
+    planes: tuple[Plane, ...]
+
+
+class EvaluationReport:
+    """Measure each case in its own geometry and write tables, pictures and the HTML report.
+
+    Attach it to a MONAI evaluator that decollates, after postprocessing that gives, for every case, ``pred`` and
+    ``label`` in one geometry (the original one, by ``Invertd`` on ``pred``) as ``MetaTensor``: label maps
+    (1, *spatial), or one-hot, scores or probabilities by class (C, *spatial), of which the largest counts. The spacing
+    in mm comes from the prediction's affine. ``image`` (C, *spatial) is only drawn; it is resampled for the picture
+    where it lies in another geometry.
+
+    When the epoch ends, ``engine.state.metrics`` gets ``<prefix>_mean_dice``, ``<prefix>_missed``,
+    ``<prefix>_spurious`` and for every label ``<prefix>_dice_<label>``, ``<prefix>_surface_dice_<label>``,
+    ``<prefix>_hd95_<label>`` (mm; all three NaN where a label has no such value in any case),
+    ``<prefix>_missed_<label>`` and ``<prefix>_spurious_<label>`` (in how many cases). A published protocol adds
+    ``<prefix>_paper_mean_dice``, ``<prefix>_paper_mean_hd95``, ``<prefix>_paper_dice_<label>`` and
+    ``<prefix>_paper_hd95_<label>`` (voxels), averaged over all cases by label, then over labels, as the scripts do.
+
+    When the run ends, the report is written. So list it **before** handlers that log metrics or upload files, such as
+    ``MLflowTracker``. Of every case only the drawn slices are kept in memory, less than 1 MB. Over several processes
+    the first one writes; a case that a sampler gave out twice counts once.
+
+    Args:
+        output_dir: folder of the report, see :func:`medcontext.report.write_report`.
+        labels: foreground names with their id, or with several ids for a region.
+        surface_tolerance_mm: how far apart surfaces may be and still agree, in mm, for all labels or by name.
+        protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`, how metrics are taken.
+        info: what is evaluated, for the report. ``None`` and ``{}`` are left out; how metrics were taken, device,
+            duration, command, versions and date are added where it does not name them.
+        metric_prefix: beginning of the metrics' names.
+        image_channel: channel of the image that is drawn.
+        window: intensities drawn as black and as white; by default chosen in each case from the labelled tissue.
+        anonymous_dir: folder of a second copy of the report that names the cases by hashes, to be shown where file
+            names must not be, such as on a shared MLflow server. ``None`` writes none.
+        history: file of a :class:`medcontext.handlers.TrainingHistory`, whose curves the report shows if it is there.
+
+    Raises:
+        ValueError: when ``labels`` does not map names to ids above 0, when a label has no usable tolerance, or when
+            there is no such protocol.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        labels: Labels,
+        *,
+        surface_tolerance_mm: SurfaceTolerance = 2.0,
+        protocol: str = "default",
+        info: Mapping[str, object] | None = None,
+        metric_prefix: str = "test",
+        image_channel: int = 0,
+        window: tuple[float, float] | None = None,
+        anonymous_dir: str | os.PathLike[str] | None = None,
+        history: str | os.PathLike[str] | None = None,
+    ) -> None:
+        surface_tolerances(surface_tolerance_mm, label_ids(labels))
+        metric_protocol(protocol)
+        self.output_dir = Path(output_dir)
+        self.labels = labels
+        self.surface_tolerance_mm = surface_tolerance_mm
+        self.protocol = protocol
+        self.info = {name: value for name, value in (info or {}).items() if value not in (None, {})}
+        self.metric_prefix = metric_prefix
+        self.image_channel = image_channel
+        self.window = window
+        self.anonymous_dir = anonymous_dir
+        self.history = history
+        self.metrics = pd.DataFrame()
+        self._cases: list[_Case] = []
+        self._planes: dict[str, tuple[Plane, ...]] = {}
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Subscribe to the start, every case, the end of the epoch and the end of the run."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.summarise)
+        engine.add_event_handler(Events.COMPLETED, self.write)
+
+    def reset(self) -> None:
+        """Forget the cases of an earlier epoch."""
+        self._cases.clear()
+
+    def __call__(self, engine: Engine) -> None:
+        """Measure the cases of one iteration.
+
+        Raises:
+            ValueError: when the engine does not decollate, or a prediction has no geometry or not the label's.
+        """
+        output = engine.state.output
+        if not isinstance(output, list):
+            raise ValueError(
+                "EvaluationReport needs one output per case, got a batch. Create the evaluator with decollate=True."
+            )
+        for item in output:
+            self._cases.append(self._measure(item))
+
+    def summarise(self, engine: Engine) -> None:
+        """Put the averages into the engine's metrics and log a table."""
+        cases = _gather(self._cases)
+        names = _case_names([case.files for case in cases])
+        self.metrics = pd.DataFrame(
+            [{"case": name, **row} for name, case in zip(names, cases, strict=True) for row in case.rows]
+        )
+        self._planes = {name: case.planes for name, case in zip(names, cases, strict=True)}
+        summary = summarise(self.metrics)
+        engine.state.metrics.update(self._named(summary))
+        if _rank() == 0:
+            logger.info("mean Dice %.4f over %d cases\n%s", summary.mean_dice, summary.cases, _table(summary))
+
+    def write(self, engine: Engine) -> None:
+        """Write the report, in the first process only."""
+        if _rank() > 0:
+            return
+        path = write_report(
+            self.output_dir,
+            self.metrics,
+            cases=self._planes,
+            labels=self.labels,
+            info={**self.info, **self._added(engine)},
+            history=None if self.history is None else read_history(self.history),
+            anonymous_dir=self.anonymous_dir,
+        )
+        logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
+
+    def _start(self) -> None:
+        self._started = time.perf_counter()
+
+    def _added(self, engine: Engine) -> dict[str, object]:
+        """What the handler knows of an evaluation and `info` does not say."""
+        seconds = time.perf_counter() - self._started
+        known: dict[str, object] = {
+            "metrics": {"protocol": self.protocol, "surface_tolerance_mm": self.surface_tolerance_mm}
+        }
+        duration = {"duration": f"{seconds:.1f} s, {seconds / len(self._planes):.1f} s a case"}
+        device = getattr(engine.state, "device", None)
+        if device is not None:
+            known["device"] = device_name(device)
+        return {
+            name: value for name, value in {**known, **duration, **circumstances()}.items() if name not in self.info
+        }
+
+    def _measure(self, item: Mapping[str, Any]) -> _Case:
+        prediction, label = _label_map(item[CommonKeys.PRED]), _label_map(item[CommonKeys.LABEL])
+        if not isinstance(prediction, MetaTensor):
+            raise ValueError(
+                "the prediction must be a MetaTensor, whose affine holds the voxels' size in mm, got "
+                f"{type(prediction).__name__}. Keep track_meta on, or give Invertd to_tensor=True."
+            )
+        spacing = affine_to_spacing(prediction.affine).tolist()
+        rows = case_metrics(
+            prediction,
+            label,
+            self.labels,
+            spacing,
+            surface_tolerance_mm=self.surface_tolerance_mm,
+            protocol=self.protocol,
+        )
+        image = _like(item[CommonKeys.IMAGE], prediction)
+        upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
+        planes = label_planes(
+            upright,
+            truth,
+            predicted,
+            self.labels,
+            spacing=affine_to_spacing(upright.affine).tolist(),
+            window=self.window,
+            channel=self.image_channel,
+        )
+        number = len(self._cases) * _world_size() + _rank()
+        files = _file(item[CommonKeys.IMAGE]) or f"case_{number:04d}", _file(item[CommonKeys.LABEL])
+        return _Case(files, rows, planes)
+
+    def _named(self, summary: MetricSummary) -> dict[str, float]:
+        """Name the averages as MLflow is to show them."""
+        prefix, labels = self.metric_prefix, summary.labels
+        values: dict[str, float] = {
+            f"{prefix}_mean_dice": summary.mean_dice,
+            f"{prefix}_missed": float(summary.missed),
+            f"{prefix}_spurious": float(summary.spurious),
+        }
+        for column in labels.columns.intersection(list(_OVER_LABELS)):
+            values[f"{prefix}_{_OVER_LABELS[column]}"] = float(labels[column].mean())
+        for column in labels.columns.intersection(list(_BY_LABEL)):
+            values |= {f"{prefix}_{_BY_LABEL[column]}_{label}": float(value) for label, value in labels[column].items()}
+        return values
+
+
+def _label_map(values: torch.Tensor) -> torch.Tensor:
+    """Label map (1, *spatial) on the CPU, from one or from scores by class (C, *spatial)."""
+    whole = values.argmax(dim=0, keepdim=True) if values.ndim == 4 and values.shape[0] > 1 else values
+    return whole.detach().cpu()
+
+
+def _like(image: torch.Tensor, prediction: MetaTensor) -> torch.Tensor:
+    """Return the image on the prediction's grid."""
+    image = image.detach().cpu().float()
+    same_grid = image.shape[1:] == prediction.shape[1:]
+    if same_grid and not (isinstance(image, MetaTensor) and not torch.allclose(image.affine, prediction.affine)):
+        return image
+    return ResampleToMatch(mode="bilinear", padding_mode="border")(image, img_dst=prediction)
+
+
+def _to_ras(volume: torch.Tensor, prediction: MetaTensor) -> MetaTensor:
+    """Turn a volume on the prediction's grid to RAS, for display."""
+    plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
+    turned: MetaTensor = Orientation(axcodes="RAS", labels=None)(MetaTensor(plain, affine=prediction.affine))
+    return turned
+
+
+def _file(tensor: torch.Tensor) -> str:
+    """Name the file that a tensor was read from, ``""`` where that is not known."""
+    source = tensor.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "") if isinstance(tensor, MetaTensor) else ""
+    first = source[0] if isinstance(source, list | tuple) and source else source
+    return str(first) if isinstance(first, str | os.PathLike) else ""
+
+
+def _case_names(files: Sequence[tuple[str, str]]) -> list[str]:
+    """Name every case after its image, with as many folders as it takes to tell them apart."""
+    parts = [(*Path(image).parts[:-1], _FILE_TYPES.sub("", Path(image).name)) for image, _ in files]
+    depth, names = 1, [path[-1] for path in parts]
+    while len(set(names)) < len(names) and depth < max(len(path) for path in parts):
+        depth += 1
+        names = ["/".join(path[-depth:]) for path in parts]
+    if len(set(names)) == len(names):
+        return names
+    return [f"{path[-1]}#{i}" for i, path in enumerate(parts)]  # one image with several labels
+
+
+def _gather(cases: list[_Case]) -> list[_Case]:
+    """Collect all processes' cases, each once although samplers repeat some to even out the shares."""
+    if _world_size() == 1:
+        return cases
+    shares: list[Any] = [None] * _world_size()
+    distributed.all_gather_object(shares, cases)
+    return list({case.files: case for share in shares for case in share}.values())
+
+
+def _rank() -> int:
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def _world_size() -> int:
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def _table(summary: MetricSummary) -> str:
+    """Render the averages as text."""
+    columns = {
+        "dice_mean": "Dice",
+        "dice_low": "95 % from",
+        "dice_high": "to",
+        "surface_dice_mean": "surface Dice",
+        "hd95_mm_mean": "HD95 mm",
+        "assd_mm_mean": "ASSD mm",
+        "missed": "missed",
+        "spurious": "spurious",
+    }
+    table = summary.labels[list(columns)].rename(columns=columns).rename_axis(None)
+    return str(table.to_string(float_format="%.3f", na_rep="–"))

@@ -1,0 +1,1 @@
+"""Collections of bundles, and what is downloaded from them."""

@@ -1,0 +1,92 @@
+"""Reading published checkpoint files: their tensors alone, whatever they are wrapped in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medcontext.networks.weights import load_checkpoint
+
+__all__ = ["load_official_checkpoint"]
+
+
+class _LoggedNumber:
+    """Stands for the NumPy numbers and their types that nnU-Net logs beside the weights; nothing needs their values.
+
+    Reading them as what they are would mean to let the file call NumPy.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+# PyTorch takes pairs of something to call and the name that the file calls it by
+_HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
+    (_LoggedNumber, "numpy.dtype"),
+    (_LoggedNumber, "numpy.core.multiarray.scalar"),
+    (_LoggedNumber, "numpy._core.multiarray.scalar"),
+]
+
+
+def load_official_checkpoint(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, Tensor]:
+    """Read the tensors of one network from a published checkpoint; code in the file is never run.
+
+    The file holds the tensors by their names, or a dictionary with such a dictionary among its entries, under
+    whatever name (``state_dict``, ``network_weights``, ...). nnU-Net's files are read too; the NumPy numbers that
+    they log are dropped.
+
+    Args:
+        path: the file.
+        entry: which of several networks in the file to take, such as ``"teacher_state_dict"``.
+
+    Returns:
+        The tensors by their published names, on the CPU.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is no readable checkpoint, holds code or no weights, or holds those of several
+            networks and ``entry`` does not say which.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}.")
+    with torch.serialization.safe_globals(_HARMLESS):
+        content: Any = load_checkpoint(path)
+    if not isinstance(content, Mapping) or not content:
+        kind = "is empty" if isinstance(content, Mapping) else f"holds a {type(content).__name__}"
+        raise ValueError(f"{path} {kind}; it should hold the weights of a network.")
+    if not _is_state_dict(content):
+        return _choose(content, path, entry)
+    if entry is not None:
+        raise ValueError(f"{path} holds the tensors of one network and no entries; leave out entry {entry!r}.")
+    return dict(content)
+
+
+def _choose(content: Mapping[Any, Any], path: str | os.PathLike[str], entry: str | None) -> dict[str, Tensor]:
+    """The one network among the entries of a file, or the one that is asked for."""
+    networks = {str(name): value for name, value in content.items() if _is_state_dict(value)}
+    if not networks:
+        names = [str(name) for name in content]
+        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+        raise ValueError(f"{path} holds no weights of a network; its entries are {', '.join(names[:8])}{more}.")
+    if entry is None and len(networks) > 1:
+        raise ValueError(f"{path} holds {len(networks)} networks; choose one by entry: {' or '.join(networks)}.")
+    chosen = next(iter(networks)) if entry is None else entry
+    if chosen not in networks:
+        raise ValueError(f"{path} has no weights under entry {entry!r}; it has some under {' and '.join(networks)}.")
+    return dict(networks[chosen])
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
+    )

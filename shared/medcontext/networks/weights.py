@@ -1,0 +1,81 @@
+"""Reading and writing checkpoints, and filling networks with their weights."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from medcontext.storage.files import whole_file
+
+__all__ = ["CheckpointWriteError", "load_checkpoint", "load_weights", "save_checkpoint"]
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written, such as on a full disk."""
+
+
+def save_checkpoint(content: Any, path: str | os.PathLike[str]) -> None:
+    """Write a checkpoint with ``torch.save``, so that ``path`` is whole at any moment.
+
+    Raises:
+        CheckpointWriteError: If the file cannot be written; an earlier one stays as it was.
+    """
+    try:
+        with whole_file(Path(path)) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointWriteError(
+            f"Could not write the checkpoint {path} ({error}); free disk space, then resume."
+        ) from error
+
+
+def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint of tensors and plain values; code in the file is never run.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is no readable checkpoint, or holds code.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
+    try:
+        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} {_unreadable(error)}") from error
+    return content
+
+
+def _unreadable(error: Exception) -> str:
+    """What is wrong with a file that PyTorch's restricted reader refused."""
+    name = re.search(r"GLOBAL (\S+)", str(error))
+    if name is not None or "TorchScript" in str(error):
+        code = f"refers to {name[1]}" if name is not None else "is a TorchScript archive"
+        return (
+            f"{code}: it holds code, which is not run. If you trust its source, load it there and save the weights "
+            "alone: torch.save(network.state_dict(), 'weights.pt')."
+        )
+    return f"is damaged or no checkpoint ({type(error).__name__}); use another one."
+
+
+def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
+    """Fill a network with the weights in a file, all of them.
+
+    Raises:
+        FileNotFoundError: When there is no such file.
+        ValueError: When the file is damaged, or its weights are those of another network.
+    """
+    weights, own = load_checkpoint(path), network.state_dict()
+    shapes = [{key: getattr(value, "shape", None) for key, value in state.items()} for state in (own, weights)]
+    differing = [key for key in own.keys() | weights.keys() if shapes[0].get(key) != shapes[1].get(key)]
+    if differing:
+        raise ValueError(
+            f"The weights in {path} are not those of this {type(network).__name__}: {len(differing)} of "
+            f"{len(own)} tensors differ, such as {min(differing)}; give the overlays that it was trained with."
+        )
+    network.load_state_dict(weights)
+    return network

@@ -1,0 +1,290 @@
+"""From a provider's download to a folder that the bundles train on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from tqdm.auto import tqdm
+
+import medcontext
+from medcontext.data.datalist import load_datalist
+from medcontext.data.datasets import PHANTOM_MARKER, UNLABELED, Split, load_split
+from medcontext.providers import acdc, brats, btcv, hippocampus
+from medcontext.providers.decathlon import download_task
+from medcontext.providers.layouts import Edition, FoundCases, expected_files, find_cases
+from medcontext.storage.archives import Source, open_source
+from medcontext.storage.file_memory import FileMemory
+from medcontext.storage.files import write_file
+from medcontext.storage.transfer import transfer_files
+
+__all__ = ["EDITIONS", "prepare_dataset"]
+
+EDITIONS: dict[str, tuple[Edition, ...]] = {
+    "btcv": btcv.EDITIONS,
+    "acdc": acdc.EDITIONS,
+    "brats": brats.EDITIONS,
+    "hippocampus": hippocampus.EDITIONS,
+}
+"""The forms in which each dataset is accepted, by its name."""
+
+DOWNLOADS = {"brats": brats.TASK, "hippocampus": hippocampus.TASK}
+"""Tasks of the Medical Segmentation Decathlon, which need no registration, by the dataset's name."""
+
+SECTIONS = ("training", "validation", "test")
+SHARES = {"test": 0.05, "validation": 0.15}
+SPLIT_SEED = 0
+SPLIT_NOTE = "80:15:5 by patient"
+
+logger = logging.getLogger(__name__)
+
+
+def prepare_dataset(
+    dataset: str,
+    source: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    *,
+    link: bool = False,
+    allow_missing: bool = False,
+    download: bool = False,
+) -> Path:
+    """Bring a dataset's download into ``output_dir`` and write its ``dataset.json``.
+
+    Cases and split are the published ones; BraTS 2021 and 2023, whose splits are not published, are split 80:15:5 by
+    patient with a fixed seed, and a split of the source's own is kept for the hippocampus. Label ids stay as the
+    provider has them, and ``dataset.json`` names them. The source is never changed. A call that was cut off can be
+    repeated: finished files are kept while they and the source are unchanged.
+
+    Args:
+        dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
+        source: the downloaded zip or tar, or the folder that it was unpacked into, or any folder above that.
+        output_dir: where the dataset shall lie, in a folder of its own.
+        link: make symbolic links instead of copies; the source must be a folder.
+        allow_missing: leave incomplete cases out instead of refusing.
+        download: get the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
+
+    Returns:
+        Path of the ``dataset.json``.
+
+    Raises:
+        FileNotFoundError: when there is no source, or it lacks cases; all that is missing is named.
+        OSError: when the output cannot be written, or the download fails.
+        ValueError: when the dataset is not known, the source is damaged, holds something else or several editions, or
+            the output is in use for something else.
+    """
+    if dataset not in EDITIONS:
+        raise ValueError(
+            f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}; write other dataset.json by hand."
+        )
+    for name, value in {"link": link, "allow_missing": allow_missing, "download": download}.items():
+        if not isinstance(value, bool):
+            raise ValueError(f"{name} must be True or False, got {value!r}.")
+    if download and dataset not in DOWNLOADS:
+        raise ValueError(
+            f"download works for {' and '.join(DOWNLOADS)} alone; {dataset} needs a registration: get it and give its "
+            "path."
+        )
+    source, output_dir = Path(source), Path(output_dir)
+    _refuse_link(source, link, download)
+    source = download_task(DOWNLOADS[dataset], source) if download else source
+    _refuse_output_in(source, output_dir)
+    with open_source(source) as opened:
+        found = find_cases(EDITIONS[dataset], opened)
+        wanted, origin = _split(dataset, found, opened)
+        split = _complete_cases(found, wanted, opened, allow_missing)
+        left_out = _left_out(found, wanted, split)
+        phantom = _phantom_record(opened)
+        plan = {target: name for files in _files_of(found, split) for target, name in files.items()}
+        datalist = _start(output_dir, found.edition)
+        hashes = transfer_files(opened, plan, output_dir, FileMemory.beside(datalist), link=link)
+    content = {**_description(found, split, phantom), **_geometry(output_dir, found, split)}
+    content["prepared"] = _circumstances(found.edition, origin, link, left_out)
+    content["sha256"] = hashes
+    write_file(datalist, (json.dumps(content, indent=4) + "\n").encode())
+    if left_out:
+        logger.warning("Left out:\n%s", _indented(left_out))
+    return datalist
+
+
+def _refuse_link(source: Path, link: bool, download: bool) -> None:
+    if link and (download or source.is_file()):
+        raise ValueError("The files in an archive cannot be linked; leave link out, or give the unpacked folder.")
+
+
+def _refuse_output_in(source: Path, output: Path) -> None:
+    if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
+        raise ValueError(
+            f"output_dir {output} lies inside the source {source}, which must stay as it is; choose another."
+        )
+
+
+def _start(output: Path, edition: Edition) -> Path:
+    """Make the output folder, and take away a ``dataset.json`` that is about to be out of date."""
+    datalist = output / "dataset.json"
+    present = load_datalist(datalist) if datalist.is_file() else {}
+    if (output / PHANTOM_MARKER).exists() or ("phantom" in present and "prepared" not in present):
+        raise ValueError(
+            f"{output} holds generated phantoms; give another folder, so that nobody takes them for patients."
+        )
+    if present and present.get("prepared", {}).get("edition") != edition.name:
+        raise ValueError(f"{output} holds another dataset ({present.get('name', 'unnamed')}); give another folder.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_file(output / ".writable", b"")
+        (output / ".writable").unlink()
+        datalist.unlink(missing_ok=True)
+    except OSError as error:
+        raise OSError(f"output_dir {output} cannot be written ({error.strerror}); choose another.") from error
+    return datalist
+
+
+def _split(dataset: str, found: FoundCases, source: Source) -> tuple[Split, str]:
+    """The case ids of each section, and where this split comes from."""
+    if found.edition.read_split:
+        return found.edition.read_split(source, found)
+    if found.edition.published_split:
+        return load_split(dataset), "published"
+    patients = sorted({found.edition.patient_of(case) for case in found.files})
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(patients))
+    part_of: dict[str, str] = {}
+    for part, share in SHARES.items():
+        count, start = max(1, round(share * len(patients))), len(part_of)
+        part_of |= {patients[i]: part for i in order[start : start + count]}
+    split: Split = {part: [] for part in SECTIONS}
+    for case in sorted(found.files):
+        split[part_of.get(found.edition.patient_of(case), "training")].append(case)
+    return split, f"{SPLIT_NOTE}, seed {SPLIT_SEED}"
+
+
+def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missing: bool) -> Split:
+    """The split without the incomplete cases that may be left out; raises with all that is wrong otherwise."""
+    edition, cases = found.edition, [case for part in split.values() for case in part]
+    problems = list(found.twice)
+    if edition.find_contradictions:
+        problems += edition.find_contradictions(source, [case for case in cases if case in found.files])
+    if problems:
+        raise ValueError(f"{source.path} contradicts itself:\n" + _indented(problems))
+    missing_of = {case: found.missing(case, part) for part, members in split.items() for case in members}
+    incomplete = [case for case, files in missing_of.items() if files]
+    if incomplete and not allow_missing:
+        missing = [file for files in missing_of.values() for file in files]
+        unknown = f"\nIt has files of unknown names:\n{_indented(found.strangers)}" if found.strangers else ""
+        raise FileNotFoundError(
+            f"{source.path} lacks {len(missing)} files of {edition.name}:\n{_indented(missing)}{unknown}\n"
+            f"Expected for each case, in any folder: {expected_files(edition)}. Get the whole download, or leave the "
+            f"{len(incomplete)} incomplete cases out by --allow_missing True."
+        )
+    complete = {part: [case for case in members if case not in set(incomplete)] for part, members in split.items()}
+    if not complete["training"]:
+        raise FileNotFoundError(
+            f"{source.path} holds no complete case of {edition.name} to train on. "
+            f"Expected for each: {expected_files(edition)}."
+        )
+    return complete
+
+
+def _indented(lines: Iterable[str]) -> str:
+    return "\n".join(f"  {line}" for line in lines)
+
+
+def _left_out(found: FoundCases, wanted: Split, split: Split) -> list[str]:
+    section_of = {case: part for part, cases in wanted.items() for case in cases}
+    used = {case for cases in split.values() for case in cases}
+    lines = []
+    for case in sorted((found.files.keys() | section_of.keys()) - used):
+        missing = found.missing(case, section_of[case]) if case in section_of else []
+        reason = f"lacks {', '.join(missing)}" if missing else "not in the split"
+        lines.append(f"{case}: {reason}")
+    return lines + [f"{name}: belongs to no case" for name in found.strangers]
+
+
+def _phantom_record(source: Source) -> Any:
+    """What a generated cohort says about itself, so that nobody takes a prepared one for patients."""
+    for name in source.files:
+        if name.rsplit("/", 1)[-1] != "dataset.json":
+            continue
+        with source.open(name) as stream, contextlib.suppress(ValueError):
+            content = json.load(stream)
+            if isinstance(content, dict) and "phantom" in content:
+                return content["phantom"]
+    return None
+
+
+def _files(found: FoundCases, case: str, section: str) -> dict[str, str]:
+    """Names in the source of a case's files, by path in the prepared folder, the label's last."""
+    names = found.files[case]
+    return {
+        found.edition.target(pattern, case, ".nii.gz" if names[pattern].endswith(".gz") else ".nii"): names[pattern]
+        for pattern in found.edition.patterns_of(section)
+    }
+
+
+def _files_of(found: FoundCases, split: Split) -> list[dict[str, str]]:
+    return [_files(found, case, section) for section, cases in split.items() for case in cases]
+
+
+def _entry(found: FoundCases, case: str, section: str) -> dict[str, Any]:
+    files = list(_files(found, case, section))
+    if section == UNLABELED:
+        return {"image": files[0]}
+    *images, label = files
+    entry: dict[str, Any] = {"image": images[0] if len(images) == 1 else images, "label": label}
+    return entry | ({"patient": found.edition.patient_of(case)} if found.edition.patient else {})
+
+
+def _description(found: FoundCases, split: Split, phantom: Any) -> dict[str, Any]:
+    """The part of ``dataset.json`` that readers of the Decathlon's format know."""
+    edition = found.edition
+    generated = {"name": f"{edition.name} phantoms", "phantom": phantom} if phantom else {}
+    return {
+        "name": edition.name,
+        "description": edition.description,
+        "reference": edition.reference,
+        **generated,
+        "tensorImageSize": "3D" if len(edition.modality) == 1 else "4D",
+        "modality": {str(channel): name for channel, name in edition.modality.items()},
+        "labels": {str(index): name for index, name in edition.labels.items()},
+        **{f"num{part.capitalize()}": len(cases) for part, cases in split.items()},
+        **{part: [_entry(found, case, part) for case in cases] for part, cases in split.items()},
+    }
+
+
+def _circumstances(edition: Edition, origin: str, link: bool, left_out: list[str]) -> dict[str, Any]:
+    return {
+        "edition": edition.name,
+        "split": origin,
+        "files": "links" if link else "copies",
+        "left_out": left_out,
+        "medcontext": medcontext.__version__,
+    }
+
+
+def _geometry(folder: Path, found: FoundCases, split: Split) -> dict[str, Any]:
+    """Voxel sizes in mm and sizes in voxels along x, y, z over all images: median, least and greatest."""
+    spacings, sizes, unreadable = [], [], []
+    images = [next(iter(files)) for files in _files_of(found, split)]
+    for path in tqdm(images, desc="reading headers", unit="file"):
+        try:
+            image = nib.load(folder / path)
+            axes = nib.io_orientation(image.affine)[:, 0]
+        except Exception as error:
+            unreadable.append(f"{path}: {' '.join(str(error).split())}")
+            continue
+        order = np.argsort(axes)
+        spacings.append(np.asarray(image.header.get_zooms()[:3], float)[order])
+        sizes.append(np.asarray(image.shape[:3])[order])
+    if unreadable:
+        raise ValueError(f"These files cannot be read; get them again:\n{_indented(unreadable)}")
+    return {"spacing": _statistics(spacings), "size": _statistics(sizes)}
+
+
+def _statistics(values: list[Any]) -> dict[str, list[float]]:
+    summary = {"median": np.median(values, axis=0), "min": np.min(values, axis=0), "max": np.max(values, axis=0)}
+    return {name: [round(float(number), 4) for number in numbers] for name, numbers in summary.items()}

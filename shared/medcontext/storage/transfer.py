@@ -1,0 +1,96 @@
+"""Bringing files from a source to their place, so that a call that was cut off can be repeated."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from medcontext.storage.archives import Source, SourceFile
+from medcontext.storage.file_memory import FileMemory, sha256_of
+from medcontext.storage.files import require_space
+
+__all__ = ["transfer_files"]
+
+BLOCK = 1 << 20
+
+
+def transfer_files(
+    source: Source, plan: Mapping[str, str], folder: Path, memory: FileMemory, *, link: bool = False
+) -> dict[str, str]:
+    """Copy or link files into a folder.
+
+    Files that an earlier call brought are kept while neither they nor their source changed. A file appears under its
+    name only when it is whole.
+
+    Args:
+        source: where the files come from; never changed.
+        plan: name in the source by path below the folder.
+        folder: where the files go.
+        memory: of the folder's files; remembers where each came from, and its SHA-256.
+        link: make symbolic links instead of copies; the source must be a folder.
+
+    Returns:
+        SHA-256 by path below the folder.
+
+    Raises:
+        OSError: when a file cannot be written; what is done is kept.
+        ValueError: when the source is damaged, or still being written.
+    """
+    order = {name: at for at, name in enumerate(source.files)}
+    ordered = sorted(plan, key=lambda path: order[plan[path]])
+    todo = [path for path in ordered if not _is_transferred(source.files[plan[path]], folder / path, memory, link)]
+    sizes = {path: source.files[plan[path]].size for path in todo}
+    if not link:
+        require_space(folder, sum(sizes.values()), "make room, or link")
+    with tqdm(total=sum(sizes.values()), desc="linking" if link else "copying", unit="B", unit_scale=True) as bar:
+        for path in todo:
+            file, target = source.files[plan[path]], folder / path
+            try:
+                _place(source, file, target, memory, link)
+            except OSError as error:
+                raise OSError(
+                    f"{file.name} could not be brought to {target} ({error.strerror or error}). "
+                    "Mend this and call again; what is done is kept."
+                ) from error
+            memory.remember(target, "source", _origin(file, link))
+            bar.update(sizes[path])
+    return {path: sha256_of(folder / path, memory) for path in plan}
+
+
+def _origin(file: SourceFile, link: bool) -> str:
+    return f"link to {file.path}" if link else f"copy of {file.name} {file.stamp}"
+
+
+def _is_transferred(file: SourceFile, target: Path, memory: FileMemory, link: bool) -> bool:
+    return target.is_file() and memory.recall(target, "source") == _origin(file, link)
+
+
+def _place(source: Source, file: SourceFile, target: Path, memory: FileMemory, link: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)
+    try:
+        if link and file.path is not None:
+            part.symlink_to(file.path.resolve())
+            part.replace(target)
+            sha256_of(target, memory)
+            return
+        digest = _copy(source, file, part)
+        part.replace(target)
+        memory.remember(target, "sha256", digest)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _copy(source: Source, file: SourceFile, part: Path) -> str:
+    digest, size = hashlib.sha256(), 0
+    with source.open(file.name) as stream, part.open("wb") as copy:
+        while block := stream.read(BLOCK):
+            digest.update(block)
+            size += copy.write(block)
+    if size != file.size:
+        raise ValueError(f"{file.name} in {source.path} changed while it was read; call again when it is complete.")
+    return digest.hexdigest()

@@ -1,0 +1,7 @@
+"""Training runs in MLflow."""
+
+from __future__ import annotations
+
+from medcontext.tracking.tracker import MLflowTracker
+
+__all__ = ["MLflowTracker"]

@@ -1,0 +1,164 @@
+"""The trained network as an MLflow model, without pickle: code, configuration and weights as plain files."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import shutil
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from medcontext.labels import Labels
+
+__all__ = ["log_model", "model_requirements", "save_model"]
+
+DICOM_PACKAGES = ("pydicom", "highdicom")
+
+
+def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> None:
+    """Log a model to a run, and register it if ``operation`` names a registered model.
+
+    Args:
+        client: of MLflow.
+        run_id: the run that trained the model.
+        operation: ``bundle_root``, ``settings``, ``labels`` and ``weights`` as for :func:`save_model`, and
+            ``registered_model_name``. The id of the model is noted in it, so that a second attempt goes on with the
+            first one's.
+    """
+    if "model_id" not in operation:
+        experiment = client.get_run(run_id).info.experiment_id
+        name = Path(operation["bundle_root"]).name
+        operation["model_id"] = client.create_logged_model(experiment, name=name, source_run_id=run_id).model_id
+    model_id = operation["model_id"]
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or model_id not in {output.model_id for output in outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model"
+        identity = Model(
+            artifact_path=client.get_logged_model(model_id).artifact_location, run_id=run_id, model_id=model_id
+        )
+        save_model(
+            path, **{key: operation[key] for key in ("bundle_root", "settings", "labels", "weights")}, model=identity
+        )
+        client.log_model_artifacts(model_id, str(path))
+    client.finalize_logged_model(model_id, "READY")
+    if operation["registered_model_name"]:
+        _register(client, operation["registered_model_name"], model_id, run_id)
+
+
+def _register(client: MlflowClient, name: str, model_id: str, run_id: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+    # not models:/ID, which a database without a server looks up at MLflow's global address
+    source = client.get_logged_model(model_id).artifact_location
+    if not any(version.source == source for version in client.search_model_versions(f"name='{name}'")):
+        client.create_model_version(name, source, run_id=run_id, model_id=model_id, await_creation_for=0)
+
+
+def save_model(
+    path: str | Path,
+    *,
+    bundle_root: str,
+    settings: Mapping[str, Any],
+    labels: Labels,
+    weights: str,
+    model: Model | None = None,
+) -> None:
+    """Write an MLflow model that segments as the bundle's ``inference.json`` does.
+
+    The package itself goes along, so that the model can be loaded where it is not installed.
+
+    Args:
+        path: folder to write.
+        bundle_root: the bundle, with ``configs/inference.json``.
+        settings: keys of ``inference.json`` with the values of the training.
+        labels: foreground names with their id or ids, whose volumes are reported.
+        weights: the ``model.pt``.
+        model: what is already known of the model.
+
+    Raises:
+        FileNotFoundError: When the bundle or the weights are not there.
+    """
+    if not Path(weights).is_file():
+        raise FileNotFoundError(f"There are no weights {weights} to log as a model.")
+    code = Path(str(importlib.util.find_spec("medcontext.tracking.pyfunc_model").origin))  # type: ignore[union-attr]
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = Path(folder) / Path(bundle_root).name
+        (bundle / "configs").mkdir(parents=True)
+        for name in ("inference.json", "metadata.json"):
+            shutil.copy(Path(bundle_root) / "configs" / name, bundle / "configs" / name)
+        (bundle / "configs" / "model.json").write_text(json.dumps(settings, indent=4), encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*input example was not provided")  # it would be a scan
+            mlflow.pyfunc.save_model(
+                str(path),
+                python_model=str(code),
+                code_paths=[str(code.parent)],
+                artifacts={"bundle": str(bundle), "weights": str(weights)},
+                signature=_signature(labels),
+                pip_requirements=model_requirements(bundle_root),
+                mlflow_model=model,
+            )
+    for cache in list(Path(path).rglob("__pycache__")):
+        shutil.rmtree(cache)
+
+
+def _signature(labels: Labels) -> ModelSignature:
+    volumes = [ColSpec("double", f"{label}_ml") for label in labels]
+    return ModelSignature(
+        inputs=Schema([ColSpec("string")]),  # a name would refuse the bare path of a file
+        outputs=Schema([ColSpec("string", "image"), ColSpec("string", "prediction"), *volumes]),
+        params=ParamSchema([ParamSpec("output_dir", "string", "predictions")]),
+    )
+
+
+def model_requirements(bundle_root: str) -> list[str]:
+    """What the package needs, in the versions that are installed; of an uninstalled one what its bundle declares.
+
+    What reads DICOM is among them where it is installed. Builds of one's own, such as PyTorch's for CPUs, are named by
+    the version that everybody can install.
+    """
+    try:
+        listed = importlib.metadata.requires("medcontext") or []
+    except importlib.metadata.PackageNotFoundError:
+        metadata = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        listed = ["torch", "monai", *metadata["required_packages_version"], *DICOM_PACKAGES]
+    needed = [
+        found.name
+        for found in map(Requirement, listed)
+        if found.name in DICOM_PACKAGES or found.marker is None or found.marker.evaluate({"extra": ""})
+    ]
+    installed = {name: _installed_version(name) for name in needed}
+    return [f"{name}=={version.public}" for name, version in installed.items() if version is not None]
+
+
+def _installed_version(name: str) -> Version | None:
+    """The version of a package; ``None`` for one that may be missing, and is.
+
+    Raises:
+        PackageNotFoundError: When another one is missing.
+    """
+    try:
+        return Version(importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        if name in DICOM_PACKAGES:
+            return None
+        raise

@@ -1,0 +1,144 @@
+"""What a run tells MLflow, as plain values that a file can keep, and how MLflow takes each of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from medcontext.tracking.models import log_model
+
+__all__ = [
+    "FILE_KINDS",
+    "METRICS_LIMIT",
+    "Operation",
+    "clean_key",
+    "file_operation",
+    "input_operation",
+    "metrics_operations",
+    "model_operation",
+    "note_operations",
+    "send",
+    "status_operation",
+    "text_operation",
+]
+
+Operation = dict[str, Any]
+Point = tuple[str, float, int, int]
+"""Of a metric: key, value, time in milliseconds and step."""
+
+METRICS_LIMIT = 1000
+"""Points that MLflow takes in one request."""
+NOTES_LIMIT = 100
+KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000
+FILE_KINDS = {"text", "file", "model"}
+
+
+def clean_key(key: str) -> str:
+    """A name as MLflow allows it: letters, digits, ``_ - . / : `` and spaces, at most 250 of them."""
+    return re.sub(r"[^/\w.\- :]", "_", key)[:KEY_LENGTH]
+
+
+def metrics_operations(points: Iterable[Point]) -> list[Operation]:
+    """Points of metrics, in requests of a size that MLflow takes."""
+    rows = [[clean_key(key), *rest] for key, *rest in points]
+    return [{"kind": "metrics", "points": rows[i : i + METRICS_LIMIT]} for i in range(0, len(rows), METRICS_LIMIT)]
+
+
+def note_operations(params: Mapping[str, Any], tags: Mapping[str, Any]) -> list[Operation]:
+    """Parameters and tags under MLflow's limits of length and number."""
+    kinds = (("params", params, PARAM_LENGTH), ("tags", tags, TAG_LENGTH))
+    found = []
+    for kind, notes, length in kinds:
+        rows = list({clean_key(key): str(value)[:length] for key, value in notes.items()}.items())
+        found += [{"kind": kind, "notes": dict(rows[i : i + NOTES_LIMIT])} for i in range(0, len(rows), NOTES_LIMIT)]
+    return found
+
+
+def input_operation(name: str, digest: str, num_cases: int, context: str) -> Operation:
+    """A dataset as the input of a run."""
+    return {"kind": "input", "name": name, "digest": digest, "num_cases": num_cases, "context": context}
+
+
+def text_operation(text: str, file: str) -> Operation:
+    """A text as an artifact."""
+    return {"kind": "text", "text": text, "file": file}
+
+
+def file_operation(path: str | Path, folder: str | None = None) -> Operation:
+    """A file or a folder as artifacts in ``folder``."""
+    return {"kind": "file", "path": str(Path(path).absolute()), "folder": folder}
+
+
+def model_operation(model: Mapping[str, Any], weights: str | Path) -> Operation:
+    """The trained network as a model, for :func:`~medcontext.tracking.models.log_model`."""
+    return {"kind": "model", **model, "weights": str(Path(weights).absolute())}
+
+
+def status_operation(status: int) -> Operation:
+    """A run's status, one of ``RunStatus``, and when it came to it."""
+    return {"kind": "status", "status": RunStatus.to_string(status), "time": int(time.time() * 1000)}
+
+
+def send(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    """Tell MLflow; to do it twice does no harm."""
+    _SENDERS[operation["kind"]](client, run_id, operation)
+
+
+def _send_metrics(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    client.log_batch(run_id, metrics=[Metric(*point) for point in operation["points"]])
+
+
+def _send_params(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    client.log_batch(run_id, params=[Param(*note) for note in operation["notes"].items()])
+
+
+def _send_tags(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    client.log_batch(run_id, tags=[RunTag(*note) for note in operation["notes"].items()])
+
+
+def _send_input(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    profile = json.dumps({"num_cases": operation["num_cases"]})
+    source = json.dumps({"uri": operation["name"]})
+    data = Dataset(operation["name"], operation["digest"], "local", source, profile=profile)
+    client.log_inputs(run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, operation["context"])])])
+
+
+def _send_text(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    client.log_text(run_id, operation["text"], operation["file"])
+
+
+def _send_file(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    path = Path(operation["path"])
+    if path.is_dir():
+        client.log_artifacts(run_id, str(path), artifact_path=operation["folder"])
+    elif path.is_file():
+        client.log_artifact(run_id, str(path), artifact_path=operation["folder"])
+    else:
+        raise FileNotFoundError(f"{path} is not there any more.")
+
+
+def _send_status(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    if operation["status"] == RunStatus.to_string(RunStatus.RUNNING):
+        client.update_run(run_id, status=operation["status"])
+    else:
+        client.set_terminated(run_id, operation["status"], end_time=operation["time"])
+
+
+_SENDERS: dict[str, Callable[[MlflowClient, str, Operation], None]] = {
+    "metrics": _send_metrics,
+    "params": _send_params,
+    "tags": _send_tags,
+    "input": _send_input,
+    "text": _send_text,
+    "file": _send_file,
+    "status": _send_status,
+    "model": log_model,
+}

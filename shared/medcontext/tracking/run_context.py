@@ -1,0 +1,45 @@
+"""Where, by whom and from which code a run was started, as MLflow's tags."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+
+import mlflow
+import monai
+import torch
+from mlflow.tracking.context.git_context import GitRunContext
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.git_utils import get_git_commit
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
+
+import medcontext
+from medcontext.storage.addresses import without_password
+
+__all__ = ["context_tags"]
+
+
+def context_tags() -> dict[str, str]:
+    """User, source, command, git commit where there is a repository, and versions of what computes."""
+    tags = {
+        **resolve_tags(ignore=[GitRunContext]),  # that is the repository of `python -m`, so of MONAI
+        "medcontext.command": without_password(shlex.join(sys.orig_argv)),
+        "version.python": platform.python_version(),
+        "version.torch": torch.__version__,
+        "version.monai": monai.__version__,
+        "version.mlflow": mlflow.__version__,
+    }
+    if torch.cuda.is_available():
+        tags["version.cuda"] = str(torch.version.cuda)
+        tags["medcontext.gpu"] = torch.cuda.get_device_name()
+    commit = _git_commit()
+    return tags if commit is None else {**tags, MLFLOW_GIT_COMMIT: commit}
+
+
+def _git_commit() -> str | None:
+    """The commit of the package's repository, else of the working directory's; ``None`` without one or without git."""
+    folders = (str(Path(medcontext.__file__).parent), os.getcwd())
+    return next(filter(None, map(get_git_commit, folders)), None)

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import medcontext
+from medcontext.storage.addresses import without_password
+from medcontext.tracking.run_context import context_tags
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> tuple[Path, str]:
+    """A repository with one commit, and the commit."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "first"], check=True)
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    (tmp_path / "inside").mkdir()
+    return tmp_path / "inside", commit.stdout.strip()
+
+
+def test_the_commit_of_the_package_or_else_of_the_working_directory(
+    repository: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside, commit = repository
+    outside = tmp_path_factory.mktemp("outside")
+    monkeypatch.setattr(medcontext, "__file__", str(outside / "medcontext" / "__init__.py"))
+    monkeypatch.chdir(outside)
+    assert "mlflow.source.git.commit" not in context_tags()
+    monkeypatch.chdir(inside)
+    assert context_tags()["mlflow.source.git.commit"] == commit
+    monkeypatch.chdir(outside)
+    monkeypatch.setattr(medcontext, "__file__", str(inside / "__init__.py"))
+    assert context_tags()["mlflow.source.git.commit"] == commit
+
+
+def test_without_git(repository: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repository[0])
+    monkeypatch.setattr("medcontext.tracking.run_context.get_git_commit", lambda folder: None)
+    assert "mlflow.source.git.commit" not in context_tags()
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("http://me:secret@host:5000", "http://host:5000"),
+        ("postgresql://me:p%40ss@host/db and https://token@x/y", "postgresql://host/db and https://x/y"),
+        ("sqlite:////home/me@work/mlruns.db", "sqlite:////home/me@work/mlruns.db"),
+        ("mail me@host", "mail me@host"),
+    ],
+)
+def test_passwords_are_left_out(text: str, clean: str) -> None:
+    assert without_password(text) == clean
