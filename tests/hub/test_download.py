@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_fetch import until
 
 from collections_of_bundles import CONTENT, publish, unzipped, with_large_files, zipped
 from http_server import FileServer, serve
@@ -17,6 +16,7 @@ from medcontext import cli
 from medcontext.hub import download as downloading
 from medcontext.hub.download import download_bundle
 from platforms import posix_only
+from waiting import until
 
 WEIGHTS = hashlib.shake_128(b"weights").digest(200_000)
 OTHERS = hashlib.shake_128(b"others").digest(50_000)

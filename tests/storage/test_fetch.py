@@ -3,10 +3,9 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from http_server import FileServer, serve
 from medcontext.storage import fetch as fetching
 from medcontext.storage.fetch import Digest, _StayEncrypted, fetch
 from platforms import posix_only
+from waiting import until
 
 CONTENT = hashlib.shake_128(b"content").digest(300_000)
 OTHER = hashlib.shake_128(b"other").digest(300_000)
@@ -215,13 +215,6 @@ def test_too_little_room_is_seen_before(server: FileServer, target: Path, monkey
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     with pytest.raises(OSError, match="out needs 0.0 GB and has 0.0 GB free; make room there, and call again.$"):
         fetch(f"{server.url}/x", target, digest_of(CONTENT))
-
-
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    limit = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
 
 
 def test_killed_in_the_midst(server: FileServer, target: Path) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from medcontext.tracking.outbox import (
     short_requests,
     unsent_file,
 )
+from waiting import until
 
 RUN = "0" * 32
 
@@ -89,13 +89,6 @@ def outbox(client: Client, tmp_path: Path) -> Outbox:
 
 def point(value: float, step: int) -> dict[str, Any]:
     return metrics_operations([("loss", value, 1000 + step, step)])[0]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 def test_operations_arrive_in_order_and_the_end_waits_for_them(client: Client, outbox: Outbox, tmp_path: Path) -> None:

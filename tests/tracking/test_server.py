@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from medcontext.tracking import MLflowTracker
 from medcontext.tracking.outbox import TrackingError, read_unsent
 from mlflow_server import MlflowServer
 from tiny import trainer
+from waiting import until
 
 STEPS = 4  # an epoch
 
@@ -80,13 +80,6 @@ def test_the_life_of_a_run(mlflow_server: MlflowServer, tmp_path: Path) -> None:
         json.loads(Path(client.download_artifacts(run.info.run_id, "cases/training.json")).read_text())
         == cases["training"]
     )
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.01)
 
 
 def test_a_server_that_goes_away_during_training(

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from monai.engines import Evaluator
 from medcontext.handlers import ResumeTraining, TeacherUpdate, TrainingCheckpoint, TrainingHistory
 from medcontext.tracking import MLflowTracker
 from tiny import trainer
+from waiting import until
 
 
 def tracker(uri: str, folder: Path, **kwargs: Any) -> MLflowTracker:
@@ -245,13 +245,6 @@ def test_configs_are_there_when_training_starts_and_figures_when_they_are_drawn(
     engine.run()
     assert seen == [2]
     assert artifacts("previews") == ["previews/epoch_0001.png", "previews/epoch_0002.png"]
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.05)
 
 
 def test_the_load_of_the_machine(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
