@@ -43,8 +43,8 @@ def compare_runs(
         What was compared.
 
     Raises:
-        ValueError: When there is no such store, experiment or name, or nothing to compare, or MLflow fails.
-        OSError: When ``output_dir`` cannot be written.
+        ValueError: If there is no such store, experiment or name, or nothing to compare, or MLflow fails.
+        OSError: If ``output_dir`` cannot be written.
     """
     uri = tracking_uri or default_tracking_uri()
     client = connect(uri)

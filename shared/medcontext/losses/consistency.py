@@ -76,7 +76,7 @@ class ConsistencyLoss(nn.Module):
         region: ``all`` voxels or the dropped ``context`` alone.
 
     Raises:
-        ValueError: When ``form`` or ``region`` is none of these.
+        ValueError: If ``form`` or ``region`` is none of these.
 
     Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725) for ``official``; the others are its scale-free
     relatives.
@@ -94,7 +94,7 @@ class ConsistencyLoss(nn.Module):
         r"""Compare (B, C, \*spatial) logits, where ``context_mask`` (B, 1, \*spatial) says if the region asks for it.
 
         Raises:
-            ValueError: When the region is ``context`` and no mask was given.
+            ValueError: If the region is ``context`` and no mask was given.
         """
         if self.region is ConsistencyRegion.ALL:
             context_mask = None

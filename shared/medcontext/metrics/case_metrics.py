@@ -67,7 +67,7 @@ def case_metrics(
         both directions together, in voxels). The module's table says what empty labels get.
 
     Raises:
-        ValueError: when the shapes differ or are not three-dimensional, when values are not whole numbers, when
+        ValueError: If the shapes differ or are not three-dimensional, when values are not whole numbers, when
             ``spacing`` is not three positive numbers, when a tolerance is missing or below 0, or when there is no such
             protocol.
     """
@@ -94,7 +94,7 @@ def surface_tolerances(tolerance_mm: SurfaceTolerance, labels: Labels) -> dict[s
         labels: the labels that are measured.
 
     Raises:
-        ValueError: when a label has no tolerance, or one is not a finite number of mm, 0 or more.
+        ValueError: If a label has no tolerance, or one is not a finite number of mm, 0 or more.
     """
     given = tolerance_mm if isinstance(tolerance_mm, Mapping) else dict.fromkeys(labels, tolerance_mm)
     missing = [name for name in labels if name not in given]

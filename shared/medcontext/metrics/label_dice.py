@@ -44,7 +44,7 @@ class LabelDice(IgniteMetricHandler):
         save_details: keep the Dice of every case and label in ``engine.state.metric_details`` under the attached name.
 
     Raises:
-        ValueError: when ``labels`` does not map names to ids above 0.
+        ValueError: If ``labels`` does not map names to ids above 0.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class LabelDice(IgniteMetricHandler):
             name: key in ``engine.state.metric_details``.
 
         Raises:
-            ValueError: when ``name`` is also the name of a result.
+            ValueError: If ``name`` is also the name of a result.
         """
         if name in self._names():
             raise ValueError(
@@ -82,7 +82,7 @@ class LabelDice(IgniteMetricHandler):
             output: one-hot ``(pred, label)``, see ``output_transform``.
 
         Raises:
-            ValueError: when ``output`` is not such a pair or has too few channels for the labels.
+            ValueError: If ``output`` is not such a pair or has too few channels for the labels.
         """
         if len(output) != 2:
             raise ValueError(f"output must be a pair (pred, label), got {len(output)} items. Set output_transform.")

@@ -91,7 +91,7 @@ def metric_protocol(name: str) -> MetricProtocol:
         name: key of :data:`PROTOCOLS`.
 
     Raises:
-        ValueError: when there is no such protocol.
+        ValueError: If there is no such protocol.
     """
     if not isinstance(name, str) or name not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}.")

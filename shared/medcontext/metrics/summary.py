@@ -56,7 +56,7 @@ def summarise(
         The averages, labels in order of first appearance.
 
     Raises:
-        ValueError: when a needed column is missing, there are no rows, a case holds a label twice, or ``confidence``
+        ValueError: If a needed column is missing, there are no rows, a case holds a label twice, or ``confidence``
             or ``resamples`` is out of range.
     """
     _check(metrics, confidence, resamples)

@@ -75,8 +75,8 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
         The network itself for one file, else a :class:`CheckpointEnsemble`. :func:`checkpoint_record` knows the files.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When no path is given or one is given twice, when a file is damaged, or when its weights are those
+        FileNotFoundError: If there is no such file.
+        ValueError: If no path is given or one is given twice, when a file is damaged, or when its weights are those
             of another network.
     """
     paths = [Path(ckpt_path)] if isinstance(ckpt_path, str | os.PathLike) else [Path(path) for path in ckpt_path]

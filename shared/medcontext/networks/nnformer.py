@@ -149,7 +149,7 @@ def _token_grids(img_size: Triple, patch_size: Triple, strides: Sequence[Triple]
     """The token grid of every stage.
 
     Raises:
-        ValueError: When an axis is no multiple of its patch size or too short for the stages.
+        ValueError: If an axis is no multiple of its patch size or too short for the stages.
     """
     for axis, patch in enumerate(patch_size):
         if patch not in _PATCH_STRIDES:
@@ -199,7 +199,7 @@ class NNFormer(nn.Module):
         drop_path_rate: stochastic depth, rising linearly from 0 at each path's first block to this at its last.
 
     Raises:
-        ValueError: When an argument is out of range, a size has no token grid (the message names the axis and the
+        ValueError: If an argument is out of range, a size has no token grid (the message names the axis and the
             divisor), the heads do not divide the features, or the published index does not fit a window.
 
     Source: Zhou et al., nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer, IEEE TIP 2023
@@ -267,7 +267,7 @@ class NNFormer(nn.Module):
             overrides: arguments of the constructor to use instead.
 
         Raises:
-            ValueError: When there is no variant for the dataset.
+            ValueError: If there is no variant for the dataset.
         """
         if dataset not in _PUBLISHED:
             raise ValueError(f"There is no published nnFormer for {dataset!r}; take one of {', '.join(_PUBLISHED)}.")
@@ -287,7 +287,7 @@ class NNFormer(nn.Module):
             stage's merging stride.
 
         Raises:
-            ValueError: When the image has another size than the network.
+            ValueError: If the image has another size than the network.
         """
         check_image_size(image.shape[2:], self.img_size)
         tokens = _channels_last(self.patch_embedding(image))

@@ -42,7 +42,7 @@ class PairedAttention(nn.Module):
             a token gets values of many others. Weights trained with one layout are meaningless with the other.
 
     Raises:
-        ValueError: When an option is not one of its choices, ``num_heads`` does not divide ``dim``, or ``dropout``
+        ValueError: If an option is not one of its choices, ``num_heads`` does not divide ``dim``, or ``dropout``
             is not a probability below one.
 
     Source: Shaker et al., UNETR++, IEEE TMI 2024 (arXiv 2212.04497), section 3.2.

@@ -30,8 +30,8 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
         The network.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint, or nothing in it fits the network.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no readable checkpoint, or nothing in it fits the network.
     """
     if path is None:
         return network

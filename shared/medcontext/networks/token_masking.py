@@ -28,7 +28,7 @@ class TokenMasking(nn.Module):
             cubes.
 
     Raises:
-        ValueError: When ``embedding`` names no module of the network, its output is not tokens, or the grid cannot
+        ValueError: If ``embedding`` names no module of the network, its output is not tokens, or the grid cannot
             be told from their number.
 
     Source: the token masking of Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); the token starts at zero.

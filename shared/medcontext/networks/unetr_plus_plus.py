@@ -88,7 +88,7 @@ class UNETRPlusPlus(nn.Module):
         spatial_dims: 2 or 3.
 
     Raises:
-        ValueError: When ``img_size`` has an axis that its divisor does not divide, ``hidden_size``, ``num_heads`` or
+        ValueError: If ``img_size`` has an axis that its divisor does not divide, ``hidden_size``, ``num_heads`` or
             the per-stage lists do not fit ``dims``, a number is too small, or an option is not one of its choices.
 
     Source: Shaker et al., UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation, IEEE TMI 2024
@@ -172,7 +172,7 @@ class UNETRPlusPlus(nn.Module):
             overrides: arguments of the constructor to use instead.
 
         Raises:
-            ValueError: When there is no variant for the dataset, or the arguments do not fit together.
+            ValueError: If there is no variant for the dataset, or the arguments do not fit together.
         """
         if dataset not in _DATASETS:
             raise ValueError(f"There is no published UNETR++ for {dataset!r}; take one of {', '.join(_DATASETS)}.")
@@ -182,7 +182,7 @@ class UNETRPlusPlus(nn.Module):
         r"""Segment an image (B, in_channels, \*img_size) into logits.
 
         Raises:
-            ValueError: When the image has another size than ``img_size``; token counts alone would let some pass.
+            ValueError: If the image has another size than ``img_size``; token counts alone would let some pass.
         """
         check_image_size(image.shape[2:], self.img_size)
         maps = self._decode(image, self._encode(image))

@@ -38,8 +38,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     """Read a checkpoint of tensors and plain values; code in the file is never run.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint, or holds code.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no readable checkpoint, or holds code.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
@@ -66,8 +66,8 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Fill a network with the weights in a file, all of them.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is damaged, or its weights are those of another network.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or its weights are those of another network.
     """
     weights, own = load_checkpoint(path), network.state_dict()
     shapes = [{key: getattr(value, "shape", None) for key, value in state.items()} for state in (own, weights)]

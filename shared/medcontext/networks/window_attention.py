@@ -35,7 +35,7 @@ def relative_position_index(window: Sequence[int], scheme: RelativePosition = "p
         (N, N) int64 with N = w0·w1·w2.
 
     Raises:
-        ValueError: When the scheme is unknown, or its rows for this window exceed the table.
+        ValueError: If the scheme is unknown, or its rows for this window exceed the table.
     """
     w0, w1, w2 = window
     if scheme == "published":
@@ -67,7 +67,7 @@ def fit_window(window: int | Sequence[int], resolution: Triple) -> tuple[Triple,
     nothing is shifted. A triple is used as it is, on a padded grid if need be, and shifted unless it is the grid.
 
     Raises:
-        ValueError: When the window is neither an integer nor three of them, or not positive.
+        ValueError: If the window is neither an integer nor three of them, or not positive.
     """
     sizes = (window,) * 3 if isinstance(window, int) else tuple(window)
     if len(sizes) != 3 or min(sizes) < 1:
@@ -112,7 +112,7 @@ class WindowAttention(nn.Module):
         relative_position: see :func:`relative_position_index`.
 
     Raises:
-        ValueError: When the heads do not divide the channels, or the index does not fit its table.
+        ValueError: If the heads do not divide the channels, or the index does not fit its table.
     """
 
     def __init__(

@@ -36,9 +36,9 @@ def convert_checkpoint(
         What became of every tensor.
 
     Raises:
-        FileExistsError: When ``output`` exists.
-        FileNotFoundError: When ``source`` does not.
-        ValueError: When ``strict`` is no truth value, or the source is unreadable or does not fit the network.
+        FileExistsError: If ``output`` exists.
+        FileNotFoundError: If ``source`` does not.
+        ValueError: If ``strict`` is no truth value, or the source is unreadable or does not fit the network.
     """
     if not isinstance(strict, bool):
         raise ValueError(f"strict must be True or False, got {strict!r}.")

@@ -158,7 +158,7 @@ def load_official_state_dict(
         What became of every tensor, ours and theirs.
 
     Raises:
-        ValueError: When the network's published names are not known; none of the tensors has a place; a shape or an
+        ValueError: If the network's published names are not known; none of the tensors has a place; a shape or an
             index table differs; or, if ``strict``, a tensor of the network has no counterpart.
     """
     masking, network = find_token_masking(network), plain_network(network)
@@ -187,7 +187,7 @@ def _pair(
     """The published tensors beside those of ours that they belong to, and the names of those without a place.
 
     Raises:
-        ValueError: When none has a place.
+        ValueError: If none has a place.
     """
     pairs: list[_Pair] = []
     unused: list[str] = []

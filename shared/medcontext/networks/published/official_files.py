@@ -51,8 +51,8 @@ def load_official_checkpoint(path: str | os.PathLike[str], *, entry: str | None 
         The tensors by their published names, on the CPU.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint, holds code or no weights, or holds those of several
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no readable checkpoint, holds code or no weights, or holds those of several
             networks and ``entry`` does not say which.
     """
     if not Path(path).is_file():
