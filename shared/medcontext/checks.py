@@ -67,7 +67,9 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     return value
 
 
-def check_fraction(name: str, value: float, *, above_zero: bool = False) -> float:
+def check_fraction(
+    name: str, value: float, *, above_zero: bool = False, remedy: str = "give a share, such as 0.4 for 40 %"
+) -> float:
     """Return ``value`` if it lies in [0, 1], or in (0, 1] with ``above_zero``.
 
     Raises:
@@ -77,7 +79,7 @@ def check_fraction(name: str, value: float, *, above_zero: bool = False) -> floa
     _check_number(name, value)
     if not 0 <= value <= 1 or (above_zero and value == 0):
         interval = "(0, 1]" if above_zero else "[0, 1]"
-        raise ValueError(f"{name} must lie in {interval}, got {value}: give a share, such as 0.4 for 40 %.")
+        raise ValueError(f"{name} must lie in {interval}, got {value}: {remedy}.")
     return float(value)
 
 
