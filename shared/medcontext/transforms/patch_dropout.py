@@ -57,7 +57,7 @@ class RandPatchDropout(ContextDropout):
         >>> dropout = RandPatchDropout(ratio=0.5, patch_size=2).set_random_state(0)
         >>> masked, mask = dropout(torch.ones(1, 4, 4))
         >>> mask[0].int().tolist()
-        [[0, 0, 1, 1], [0, 0, 1, 1], [1, 1, 0, 0], [1, 1, 0, 0]]
+        [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
         >>> bool((masked == 1 - mask).all())
         True
     """
