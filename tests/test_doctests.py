@@ -15,9 +15,10 @@ import pytest
 import medcontext.checks
 import medcontext.losses
 import medcontext.metrics
+import medcontext.networks
 import medcontext.transforms
 
-ROOMS = (medcontext.losses, medcontext.metrics, medcontext.transforms)
+ROOMS = (medcontext.losses, medcontext.metrics, medcontext.networks, medcontext.transforms)
 
 
 def modules() -> Iterator[str]:
