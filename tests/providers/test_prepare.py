@@ -240,7 +240,7 @@ def test_files_that_cannot_be_read_are_all_named(own_btcv: Path, tmp_path: Path)
             r"dataset must be one of \['acdc', 'brats', 'btcv', 'hippocampus'\], got 'lits'",
         ),
         ({"source": "absent"}, FileNotFoundError, "There is no absent; give the downloaded archive"),
-        ({"source": __file__}, ValueError, "is neither a folder nor a whole zip or tar archive"),
+        ({"source": __file__}, ValueError, "is neither a folder nor a complete zip or tar archive"),
         ({"source": __file__, "link": True}, ValueError, "files in an archive cannot be linked"),
         ({"link": "no"}, ValueError, "link must be True or False, got 'no'"),
         ({"download": True}, ValueError, "download works for brats and hippocampus alone; btcv needs"),
@@ -351,7 +351,7 @@ def test_a_full_disk_leaves_nothing_half_written(btcv: Path, tmp_path: Path, mon
         return copy(source, file, part)
 
     monkeypatch.setattr(transfer, "_copy", fill)
-    with pytest.raises(OSError, match="could not be brought to .*No space left on device.*what is done is kept"):
+    with pytest.raises(OSError, match="could not be transferred to .*No space left on device.*finished files are kept"):
         prepare_dataset("btcv", btcv, tmp_path)
     assert len(visible(tmp_path)) == 4
     assert not list(tmp_path.rglob("*.part"))
