@@ -180,9 +180,7 @@ def test_a_damaged_scan_is_named_and_what_was_predicted_stays(
         nib.save(nib.Nifti1Image(volume(), VOXELS), home / "scans" / f"{name}.nii.gz")
     whole = (home / "scans" / "b.nii.gz").read_bytes()
     (home / "scans" / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
-    said = (
-        r"medcontext: \S*/scans/b.nii.gz cannot be read \(.*\); repair it or leave it out. Earlier"
-    )
+    said = r"medcontext: \S*/scans/b.nii.gz cannot be read \(.*\); repair it or leave it out. Earlier"
     with pytest.raises(SystemExit, match=f"^{said} predictions are kept.$"):
         predict(UNETR, home, dataset_dir=str(home / "scans"), network=THRESHOLD, num_workers=num_workers)
     assert [path.name for path in (home / "out").glob("*.json")] == ["a.json"]
