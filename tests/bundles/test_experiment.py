@@ -53,7 +53,7 @@ def test_an_axis_of_numbers_of_cases(tmp_path: Path) -> None:
     cells = grid([UNETR], [str(own)], None, [0], ["baseline"], cases=[6, 24])
     assert [cell.name for cell in cells] == [f"medcontext_unetr-brains-baseline-n{n}-s0" for n in (6, 24)]
     assert [cell.subset for cell in cells] == [{"train_cases": 6}, {"train_cases": 24}]
-    with pytest.raises(ValueError, match="fractions and cases both say how many cases .* give one"):
+    with pytest.raises(ValueError, match="fractions and cases both choose the cases .* give one"):
         grid([UNETR], ["btcv"], [1.0], [0], ["baseline"], cases=[6])
 
 
@@ -295,7 +295,7 @@ def test_costs_are_measured_once_and_for_these_settings(home: Path, monkeypatch:
         (home / "out").mkdir(exist_ok=True)
         return {"seconds": SECONDS}
 
-    monkeypatch.setattr(costs_module, "_in_a_process", measure)
+    monkeypatch.setattr(costs_module, "_measure_in_process", measure)
     cells = grid([UNETR], ["btcv"], [1.0], [0, 1], ["baseline", "baseline_equal_time"])
     jobs = plan(cells, experiment_name="costs", overrides={**TINY[UNETR], "max_epochs": 3})
     assert known_costs(jobs, home / "out") == {}

@@ -1,4 +1,4 @@
-"""Grids of trainings that show what each part of MedContext is worth, on the same cases, seeds and budgets."""
+"""Grids of training runs that measure the parts of MedContext, on the same cases, seeds and budgets."""
 
 from __future__ import annotations
 

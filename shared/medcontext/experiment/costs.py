@@ -1,4 +1,4 @@
-"""What a training step of each mode costs, measured side by side, and how many steps fit in equal time."""
+"""Cost of a training step of each mode, measured side by side, and the number of steps that fit in equal time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ __all__ = ["COSTS_FILE", "Costs", "known_costs", "measure_costs", "with_equal_ti
 COSTS_FILE = "costs.json"
 REFERENCE = "medcontext"
 
-# what tells the runs of one setting apart, or follows from their number of cases, and does not change a step's cost
+# keys that distinguish runs of one setting, or follow from their number of cases, and do not change a step's cost
 _OF_A_RUN = {
     *("run_id", "run_name", "experiment_name", "seed", "train_fraction", "train_cases"),
     *("max_epochs", "val_interval", "checkpoint_interval"),
 }
 
 Seconds = dict[str, float]
-"""By mode of training, what a step takes; of one measurement, so that they can be compared."""
+"""Seconds per step by mode of training, from one measurement, so that they can be compared."""
 Costs = Mapping[tuple[str, str], Mapping[str, Seconds]]
-"""By bundle and dataset, for each mode of equal time the measurement that it is in."""
+"""By bundle and dataset, the measurement of each mode of equal time."""
 
 
 def known_costs(jobs: Sequence[Job], output_dir: str | os.PathLike[str]) -> Costs:
-    """The costs that an earlier call measured for the settings of these jobs.
+    """Return the costs that an earlier call measured for the settings of these jobs.
 
     Args:
-        jobs: from :func:`~medcontext.experiment.plan`.
+        jobs: jobs from :func:`~medcontext.experiment.plan`.
         output_dir: folder of the experiment.
 
     Raises:
@@ -48,30 +48,30 @@ def known_costs(jobs: Sequence[Job], output_dir: str | os.PathLike[str]) -> Cost
     path = Path(output_dir) / COSTS_FILE
     try:
         records = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        found: dict[tuple[str, str], dict[str, Seconds]] = {}
+        costs: dict[tuple[str, str], dict[str, Seconds]] = {}
         for job in jobs:
             for record in records:
                 if record["settings"] == _settings(job) and MODES[job.cell.mode].training in record["seconds"]:
-                    found.setdefault(job.place, {}).setdefault(job.cell.mode, record["seconds"])
+                    costs.setdefault(job.place, {}).setdefault(job.cell.mode, record["seconds"])
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{path} holds no costs of steps; remove it to measure them again.") from error
-    return found
+    return costs
 
 
 def measure_costs(jobs: Sequence[Job], output_dir: str | os.PathLike[str], devices: Sequence[str | int] = ()) -> Costs:
-    """Measure what a step costs in each mode that takes equal time, unless an earlier call did.
+    """Measure the cost of a step in each mode of equal time, unless an earlier call did.
 
-    Per bundle and dataset all modes train in turn in one process, on the first of the devices, with the configuration
-    and cases of the first run (:func:`~medcontext.experiment.measuring.step_seconds`). The results are kept in
-    ``output_dir``, so that resumed and added runs train for as many steps as the first.
+    For each bundle and dataset, all modes train in turn in one process, on the first of the devices, with the
+    configuration and cases of the first run (:func:`~medcontext.experiment.measuring.step_seconds`). The results are
+    kept in ``output_dir``, so that resumed and added runs train for as many steps as the first.
 
     Args:
-        jobs: from :func:`~medcontext.experiment.plan`.
+        jobs: jobs from :func:`~medcontext.experiment.plan`.
         output_dir: folder of the experiment.
-        devices: as for :func:`~medcontext.experiment.run_cells`.
+        devices: devices as for :func:`~medcontext.experiment.run_cells`.
 
     Raises:
-        ValueError: If a training cannot be measured.
+        ValueError: If a step cannot be measured.
     """
     folder = Path(output_dir)
     known = known_costs(jobs, folder)
@@ -79,18 +79,19 @@ def measure_costs(jobs: Sequence[Job], output_dir: str | os.PathLike[str], devic
     for job in jobs:
         if MODES[job.cell.mode].equal_time and job.cell.mode not in known.get(job.place, {}):
             missing.setdefault(job.place, []).append(job)
-    for some in missing.values():
-        first = some[0]
+    for unmeasured in missing.values():
+        first = unmeasured[0]
         print(
-            f"measuring what steps cost, {first.cell.dataset_name} with {Path(first.cell.bundle).name}", file=sys.stderr
+            f"measuring the cost of steps, {first.cell.dataset_name} with {Path(first.cell.bundle).name}",
+            file=sys.stderr,
         )
-        trainings = {REFERENCE: first.reference}
-        for job in some:
-            trainings.setdefault(MODES[job.cell.mode].training, job.training)
+        arguments = {REFERENCE: first.reference}
+        for job in unmeasured:
+            arguments.setdefault(MODES[job.cell.mode].training, job.training)
         record = {
             "bundle": Path(first.cell.bundle).name,
             "dataset": first.cell.dataset_name,
-            **_in_a_process(trainings, folder, environments(devices)[0]),
+            **_measure_in_process(arguments, folder, environments(devices)[0]),
             "settings": _settings(first),
         }
         path = folder / COSTS_FILE
@@ -103,8 +104,8 @@ def with_equal_time(jobs: Sequence[Job], costs: Costs) -> list[Job]:
     """Give the modes of equal time as many epochs as fit in the time of ``medcontext``, at least one.
 
     Args:
-        jobs: from :func:`~medcontext.experiment.plan`.
-        costs: from :func:`measure_costs`; jobs whose mode they lack stay as they are.
+        jobs: jobs from :func:`~medcontext.experiment.plan`.
+        costs: costs from :func:`measure_costs`; jobs whose mode they lack stay as they are.
     """
     changed = []
     for job in jobs:
@@ -119,23 +120,23 @@ def with_equal_time(jobs: Sequence[Job], costs: Costs) -> list[Job]:
 
 
 def _settings(job: Job) -> dict[str, Any]:
-    """What the costs depend on, as JSON gives it back."""
+    """Return the settings that the costs depend on, as read back from JSON."""
     kept = {name: value for name, value in job.reference.items() if name not in _OF_A_RUN}
     settings: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return settings
 
 
-def _in_a_process(trainings: Mapping[str, Any], folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
-    """Measure in a process of its own, which sees what the trainings will see of the machine."""
+def _measure_in_process(arguments: Mapping[str, Any], folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Measure in a separate process, which sees the same devices as the training runs."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        arguments, result = Path(scratch) / "trainings.json", Path(scratch) / "costs.json"
-        arguments.write_text(json.dumps(trainings, default=str), encoding="utf-8")
-        command = [sys.executable, "-m", "medcontext.experiment.measuring", str(arguments), str(result)]
+        arguments_file, result = Path(scratch) / "arguments.json", Path(scratch) / "costs.json"
+        arguments_file.write_text(json.dumps(arguments, default=str), encoding="utf-8")
+        command = [sys.executable, "-m", "medcontext.experiment.measuring", str(arguments_file), str(result)]
         log = folder / "costs.log"
         with log.open("ab") as stream:
             code = subprocess.run(command, stdout=stream, stderr=stream, env={**os.environ, **environment}).returncode
         if code:
-            raise ValueError(f"What a step costs could not be measured (the process ended with {code}), see {log}.")
+            raise ValueError(f"The cost of a step could not be measured (the process ended with {code}), see {log}.")
         measured: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     return measured

@@ -1,4 +1,4 @@
-"""Which trainings an experiment consists of."""
+"""The training runs of an experiment."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ __all__ = ["MODES", "SUPERVISED_MODES", "Cell", "Rung", "config_file", "config_f
 
 @dataclass(frozen=True)
 class Rung:
-    """How a mode trains.
+    """Training of one mode.
 
     Attributes:
         overlay: the bundle's configuration file of the mode; ``None`` for ``train.json`` alone.
-        equal_time: whether it takes as many steps as fit in the time of ``medcontext``, instead of as many.
+        equal_time: whether it trains for as many steps as fit in the time of ``medcontext``, instead of as many steps.
         unlabeled: whether it needs scans without labels.
     """
 
@@ -29,7 +29,7 @@ class Rung:
 
     @property
     def training(self) -> str:
-        """The mode of the training, which several modes of an experiment may share."""
+        """Mode of the training run, which several modes of an experiment may share."""
         return self.overlay or "medcontext"
 
 
@@ -42,21 +42,21 @@ MODES: dict[str, Rung] = {
     "pseudo_labels": Rung("pseudo_labels", equal_time=True, unlabeled=True),
     "medcontext_unlabeled": Rung("medcontext_unlabeled", equal_time=True, unlabeled=True),
 }
-"""The ladder from plain training to all of MedContext, each rung adding to the one before."""
+"""The ladder from plain training to all of MedContext, in which each rung adds to the one before."""
 
 SUPERVISED_MODES = tuple(mode for mode, rung in MODES.items() if not rung.unlabeled)
-"""The rungs that labelled cases are enough for."""
+"""The rungs that need labelled cases only."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of the grid.
+    """One training run of the grid.
 
     Attributes:
         bundle: folder of the bundle.
         dataset: name or path of the dataset's overlay.
-        fraction: share of the training cases; ``None`` where ``cases`` says how many.
-        seed: of the subset, the initial weights and the crops.
+        fraction: share of the training cases; ``None`` if ``cases`` is given.
+        seed: seed of the subset, the initial weights and the crops.
         mode: one of :data:`MODES`.
         cases: number of labelled cases, those for validation included.
     """
@@ -70,18 +70,18 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """What tells the cell from others, fit for a file."""
+        """Unique name of the cell, valid for a file."""
         size = f"f{self.fraction:g}" if self.cases is None else f"n{self.cases}"
         return f"{Path(self.bundle).name}-{self.dataset_name}-{self.mode}-{size}-s{self.seed}"
 
     @property
     def dataset_name(self) -> str:
-        """The dataset without the place of its overlay."""
+        """Name of the dataset, without the path of its overlay."""
         return Path(self.dataset).stem
 
     @property
     def subset(self) -> dict[str, Any]:
-        """The configuration's key that chooses the labelled cases, with its value."""
+        """Key of the configuration that chooses the labelled cases, with its value."""
         return {"train_fraction": self.fraction} if self.cases is None else {"train_cases": self.cases}
 
 
@@ -93,22 +93,22 @@ def grid(
     modes: Iterable[str],
     cases: Iterable[int] | None = None,
 ) -> list[Cell]:
-    """All combinations, seed by seed, so that what was cut short still compares modes.
+    """Return all combinations, seed by seed, so that an interrupted experiment still compares modes.
 
     Args:
         bundles: folders of bundles, or names of those under ``bundles`` in the working directory or the home.
         datasets: names of dataset overlays, or paths of your own.
-        fractions: shares of the training cases, above 0 and up to 1; ``None`` where ``cases`` are given.
+        fractions: shares of the training cases, above 0 and up to 1; ``None`` if ``cases`` are given.
         seeds: whole numbers, 0 or more.
         modes: names from :data:`MODES`.
         cases: numbers of labelled cases, those for validation included, instead of ``fractions``.
 
     Raises:
-        ValueError: If a list is empty or holds something twice or unknown, or the cases are chosen twice.
+        ValueError: If a list is empty, or has repeated or unknown entries, or if the cases are chosen twice.
         FileNotFoundError: If there is no such bundle.
     """
     if (fractions is None) == (cases is None):
-        raise ValueError("fractions and cases both say how many cases to train on; give one of them.")
+        raise ValueError("fractions and cases both choose the cases to train on; give one of them.")
     axes: dict[str, list[Any]] = {
         "bundles": [str(_bundle_folder(bundle)) for bundle in bundles],
         "datasets": list(datasets),
@@ -145,11 +145,11 @@ def _check_values(axes: dict[str, list[Any]]) -> None:
 
 
 def _bundle_folder(bundle: str) -> Path:
-    """Folder of a bundle that is given by its folder or name."""
-    places = [Path(bundle), *(folder / "bundles" / str(bundle) for folder in _roots())]
-    for place in places:
-        if (place / "configs" / "train.json").is_file():
-            return place.resolve()
+    """Return the folder of a bundle that is given by its folder or name."""
+    candidates = [Path(bundle), *(folder / "bundles" / str(bundle) for folder in _roots())]
+    for folder in candidates:
+        if (folder / "configs" / "train.json").is_file():
+            return folder.resolve()
     names = sorted({path.parents[1].name for root in _roots() for path in root.glob("bundles/*/configs/train.json")})
     known = f"name one of {', '.join(names)}, or " if names else ""
     raise FileNotFoundError(f"There is no bundle {bundle!r}; {known}give the path of its folder.")
@@ -162,13 +162,13 @@ def _roots() -> Iterator[Path]:
 
 
 def config_files(cell: Cell, overlays: Sequence[str], mode: str) -> list[str]:
-    """Configuration files of a cell's training, in one of :data:`MODES`."""
+    """Return the configuration files of a cell's training run, in one of :data:`MODES`."""
     overlay = MODES[mode].overlay
     return [config_file(cell, name) for name in ("train", cell.dataset, *overlays, *([overlay] if overlay else []))]
 
 
 def config_file(cell: Cell, name: str) -> str:
-    """Path of a configuration file that is named, or given as a path."""
+    """Return the path of a configuration file that is given by name or path."""
     configs = Path(cell.bundle) / "configs"
     path = Path(name).resolve() if name.endswith(".json") else configs / f"{name}.json"
     if not path.is_file():

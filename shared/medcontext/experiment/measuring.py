@@ -25,9 +25,9 @@ from medcontext.handlers.step_clock import StepClock
 __all__ = ["configured_trainer", "step_seconds"]
 
 POINTS = 8
-"""Places in a training, evenly spread over its schedules, at which steps are timed."""
+"""Number of points in a training run, evenly spread over its schedules, at which steps are timed."""
 STEPS = 3
-"""Steps at each of them, whose median counts."""
+"""Number of steps at each of them, whose median counts."""
 
 BETWEEN_STEPS = {
     "ResumeTraining",
@@ -40,24 +40,24 @@ BETWEEN_STEPS = {
     "TrainingCheckpoint",
     "TensorBoardStatsHandler",
 }
-"""Handlers that validate, save, log or show, and so are no part of a step."""
+"""Handlers that validate, save, log or show, and so are not part of a step."""
 
 
 def step_seconds(trainers: Mapping[str, MedContextTrainer]) -> dict[str, float]:
-    """Seconds that a step of each trainer takes, all of them in turn.
+    """Measure the seconds that a step of each trainer takes, all of them in turn.
 
-    Each trains a short run of its own, in which schedules unfold from beginning to end, and is timed all the way:
-    medians at :data:`POINTS` places, and their mean. On the CPU it is processor time, on a GPU wall time.
+    Each trains for a short run, in which schedules go from beginning to end, and is timed throughout: the result is the
+    mean of the medians at :data:`POINTS` points. On the CPU it is processor time, on a GPU wall time.
 
     Args:
-        trainers: by name, not yet run.
+        trainers: trainers by name, not yet run.
     """
     times: dict[str, list[float]] = {name: [] for name in trainers}
     for name, trainer in trainers.items():
         trainer.state.max_epochs, trainer.state.epoch_length = POINTS, STEPS
         clock = StepClock(_gpu_clock if trainer.state.device.type == "cuda" else time.process_time)
         clock.attach(trainer)
-        trainer.add_event_handler(Events.ITERATION_COMPLETED, _note, clock, times[name])
+        trainer.add_event_handler(Events.ITERATION_COMPLETED, _record_time, clock, times[name])
         turns = Events.ITERATION_COMPLETED(once=list(range(STEPS, POINTS * STEPS, STEPS)))
         trainer.add_event_handler(turns, trainer.interrupt)
     for _ in range(POINTS):
@@ -71,7 +71,7 @@ def step_seconds(trainers: Mapping[str, MedContextTrainer]) -> dict[str, float]:
     }
 
 
-def _note(_engine: Engine, clock: StepClock, times: list[float]) -> None:
+def _record_time(_engine: Engine, clock: StepClock, times: list[float]) -> None:
     times.append(clock.last)
 
 
@@ -81,11 +81,11 @@ def _gpu_clock() -> float:
 
 
 def configured_trainer(arguments: Mapping[str, Any], scratch: str) -> MedContextTrainer:
-    """The trainer of a configuration with its own data and network, that saves, logs and validates nothing.
+    """Return the trainer of a configuration with its data and network, which saves, logs and validates nothing.
 
     Args:
-        arguments: of the training, as for ``monai.bundle run``.
-        scratch: folder for what handlers write nevertheless.
+        arguments: arguments of the training run, as for ``monai.bundle run``.
+        scratch: folder for files that handlers write nevertheless.
     """
     overrides = {name: value for name, value in arguments.items() if name not in ("run_id", "config_file")}
     parser = checked_configuration(arguments["config_file"], {**overrides, "output_dir": scratch})
@@ -97,10 +97,10 @@ def configured_trainer(arguments: Mapping[str, Any], scratch: str) -> MedContext
 
 
 def main(arguments_file: str, result_file: str) -> None:
-    """Time the trainings that a file holds by mode, and write the seconds with where they were measured."""
-    trainings = json.loads(Path(arguments_file).read_text(encoding="utf-8"))
+    """Time the training runs whose arguments a file holds by mode, and write the seconds and the circumstances."""
+    arguments_of = json.loads(Path(arguments_file).read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
-        trainers = {name: configured_trainer(arguments, scratch) for name, arguments in trainings.items()}
+        trainers = {name: configured_trainer(arguments, scratch) for name, arguments in arguments_of.items()}
         seconds = step_seconds(trainers)
     device = next(iter(trainers.values())).state.device
     result = {

@@ -1,4 +1,4 @@
-"""What each training of an experiment runs, and for how many steps."""
+"""Arguments and number of steps of each training run of an experiment."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from medcontext.experiment.grid import MODES, Cell, config_file, config_files
 
 __all__ = ["Job", "checked_configuration", "plan"]
 
-TAKEN = {"run_name", "train_fraction", "train_cases", "seed", "mode", "resume", "output_dir", "ckpt_dir"}
+SET_BY_GRID = {"run_name", "train_fraction", "train_cases", "seed", "mode", "resume", "output_dir", "ckpt_dir"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a cell runs.
+    """Training run and evaluation of a cell.
 
     Attributes:
-        cell: the place in the grid.
-        home: where data and runs lie.
-        run_dir: outputs of the training.
+        cell: the cell of the grid.
+        home: folder of data and runs.
+        run_dir: folder of the training run's outputs.
         tracking_uri: MLflow database or server.
-        training: arguments of the training, as for ``monai.bundle run``.
+        training: arguments of the training run, as for ``monai.bundle run``.
         evaluating: arguments of the evaluation.
-        reference: arguments of the same training in the mode ``medcontext``, whose time modes of equal time take.
+        reference: arguments of the same run in the mode ``medcontext``, whose time the modes of equal time take.
     """
 
     cell: Cell
@@ -46,12 +46,12 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Name of the run, which the experiment's begins."""
+        """Name of the run, which begins with that of the experiment."""
         return self.run_dir.name
 
     @property
     def place(self) -> tuple[str, str]:
-        """Bundle and dataset, which have a budget in common."""
+        """Bundle and dataset, which share a budget."""
         return self.cell.bundle, self.cell.dataset
 
 
@@ -63,28 +63,27 @@ def plan(
     overrides: Mapping[str, Any] | None = None,
     test_fold: int | None = None,
 ) -> list[Job]:
-    """Check every configuration and work out what each cell runs, for equally many steps.
+    """Check every configuration and determine the arguments of each cell, for equally many steps.
 
-    All subsets of a dataset train for as many steps as the whole of it does in the configured ``max_epochs``: fewer
-    cases are seen more often. :func:`~medcontext.experiment.with_equal_time` then changes the modes that take equal
-    time instead.
+    All subsets of a dataset train for as many steps as the whole dataset does in the configured ``max_epochs``: fewer
+    cases are seen more often. :func:`~medcontext.experiment.with_equal_time` then changes the modes of equal time.
 
     Args:
-        cells: from :func:`~medcontext.experiment.grid`.
+        cells: cells from :func:`~medcontext.experiment.grid`.
         experiment_name: MLflow experiment, and the beginning of the runs' names.
         overlays: names of further configuration files of the bundle, such as ``phantom``, or paths of your own.
-        overrides: values of configuration keys, as for training; ``unlabeled`` and ``unlabeled_dir`` go to the modes
-            with unlabelled scans alone.
-        test_fold: test on this fold of the training cases, of five, instead of on the test cases; nothing trains on it.
+        overrides: values of configuration keys, as for training; ``unlabeled`` and ``unlabeled_dir`` are only for the
+            modes with unlabelled scans.
+        test_fold: fold of the training cases, of five, to test on instead of the test cases; no run trains on it.
 
     Raises:
-        SystemExit: With one sentence, if a configuration or the data cannot be used.
-        ValueError: If ``overrides`` sets what the grid sets.
+        SystemExit: If a configuration or the data cannot be used, with one sentence.
+        ValueError: If ``overrides`` has keys that the grid sets.
     """
     overrides = dict(overrides or {})
-    taken = TAKEN if test_fold is None else TAKEN | {"datalist"}
-    if taken & overrides.keys():
-        raise ValueError(f"the grid itself sets {', '.join(sorted(taken & overrides.keys()))}; leave that out.")
+    reserved = SET_BY_GRID if test_fold is None else SET_BY_GRID | {"datalist"}
+    if reserved & overrides.keys():
+        raise ValueError(f"the grid itself sets {', '.join(sorted(reserved & overrides.keys()))}; leave that out.")
     unlabeled: dict[str, Any] = {
         name: overrides.pop(name) for name in ("unlabeled", "unlabeled_dir") if name in overrides
     }
@@ -101,7 +100,13 @@ def plan(
         common = {"experiment_name": experiment_name, **budget.overrides, "seed": cell.seed, **cell.subset}
         run_name = f"{experiment_name}-{cell.name}"
         run_dir = budget.home / "runs" / Path(cell.bundle).name / run_name
-        training = {"run_id": "training", "config_file": files, "run_name": run_name, **common, **budget.of(cell)}
+        training = {
+            "run_id": "training",
+            "config_file": files,
+            "run_name": run_name,
+            **common,
+            **budget.epochs_of(cell),
+        }
         evaluating = {
             "run_id": "evaluating",
             "config_file": [*files, config_file(cell, "evaluate")],
@@ -115,12 +120,12 @@ def plan(
 
 
 def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, Any]) -> Any:
-    """The parser of a training's configuration, of which nothing is built yet.
+    """Return the parser of a training run's configuration, before anything is built.
 
     Raises:
-        SystemExit: With one sentence, if it cannot be used.
+        SystemExit: If it cannot be used, with one sentence.
     """
-    logger = logging.getLogger("monai.bundle.workflows")  # warns of overlays that lie elsewhere, and of no log file
+    logger = logging.getLogger("monai.bundle.workflows")  # warns of overlays in other folders, and of no log file
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)
@@ -135,7 +140,7 @@ def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, An
 
 
 class _Budget:
-    """How long the cells of one bundle and dataset train."""
+    """Length of the training runs of one bundle and dataset."""
 
     def __init__(self, files: list[str], overrides: Mapping[str, Any], test_fold: int | None) -> None:
         self.files, self.overrides = files, dict(overrides)
@@ -151,11 +156,11 @@ class _Budget:
             key: parser.get_parsed_content(key) for key in ("max_epochs", "val_interval", "checkpoint_interval")
         }
         self.steps = self._steps_per_epoch(parser)
-        self._known: dict[tuple[Any, ...], int] = {}
+        self._steps_of_subset: dict[tuple[Any, ...], int] = {}
         self._checked: set[tuple[Any, ...]] = set()
 
     def check(self, files: Sequence[str], unlabeled: Mapping[str, Any], cell: Cell) -> None:
-        """Check the configuration of a mode with unlabelled scans, as far as it differs from the others'."""
+        """Check the configuration of a mode with unlabelled scans, where it differs from the others."""
         key = (*files, cell.fraction, cell.cases)
         if MODES[cell.mode].unlabeled and key not in self._checked:
             self._parse(files, **unlabeled, seed=cell.seed, **cell.subset)
@@ -167,10 +172,10 @@ class _Budget:
     def _steps_per_epoch(self, parser: Any) -> int:
         return math.ceil(len(parser.get_parsed_content("cases")["training"]) / self.batch_size)
 
-    def of(self, cell: Cell) -> dict[str, int]:
-        """Epochs of a cell, and between its validations and checkpoints."""
+    def epochs_of(self, cell: Cell) -> dict[str, int]:
+        """Return the epochs of a cell, and between its validations and checkpoints."""
         key = (cell.fraction, cell.cases, cell.seed)
-        if key not in self._known:
-            self._known[key] = self._steps_per_epoch(self._parse(self.files, seed=cell.seed, **cell.subset))
-        longer = self.steps / self._known[key]
-        return {name: max(1, round(count * longer)) for name, count in self.epochs.items()}
+        if key not in self._steps_of_subset:
+            self._steps_of_subset[key] = self._steps_per_epoch(self._parse(self.files, seed=cell.seed, **cell.subset))
+        factor = self.steps / self._steps_of_subset[key]
+        return {name: max(1, round(count * factor)) for name, count in self.epochs.items()}

@@ -1,4 +1,4 @@
-"""Train and evaluate the cells of an experiment, a process each."""
+"""Training and evaluation of an experiment's cells, with a process for each."""
 
 from __future__ import annotations
 
@@ -38,47 +38,47 @@ def run_cells(
 ) -> list[str]:
     """Train and evaluate all cells, one after the other on each device.
 
-    What an earlier call finished is skipped; a training that was cut short is resumed from its last checkpoint. A cell
-    that fails does not stop the others. Of every cell ``output_dir`` holds the arguments, the state and a log.
+    Cells that an earlier call finished are skipped; an interrupted training run is resumed from its last checkpoint. A
+    cell that fails does not stop the others. For every cell, ``output_dir`` holds the arguments, the state and a log.
 
     Args:
-        jobs: from :func:`~medcontext.experiment.plan`.
+        jobs: jobs from :func:`~medcontext.experiment.plan`.
         output_dir: folder of the experiment.
         devices: GPU numbers, or ``cpu``; one process runs on each, and a device may be named several times. Without
-            any, one process runs on what the configuration chooses.
-        minutes: stop then, as Ctrl-C does, wherever the runs are.
+            any, one process runs on the device that the configuration chooses.
+        minutes: time after which all runs are stopped, as by Ctrl-C.
 
     Returns:
         A sentence about each cell that failed.
 
     Raises:
-        ValueError: If the folder holds cells of the same name with other settings, or one that still runs.
+        ValueError: If the folder holds cells of the same name with other settings, or one that is still running.
     """
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     records = [_Record(job, folder) for job in jobs]
-    open_ones = [record for record in records if record.state != "evaluated"]
-    places: queue.Queue[Mapping[str, str]] = queue.Queue()
-    places_taken = environments(devices)
-    for environment in places_taken:
-        places.put(environment)
+    unfinished = [record for record in records if record.state != "evaluated"]
+    free_environments: queue.Queue[Mapping[str, str]] = queue.Queue()
+    all_environments = environments(devices)
+    for environment in all_environments:
+        free_environments.put(environment)
     for uri in {job.tracking_uri for job in jobs}:
-        MlflowClient(uri).search_experiments(max_results=1)  # makes the tables, which processes must not do at once
-    if len(open_ones) < len(records):
-        print(f"{len(records) - len(open_ones)} of {len(records)} runs were done before.", file=sys.stderr)
+        MlflowClient(uri).search_experiments(max_results=1)  # creates the tables, which processes must not do at once
+    if len(unfinished) < len(records):
+        print(f"{len(records) - len(unfinished)} of {len(records)} runs were done before.", file=sys.stderr)
 
     def work(record: _Record) -> str | None:
-        environment = places.get()
+        environment = free_environments.get()
         try:
             return record.run(environment)
         finally:
-            places.put(environment)
+            free_environments.put(environment)
 
     failures = []
-    with tqdm(total=len(records), initial=len(records) - len(open_ones), unit="run", desc="experiment") as bar:
-        pool = ThreadPoolExecutor(max_workers=len(places_taken))
-        futures = [pool.submit(work, record) for record in open_ones]
+    with tqdm(total=len(records), initial=len(records) - len(unfinished), unit="run", desc="experiment") as bar:
+        pool = ThreadPoolExecutor(max_workers=len(all_environments))
+        futures = [pool.submit(work, record) for record in unfinished]
         try:
             pending = set(futures)
             while pending and time.monotonic() < deadline:
@@ -86,10 +86,10 @@ def run_cells(
                 failures += [failure for future in done if (failure := future.result())]
                 if done:
                     bar.update(len(done))
-        finally:  # after an exception, Ctrl-C included, nothing runs on behind the user's back
+        finally:  # after an exception, Ctrl-C included, no process is left running
             for future in futures:
                 future.cancel()
-            for record in open_ones:
+            for record in unfinished:
                 record.stop()
             pool.shutdown()
     if time.monotonic() >= deadline:
@@ -99,7 +99,7 @@ def run_cells(
 
 
 class _Record:
-    """A cell's place on disk: what it runs, how far it has come, and its process."""
+    """Record of a cell on disk: its arguments, its progress, and its process."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.job = job
@@ -111,15 +111,15 @@ class _Record:
         settings = {"training": job.training, "evaluating": job.evaluating}
         self.content: dict[str, Any] = {"cell": asdict(job.cell), "state": self.state, "pid": None, **settings}
         if self.path.is_file():
-            self._compare(json.loads(self.path.read_text(encoding="utf-8")))
+            self._take_over(json.loads(self.path.read_text(encoding="utf-8")))
 
-    def _compare(self, earlier: dict[str, Any]) -> None:
-        plain = json.loads(json.dumps(self.content))
+    def _take_over(self, earlier: dict[str, Any]) -> None:
+        content = json.loads(json.dumps(self.content))
         different = sorted(
             key
             for part in ("training", "evaluating")
-            for key in earlier[part].keys() | plain[part].keys()
-            if earlier[part].get(key) != plain[part].get(key)
+            for key in earlier[part].keys() | content[part].keys()
+            if earlier[part].get(key) != content[part].get(key)
         )
         if different:
             raise ValueError(
@@ -127,13 +127,13 @@ class _Record:
                 "choose another experiment_name, or another output_dir."
             )
         pid = earlier["pid"]
-        if pid is not None and _runs(pid, self.job.name):
+        if pid is not None and _is_running(pid, self.job.name):
             raise ValueError(f"{self.job.name} is still run by process {pid}; wait for it, or end it.")
         self.started = pid is not None
         self.state = self.content["state"] = earlier["state"]
 
     def run(self, environment: Mapping[str, str]) -> str | None:
-        """Run what is left of the cell; return what failed."""
+        """Run the rest of the cell; return a sentence if it failed."""
         for entry, state in (("training", "trained"), ("evaluating", "evaluated")):
             if STATES.index(self.state) >= STATES.index(state):
                 continue
@@ -152,7 +152,7 @@ class _Record:
         if entry == "training" and (self.job.run_dir / "models" / "last.pt").is_file():
             arguments["config_file"] = [*arguments["config_file"], config_file(self.job.cell, "resume")]
         elif entry == "training" and self.started:
-            shutil.rmtree(self.job.run_dir, ignore_errors=True)  # it was cut short before it had saved its state
+            shutil.rmtree(self.job.run_dir, ignore_errors=True)  # interrupted before it saved its state
         file = self.path.with_suffix(f".{entry}.json")
         write_file(file, (json.dumps(arguments, indent=4) + "\n").encode())
         command = [sys.executable, "-m", "monai.bundle", "run", "--args_file", str(file)]
@@ -179,7 +179,7 @@ class _Record:
         write_file(self.path, (json.dumps(self.content, indent=4) + "\n").encode())
 
     def stop(self) -> None:
-        """End the process as Ctrl-C does, so that it can mark its MLflow run, or else by force."""
+        """End the process as by Ctrl-C, so that it can mark its MLflow run, or else by force."""
         self.stopped = True
         process = self.process
         if process is None or process.poll() is not None:
@@ -191,8 +191,8 @@ class _Record:
             process.kill()
 
 
-def _runs(pid: int, name: str) -> bool:
-    """Whether a process that runs this cell is alive; numbers of processes are used again."""
+def _is_running(pid: int, name: str) -> bool:
+    """Return whether a process that runs this cell is alive; ids of processes are reused."""
     try:
         return any(name in word for word in psutil.Process(pid).cmdline())
     except psutil.Error:
@@ -200,23 +200,24 @@ def _runs(pid: int, name: str) -> bool:
 
 
 def environments(devices: Sequence[str | int]) -> list[dict[str, str]]:
-    """For each process that is to run at a time, the environment that keeps it on its device.
+    """Return, for each process that runs at a time, the environment that keeps it on its device.
 
     Args:
-        devices: as for :func:`run_cells`.
+        devices: devices as for :func:`run_cells`.
 
     Raises:
         ValueError: If a device is neither a number nor ``cpu``.
     """
     if not devices:
         return [{}]
-    found = []
+    variables = []
     for device in devices:
         number = str(device).removeprefix("cuda:")
         if number != "cpu" and not number.isdigit():
             raise ValueError(f"devices must be GPU numbers or cpu, got {device!r}.")
-        found.append({"CUDA_VISIBLE_DEVICES": "" if number == "cpu" else number})
-    if all(environment["CUDA_VISIBLE_DEVICES"] == "" for environment in found) and "OMP_NUM_THREADS" not in os.environ:
-        threads = max(1, (os.cpu_count() or 1) // len(found))
-        found = [{**environment, "OMP_NUM_THREADS": str(threads)} for environment in found]
-    return found
+        variables.append({"CUDA_VISIBLE_DEVICES": "" if number == "cpu" else number})
+    cpu_only = all(environment["CUDA_VISIBLE_DEVICES"] == "" for environment in variables)
+    if cpu_only and "OMP_NUM_THREADS" not in os.environ:
+        threads = max(1, (os.cpu_count() or 1) // len(variables))
+        variables = [{**environment, "OMP_NUM_THREADS": str(threads)} for environment in variables]
+    return variables
