@@ -65,7 +65,11 @@ def test_an_axis_of_numbers_of_cases(tmp_path: Path) -> None:
             FileNotFoundError,
             "no bundle 'medcontext_unet'; name one of medcontext_nn",
         ),
-        ({"modes": ["baseline", "masked"]}, ValueError, "modes must be among baseline, .*got masked"),
+        (
+            {"modes": ["baseline", "masked"]},
+            ValueError,
+            "each of modes must be one of 'baseline', .*got 'masked'",
+        ),
         ({"fractions": [0]}, ValueError, "fractions must be above 0 and at most 1, got 0"),
         ({"fractions": ["all"]}, ValueError, "fractions must be above 0 and at most 1, got 'all'"),
         ({"seeds": [-1]}, ValueError, "seeds must be whole numbers, 0 or more, got -1"),

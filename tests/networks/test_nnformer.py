@@ -222,7 +222,7 @@ def test_stochastic_depth_is_largest_at_the_end_of_each_path() -> None:
         ({"embed_dim": 11}, "embed_dim must be positive and even, got 11"),
         ({"merging_strides": (2, 2)}, "merging_strides needs 3 entries, one between every two stages, got 2"),
         ({"merging_strides": (2, 2, 3)}, r"merging_strides may hold 1 and 2 only, got \(2, 2, 3\)"),
-        ({"relative_position": "swin"}, "relative_position must be 'published' or 'standard', got 'swin'"),
+        ({"relative_position": "swin"}, "relative_position must be one of 'published', 'standard', got 'swin'"),
         ({"spatial_dims": 2}, "spatial_dims must be 3, got 2"),
     ],
 )

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medcontext.checks import check_choice
+from medcontext.checks import check_choice, check_fraction
 from medcontext.labels import Labels, label_names, map_labels
 from medcontext.storage.files import write_file
 
@@ -146,8 +146,7 @@ def case_name(case: Mapping[str, Any]) -> str:
 
 
 def _check_subset(train_fraction: float, train_cases: int | None) -> None:
-    if not 0 < train_fraction <= 1:
-        raise ValueError(f"train_fraction must be above 0 and at most 1, got {train_fraction}.")
+    check_fraction("train_fraction", train_fraction, above_zero=True)
     if train_cases is None:
         return
     if isinstance(train_cases, bool) or not isinstance(train_cases, int) or train_cases < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcontext.bundle import find_home
+from medcontext.checks import check_choice
 
 __all__ = ["MODES", "SUPERVISED_MODES", "Cell", "Rung", "config_file", "config_files", "grid"]
 
@@ -130,9 +131,8 @@ def grid(
 
 
 def _check_values(axes: dict[str, list[Any]]) -> None:
-    unknown = [mode for mode in axes["modes"] if mode not in MODES]
-    if unknown:
-        raise ValueError(f"modes must be among {', '.join(MODES)}, got {', '.join(map(str, unknown))}.")
+    for mode in axes["modes"]:
+        check_choice("each of modes", mode, MODES)
     for value in axes["fractions"]:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if value is not None and not (number and 0 < value <= 1):

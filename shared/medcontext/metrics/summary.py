@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from medcontext.checks import check_integer
+
 __all__ = ["MetricSummary", "case_mean_dice", "summarise"]
 
 
@@ -127,8 +129,7 @@ def _check_metrics(metrics: pd.DataFrame, confidence: float, resamples: int) -> 
         )
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, got {confidence}. Use 0.95 for a 95 % interval.")
-    if resamples < 1:
-        raise ValueError(f"resamples must be at least 1, got {resamples}. Use 2000.")
+    check_integer("resamples", resamples, minimum=1, remedy="use 2000")
 
 
 def _dice_table(metrics: pd.DataFrame, labels: pd.Index) -> npt.NDArray[np.float64]:

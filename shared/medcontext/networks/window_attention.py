@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import MLPBlock
 from monai.networks.layers import DropPath
 from torch import Tensor, nn
+
+from medcontext.checks import check_choice
 
 __all__ = ["RelativePosition", "WindowAttention", "WindowBlock", "WindowStage", "fit_window", "relative_position_index"]
 
@@ -38,12 +40,9 @@ def relative_position_index(window: Sequence[int], scheme: RelativePosition = "p
         ValueError: If the scheme is unknown, or its rows for this window exceed the table.
     """
     w0, w1, w2 = window
-    if scheme == "published":
-        strides = (3 * w1 - 1, 2 * w1 - 1, 1)
-    elif scheme == "standard":
-        strides = ((2 * w1 - 1) * (2 * w2 - 1), 2 * w2 - 1, 1)
-    else:
-        raise ValueError(f"relative_position must be 'published' or 'standard', got {scheme!r}.")
+    check_choice("relative_position", scheme, get_args(RelativePosition))
+    standard = ((2 * w1 - 1) * (2 * w2 - 1), 2 * w2 - 1, 1)
+    strides = standard if scheme == "standard" else (3 * w1 - 1, 2 * w1 - 1, 1)
     last = sum(stride * (2 * size - 2) for stride, size in zip(strides, window, strict=True))
     rows = _table_rows(window)
     if last >= rows:
