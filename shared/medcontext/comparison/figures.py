@@ -57,11 +57,11 @@ def ladder_figure(ladder: Ladder) -> Figure:
                 continue
             results = [step.over_below(basis) if axis is below else step.over_baseline(basis) for step in steps]
             rows = np.array([_bounds(result) for result in results])
-            _marks(axis, np.arange(len(steps), dtype=float) + offset, rows, _BASES[basis], f"at {basis}")
-        _rows(axis, names)
+            _draw_marks(axis, np.arange(len(steps), dtype=float) + offset, rows, _BASES[basis], f"at {basis}")
+        _label_rows(axis, names)
         axis.set_title(title, fontsize=12, loc="left")
     baseline.set_xlabel("gain in Dice", fontsize=12)
-    _tidy(figure, below, baseline)
+    _style_axes(figure, below, baseline)
     return figure
 
 
@@ -78,7 +78,7 @@ def differences_figure(results: Mapping[Rung, Result], subject: Rung) -> Figure:
     """
     tables = {control: result.table for control, result in results.items()}
     labels = list(dict.fromkeys(label for table in tables.values() for label in table.index if label != MEAN))
-    return _forest([*labels, MEAN], tables, subject)
+    return _forest_figure([*labels, MEAN], tables, subject)
 
 
 def overview_figure(groups: Sequence[Group], subject: Rung) -> Figure:
@@ -94,10 +94,10 @@ def overview_figure(groups: Sequence[Group], subject: Rung) -> Figure:
         rows = {title: results[control].mean for title, results in results_of.items() if control in results}
         if rows:
             tables[control] = pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "low", "high"])
-    return _forest(list(results_of), tables, subject)
+    return _forest_figure(list(results_of), tables, subject)
 
 
-def _forest(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], subject: Rung) -> Figure:
+def _forest_figure(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], subject: Rung) -> Figure:
     """Draw a row for each name, and in it a mark with an interval for each control."""
     if not names or not tables:
         raise ValueError("there must be at least one paired difference to draw, got none.")
@@ -106,14 +106,14 @@ def _forest(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], subject: 
     offsets = np.linspace(-0.26, 0.26, len(tables)) if len(tables) > 1 else np.zeros(1)
     for offset, (control, table) in zip(offsets, tables.items(), strict=True):
         rows = table.reindex(list(names))[["difference", "low", "high"]].to_numpy(dtype=float)
-        _marks(axis, np.arange(len(names)) + offset, rows, _STYLES[control], f"against {control}")
-    _rows(axis, [_wrapped(name.replace("_", " ")) for name in names])
+        _draw_marks(axis, np.arange(len(names)) + offset, rows, _STYLES[control], f"against {control}")
+    _label_rows(axis, [_wrapped(name.replace("_", " ")) for name in names])
     axis.set_xlabel(_wrapped(f"Dice: {subject} − control"), fontsize=12)
-    _tidy(figure, axis)
+    _style_axes(figure, axis)
     return figure
 
 
-def _rows(axis: Axes, names: Sequence[str]) -> None:
+def _label_rows(axis: Axes, names: Sequence[str]) -> None:
     """Label the rows from top to bottom, separate them, and draw a line at no difference."""
     axis.axvline(0, color="0.3", linewidth=1)
     axis.xaxis.set_major_locator(MaxNLocator(5))
@@ -126,7 +126,7 @@ def _rows(axis: Axes, names: Sequence[str]) -> None:
     axis.set_ylim(len(names) - 0.5, -0.5)
 
 
-def _marks(axis: Axes, heights: Array, rows: Array, style: tuple[str, str], label: str) -> None:
+def _draw_marks(axis: Axes, heights: Array, rows: Array, style: tuple[str, str], label: str) -> None:
     """Draw differences with their bounds, (rows, 3)."""
     colour, marker = style
     values, low, high = rows.T
@@ -159,7 +159,7 @@ def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
     for index, (rung, members) in enumerate(runs.items()):
         shift = 1.03 ** (index - (len(runs) - 1) / 2)  # beside each other, not over
         points = pd.DataFrame(
-            {"x": [_amount(run, counted) for run in members], "dice": [run.mean_dice for run in members]}
+            {"x": [_num_cases_or_percent(run, counted) for run in members], "dice": [run.mean_dice for run in members]}
         )
         ticks |= set(points["x"])
         colour, marker = _STYLES[rung]
@@ -182,17 +182,17 @@ def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
     axis.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
     axis.set_xlabel("labelled cases" if counted else "share of the training cases, %", fontsize=12)
     axis.set_ylabel("mean test Dice", fontsize=12)
-    _tidy(figure, axis)
+    _style_axes(figure, axis)
     return figure
 
 
-def _amount(run: TrackedRun, counted: bool) -> float:
+def _num_cases_or_percent(run: TrackedRun, counted: bool) -> float:
     if counted and run.num_cases is not None:
         return float(run.num_cases + run.num_validation)
     return 100 * float(run.tags.get("train_fraction", 1))
 
 
-def _tidy(figure: Figure, *axes: Axes) -> None:
+def _style_axes(figure: Figure, *axes: Axes) -> None:
     for axis in axes:
         axis.tick_params(labelsize=12)
         axis.grid(axis="x", color="0.92")

@@ -50,7 +50,7 @@ class Comparison:
 
     def slug(self, group: Group) -> str:
         """Return a unique name of a group that is valid for files and for MLflow's metrics."""
-        names = [_safe("_".join(other.values.values())) for other in self.groups]
+        names = [_safe_name("_".join(other.values.values())) for other in self.groups]
         index = list(self.groups).index(group)
         return names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index}"
 
@@ -80,7 +80,10 @@ class Comparison:
             setting = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
             draws.setdefault(setting, []).append(draw)
         return {
-            f"few_shot_{_safe('_'.join(setting))}.png": (f"{network_name(setting[0])} on {setting[1]}", draws[setting])
+            f"few_shot_{_safe_name('_'.join(setting))}.png": (
+                f"{network_name(setting[0])} on {setting[1]}",
+                draws[setting],
+            )
             for setting in sorted(draws)
         }
 
@@ -105,7 +108,7 @@ def subject_name(first: str, rung: Rung, group: str = "") -> str:
     return "_".join(filter(None, (first, "" if rung is Rung.MEDCONTEXT else "unlabeled", group))) + ".png"
 
 
-def _safe(text: str) -> str:
+def _safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text)
 
 
@@ -133,7 +136,7 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
         "runs.csv": run_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
         **pictures,
         "comparison.json": json_text(_verdicts(comparison, list(pictures))).encode(),
-        PAGE: _page(comparison, pictures).encode(),
+        PAGE: _render_page(comparison, pictures).encode(),
     }
     _remove_old_figures(output / "comparison.json", keep=pictures)
     return {name: write_file(output / name, content) for name, content in contents.items()}
@@ -258,7 +261,7 @@ def _controls(subject: Subject | None) -> dict[str, object]:
     }
 
 
-def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
+def _render_page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
     uris = {name: data_uri(picture) for name, picture in pictures.items()}
     rows = run_rows(comparison).fillna("").to_dict("records")
     return render(
@@ -266,7 +269,7 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         experiment=comparison.experiment,
         info=comparison.info,
         notes=comparison.notes(),
-        groups=[_group(comparison, group, uris) for group in comparison.groups],
+        groups=[_group_content(comparison, group, uris) for group in comparison.groups],
         overviews={rung: uri for rung in SUBJECTS if (uri := uris.get(subject_name("overview", rung)))},
         few_shot=[{"title": title, "uri": uris[name]} for name, (title, _) in comparison.few_shot().items()],
         paired=[row for row in rows if row["role"] != UNPAIRED],
@@ -275,7 +278,7 @@ def _page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
     )
 
 
-def _group(comparison: Comparison, group: Group, uris: Mapping[str, str]) -> dict[str, object]:
+def _group_content(comparison: Comparison, group: Group, uris: Mapping[str, str]) -> dict[str, object]:
     slug = comparison.slug(group)
     return {
         "title": group.title,

@@ -34,8 +34,8 @@ TIME_TOLERANCE = 0.1
 KIND_TAG = "medcontext.kind"
 COMPARISON = "comparison"
 _PREFIX = "medcontext."
-_NEEDED = ("bundle", "dataset", "data_hash", "fold", "seed", "steps")
-_TABLE, _CONFIG = "evaluation/metrics.csv", "train_config.json"
+_REQUIRED_TAGS = ("bundle", "dataset", "data_hash", "fold", "seed", "steps")
+_TABLE_FILE, _CONFIG_FILE = "evaluation/metrics.csv", "train_config.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,8 +200,8 @@ def _read(client: MlflowClient, run: Run, folder: Path) -> TrackedRun:
         return TrackedRun(**content, problem=problem)
     try:
         files = get_artifact_repository(run.info.artifact_uri, tracking_uri=client.tracking_uri)
-        content["table"] = _table(_fetch(files, _TABLE, folder / run.info.run_id))
-        content["config"] = _config(_fetch(files, _CONFIG, folder / run.info.run_id))
+        content["table"] = _read_table(_fetch(files, _TABLE_FILE, folder / run.info.run_id))
+        content["config"] = _read_config(_fetch(files, _CONFIG_FILE, folder / run.info.run_id))
     except ValueError as error:
         problem = str(error)
     except (MlflowException, OSError, ImportError) as error:  # unreachable files of one run affect no other
@@ -227,7 +227,7 @@ def _problem(run: Run, tags: Mapping[str, str]) -> str:
         return f"its mode {tags['mode']!r} is none of {', '.join(TrainingMode)}"
     if run.info.status != "FINISHED":
         return f"its status is {run.info.status}"
-    missing = [f"medcontext.{name}" for name in _NEEDED if name not in tags]
+    missing = [f"medcontext.{name}" for name in _REQUIRED_TAGS if name not in tags]
     if missing:
         return f"it has no tag {', '.join(missing)}"
     if not tags["steps"].isdigit() or tags["steps"] == "0":
@@ -246,21 +246,21 @@ def _fetch(files: ArtifactRepository, path: str, folder: Path) -> Path | None:
     return Path(files.download_artifacts(path, str(folder)))
 
 
-def _table(path: Path | None) -> pd.DataFrame:
+def _read_table(path: Path | None) -> pd.DataFrame:
     if path is None:
-        raise ValueError(f"it has no {_TABLE}: run evaluate.json with its checkpoint")
+        raise ValueError(f"it has no {_TABLE_FILE}: run evaluate.json with its checkpoint")
     try:
         table = pd.read_csv(path, dtype={"case": str, "label": str})  # a name may look like a number: 12345e678901
         summarise(table, resamples=1)
     except ValueError as error:
-        raise ValueError(f"its {_TABLE} cannot be used: {error}") from error
+        raise ValueError(f"its {_TABLE_FILE} cannot be used: {error}") from error
     return table
 
 
-def _config(path: Path | None) -> dict[str, Any]:
+def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise ValueError(f"its {_CONFIG} cannot be read: {error}") from error
+        raise ValueError(f"its {_CONFIG_FILE} cannot be read: {error}") from error

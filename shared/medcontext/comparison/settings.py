@@ -44,9 +44,9 @@ def unfair_differences(run: TrackedRun, control: TrackedRun) -> list[str]:
     Returns:
         Differences such as ``learning_rate 0.001 instead of 0.002``, in the order of the names.
     """
-    different = _differences(run, control, free=_IDENTITY | _MACHINE | _METHOD)
+    different = _setting_differences(run, control, free=_IDENTITY | _MACHINE | _METHOD)
     return [
-        f"{name} {_short(theirs)} instead of {_short(ours)}"
+        f"{name} {_shortened(theirs)} instead of {_shortened(ours)}"
         for name, (ours, theirs) in different.items()
         if not name.startswith(_UNLABELED)
     ]
@@ -55,10 +55,10 @@ def unfair_differences(run: TrackedRun, control: TrackedRun) -> list[str]:
 def variant_differences(run: TrackedRun, other: TrackedRun) -> list[str]:
     """Return the names of settings, number of steps included, in which two runs of the same rung and cases differ."""
     steps = [] if run.steps == other.steps else ["steps"]
-    return [*steps, *_differences(run, other, free=_IDENTITY | _MACHINE)]
+    return [*steps, *_setting_differences(run, other, free=_IDENTITY | _MACHINE)]
 
 
-def _differences(run: TrackedRun, other: TrackedRun, free: set[str]) -> dict[str, tuple[str, str]]:
+def _setting_differences(run: TrackedRun, other: TrackedRun, free: set[str]) -> dict[str, tuple[str, str]]:
     both_have_configs = bool(run.config) and bool(other.config)
     ours, theirs = (run.settings, other.settings) if both_have_configs else (run.params, other.params)
     return {
@@ -68,5 +68,5 @@ def _differences(run: TrackedRun, other: TrackedRun, free: set[str]) -> dict[str
     }
 
 
-def _short(text: str) -> str:
+def _shortened(text: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -50,7 +50,7 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
         metrics = _metrics(comparison)
         run_id = _comparison_run(client, experiment_id, ",".join(comparison.group_by), metrics).info.run_id
         try:
-            client.set_tag(run_id, MLFLOW_RUN_NOTE, _note(comparison))
+            client.set_tag(run_id, MLFLOW_RUN_NOTE, _description(comparison))
             for start in range(0, len(metrics), METRICS_LIMIT):
                 client.log_batch(run_id, metrics=metrics[start : start + METRICS_LIMIT])
             for path in files.values():
@@ -81,12 +81,12 @@ def _metrics(comparison: Comparison) -> list[Metric]:
     return [
         Metric(name, value, now, 0)
         for group in comparison.groups
-        for name, value in _values(group, comparison.slug(group))
+        for name, value in _metric_values(group, comparison.slug(group))
         if math.isfinite(value)
     ]
 
 
-def _values(group: Group, slug: str) -> Iterator[tuple[str, float]]:
+def _metric_values(group: Group, slug: str) -> Iterator[tuple[str, float]]:
     """Yield names and values of a group's metrics."""
     for rung, subject in group.subjects.items():
         for control, result in subject.results.items():
@@ -105,7 +105,7 @@ def _bounds(name: str, result: Result) -> Iterator[tuple[str, float]]:
     return ((f"{name}{ending}", value) for ending, value in zip(("", "_low", "_high"), result.mean, strict=True))
 
 
-def _note(comparison: Comparison) -> str:
+def _description(comparison: Comparison) -> str:
     """Return the sentences as Markdown, shortened to the length of a tag."""
     text = "\n".join(f"- **{group.title}: {group.verdict}.** {group.explanation}" for group in comparison.groups)
     return text if len(text) <= _NOTE_LIMIT else f"{text[: _NOTE_LIMIT - 40]}…\n\nThe rest is in comparison.html."

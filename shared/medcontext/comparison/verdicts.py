@@ -96,12 +96,12 @@ def compare_group(values: Mapping[str, str], draws: Sequence[Draw]) -> Group:
 
 
 def _subject(rung: Rung, draws: Sequence[Draw]) -> Subject:
-    by_control = {control: _against_control(rung, control, draws) for control in CONTROLS[rung]}
+    by_control = {control: _result_against(rung, control, draws) for control in CONTROLS[rung]}
     results = {control: result for control, result in by_control.items() if result is not None}
-    return Subject(rung, results, _overall(results), _explain(rung, results))
+    return Subject(rung, results, _overall_verdict(results), _explain(rung, results))
 
 
-def _against_control(rung: Rung, control: Rung, draws: Sequence[Draw]) -> Result | None:
+def _result_against(rung: Rung, control: Rung, draws: Sequence[Draw]) -> Result | None:
     """Compare at equal steps; with unlabelled scans at equal time, or at equal steps if more draws have these."""
     bases = [Basis.TIME, Basis.STEPS] if rung is Rung.MEDCONTEXT_UNLABELED else [Basis.STEPS]
     if control in BASELINES:
@@ -110,7 +110,7 @@ def _against_control(rung: Rung, control: Rung, draws: Sequence[Draw]) -> Result
     return max(results, key=lambda result: result.pairs, default=None)
 
 
-def _overall(results: Mapping[Rung, Result]) -> Verdict:
+def _overall_verdict(results: Mapping[Rung, Result]) -> Verdict:
     verdicts = {result.verdict for result in results.values()}
     if Verdict.HURTS in verdicts:
         return Verdict.HURTS
@@ -155,24 +155,24 @@ def _title(values: Mapping[str, str], draws: Sequence[Draw]) -> str:
     parts = [" ".join(words)] if words else []
     fraction = rest.pop("train_fraction", None)
     if fraction is not None:
-        parts.append(_share(fraction) + _counts([draw.run for draw in draws]))
+        parts.append(_share_in_words(fraction) + _counts_in_words([draw.run for draw in draws]))
     parts += [f"{name} {value}" for name, value in rest.items()]
     seeds = len({draw.run.unit for draw in draws if draw.compared})
     return ", ".join([*parts, counted(seeds)] if seeds else parts)
 
 
-def _counts(runs: Sequence[TrackedRun]) -> str:
+def _counts_in_words(runs: Sequence[TrackedRun]) -> str:
     """Return the numbers of training cases and of those for validation, such as `` (4 and 2 to validate)``."""
-    training = _range({count for run in runs if (count := run.num_cases) is not None})
-    validation = _range({count for run in runs if (count := run.num_validation)})
+    training = _range_in_words({count for run in runs if (count := run.num_cases) is not None})
+    validation = _range_in_words({count for run in runs if (count := run.num_validation)})
     return f" ({training}{f' and {validation} to validate' if validation else ''})" if training else ""
 
 
-def _range(numbers: set[int]) -> str:
+def _range_in_words(numbers: set[int]) -> str:
     return " to ".join(map(str, dict.fromkeys((min(numbers), max(numbers))))) if numbers else ""
 
 
-def _share(fraction: str) -> str:
+def _share_in_words(fraction: str) -> str:
     try:
         share = float(fraction)
     except ValueError:

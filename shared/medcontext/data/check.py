@@ -222,11 +222,13 @@ def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | 
         for image in listed_before[:1]:
             before = paths[os.path.realpath(image)]
             where = f"twice under {section}" if before == section else f"under {before} and {section}"
-            problems.append(_problem(section, case, f"{_shown(image, folder)} is listed {where}; list each case once."))
+            text = f"{_relative(image, folder)} is listed {where}; list each case once."
+            problems.append(_problem(section, case, text))
         copies = [] if listed_before else [image for image in images if sha256.get(image) in contents]
         for image in copies[:1]:
             other, before = contents[sha256[image]]
-            text = f"{_shown(image, folder)} has the same contents as {_shown(other, folder)} ({before}); remove one."
+            shown, original = _relative(image, folder), _relative(other, folder)
+            text = f"{shown} has the same contents as {original} ({before}); remove one."
             problems.append(_problem(section, case, text))
         first = patients.setdefault(case["patient"], section) if "patient" in case else section
         if first != section and not listed_before:
@@ -249,12 +251,12 @@ def _problem(section: str, case: Case, text: str) -> Problem:
     return Problem(case_name(case), section, text)
 
 
-def _shown(path: str, folder: Path | None) -> str:
+def _relative(path: str, folder: Path | None) -> str:
     return str(Path(path).relative_to(folder)) if folder and Path(path).is_relative_to(folder) else path
 
 
 def _check_headers(section: str, case: Case, in_channels: int, folder: Path | None) -> list[str]:
-    shown = {file: _shown(file, folder) for file in case_files(case)}
+    shown = {file: _relative(file, folder) for file in case_files(case)}
     missing = [f"{shown[file]} is missing." for file in shown if not Path(file).is_file()]
     if section == UNLABELED and not missing and any(is_dicom(Path(file)) for file in shown):
         return [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
@@ -330,13 +332,13 @@ def _check_voxels(
     problems = []
     for section, case in cases:
         label = case.get("label")
-        texts = [] if label is None else _check_values(_shown(label, folder), labels[label], allowed)
+        texts = [] if label is None else _check_values(_relative(label, folder), labels[label], allowed)
         for file in filter(not_finite.__contains__, _images(case)):
             count = not_finite[file]
             if isinstance(count, Exception):
-                texts.append(f"{_shown(file, folder)} cannot be read ({_in_one_line(count)}).")
+                texts.append(f"{_relative(file, folder)} cannot be read ({_in_one_line(count)}).")
             elif count:
-                texts.append(f"{_shown(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
+                texts.append(f"{_relative(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
         problems += [_problem(section, case, text) for text in texts]
     return problems
 
@@ -367,6 +369,8 @@ def _compare_hashes(sections: Sections, recorded: Mapping[str, str], folder: Pat
     for section, case in tqdm(list(_section_cases(sections)), desc="comparing SHA-256", unit="case"):
         for file in case_files(case):
             if Path(file).is_file() and file in recorded and sha256_of(file) != recorded[file]:
-                text = f"{_shown(file, folder)} has changed since it was prepared (SHA-256 differs); prepare it again."
+                text = (
+                    f"{_relative(file, folder)} has changed since it was prepared (SHA-256 differs); prepare it again."
+                )
                 problems.append(_problem(section, case, text))
     return problems

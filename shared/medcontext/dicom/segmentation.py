@@ -56,7 +56,7 @@ def write_segmentation(
         source_images=sources,
         pixel_array=frames,
         segmentation_type=SegmentationTypeValues.BINARY,
-        segment_descriptions=[_segment(number, name, model) for number, name in enumerate(labels, start=1)],
+        segment_descriptions=[_segment_description(number, name, model) for number, name in enumerate(labels, start=1)],
         series_instance_uid=UID(),
         series_number=1000 + int(sources[0].get("SeriesNumber") or 0),
         sop_instance_uid=UID(),
@@ -79,7 +79,7 @@ def _with_geometry(file: str, frames: npt.NDArray[Any]) -> Any:
     return geometry.flip_spatial(0).with_array(frames)  # as in read_volume
 
 
-def _segment(number: int, name: str, model: str) -> SegmentDescription:
+def _segment_description(number: int, name: str, model: str) -> SegmentDescription:
     from highdicom import AlgorithmIdentificationSequence
     from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
     from highdicom.sr import CodedConcept
@@ -109,10 +109,10 @@ def _codes(name: str) -> tuple[Code, Code, Code | None]:
     from pydicom.sr.coding import Code
 
     words = name.lower().replace("_", " ").split()
-    structure = getattr(codes.cid7192, _keyword(words), None)
+    structure = getattr(codes.cid7192, _dicom_keyword(words), None)
     if structure is not None:
         return codes.SCT.AnatomicalStructure, structure, None
-    structure = getattr(codes.cid7192, _keyword(words[1:]), None) if words[0] in _SIDES else None
+    structure = getattr(codes.cid7192, _dicom_keyword(words[1:]), None) if words[0] in _SIDES else None
     if structure is not None:
         return codes.SCT.AnatomicalStructure, structure, getattr(codes.SCT, _SIDES[words[0]])
     value = "_".join(words).upper()
@@ -122,5 +122,5 @@ def _codes(name: str) -> tuple[Code, Code, Code | None]:
     return codes.SCT.Tissue, Code(value, "99MEDCONTEXT", name.replace("_", " ")[:64]), None
 
 
-def _keyword(words: Sequence[str]) -> str:
+def _dicom_keyword(words: Sequence[str]) -> str:
     return "".join(word.capitalize() for word in words) or "-"

@@ -24,7 +24,7 @@ COSTS_FILE = "costs.json"
 REFERENCE = "medcontext"
 
 # keys that distinguish runs of one setting, or follow from their number of cases, and do not change a step's cost
-_OF_A_RUN = {
+_KEYS_OF_A_RUN = {
     *("run_id", "run_name", "experiment_name", "seed", "train_fraction", "train_cases"),
     *("max_epochs", "val_interval", "checkpoint_interval"),
 }
@@ -121,7 +121,7 @@ def with_equal_time(jobs: Sequence[Job], costs: Costs) -> list[Job]:
 
 def _settings(job: Job) -> dict[str, Any]:
     """Return the settings that the costs depend on, as read back from JSON."""
-    kept = {name: value for name, value in job.reference.items() if name not in _OF_A_RUN}
+    kept = {name: value for name, value in job.reference.items() if name not in _KEYS_OF_A_RUN}
     settings: dict[str, Any] = json.loads(json.dumps(kept, default=str))
     return settings
 

@@ -77,10 +77,10 @@ class Collection:
             hint = nearest_name(name, names) or f" It has {', '.join(names) or 'nothing'}."
             raise ValueError(f"{self.address} has no bundle {name!r}.{hint}")
         if not version:
-            finished = [bundle for bundle in versions if not _order(bundle.version)[1].is_prerelease]
+            finished = [bundle for bundle in versions if not _version_key(bundle.version)[1].is_prerelease]
             return (finished or versions)[-1]
         for bundle in versions:
-            if version == bundle.version or _order(version) == _order(bundle.version):
+            if version == bundle.version or _version_key(version) == _version_key(bundle.version):
                 return bundle
         available = ", ".join(bundle.version for bundle in versions)
         raise ValueError(f"{self.address} has no version {version!r} of {name}; it has {available}.")
@@ -124,7 +124,7 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
         raise problems[0]
     for problem in problems:
         logger.warning("Left out: %s", problem)
-    return Collection(address, tuple(sorted(bundles, key=lambda bundle: (bundle.name, _order(bundle.version)))))
+    return Collection(address, tuple(sorted(bundles, key=lambda bundle: (bundle.name, _version_key(bundle.version)))))
 
 
 def _parse_entry(address: str, key: str, entry: Any) -> ListedBundle:
@@ -159,7 +159,7 @@ def _zip_location(address: str, source: str, subject: str) -> str:
     return source if remote and not path.is_file() else str(path)
 
 
-def _order(version: str) -> tuple[bool, Version, str]:
+def _version_key(version: str) -> tuple[bool, Version, str]:
     """Return the key by which versions are sorted; those that are invalid by the rules of packaging come first."""
     try:
         return True, Version(version), ""

@@ -124,14 +124,14 @@ def acdc_info(seed: int, patient: int) -> dict[str, str | int | float]:
     return {
         "ED": frames["ED"],
         "ES": frames["ES"],
-        "Group": _group(patient),
+        "Group": _group_of(patient),
         "Height": float(rng.integers(150, 195)),
         "NbFrame": int(rng.integers(20, 31)),
         "Weight": float(rng.integers(50, 110)),
     }
 
 
-def _group(patient: int) -> str:
+def _group_of(patient: int) -> str:
     return list(GROUPS)[(patient - 1) // 20 % len(GROUPS)]
 
 
@@ -169,7 +169,7 @@ def make_acdc_phantom(
     sketch = ChestSketch(canvas, rng)
     _paint_chest(sketch)
     _paint_abdomen(sketch)
-    heart = _draw_heart(sketch, GROUPS[_group(patient)], phase)
+    heart = _draw_heart(sketch, GROUPS[_group_of(patient)], phase)
     _paint_vessels(sketch, heart)
     _paint_ventricles(sketch, heart)
     centre = np.rint(rng.uniform((-30, -40, -50), (30, 40, 50)))

@@ -60,8 +60,8 @@ def metrics_boxplot(metrics: pd.DataFrame, column: str = "dice") -> Figure:
                 0.5, place, "in no case", color="0.4", ha="center", va="center", transform=axis.get_yaxis_transform()
             )
             continue
-        _box(axis, rows.loc[rows[column].notna(), column], place, colours[name])
-        _points(axis, rows, place)
+        _draw_box(axis, rows.loc[rows[column].notna(), column], place, colours[name])
+        _draw_points(axis, rows, place)
     axis.set_yticks(range(len(names)), [label_text(name) for name in names])
     axis.set(ylim=(len(names) - 0.4, -0.6), xlabel=_AXIS_LABELS[column])
     axis.grid(axis="x", color="0.9")
@@ -90,7 +90,7 @@ def _set_scale(axis: Axes, values: pd.Series, failures: bool) -> float:
     return beyond
 
 
-def _box(axis: Axes, values: pd.Series, place: int, colour: str) -> None:
+def _draw_box(axis: Axes, values: pd.Series, place: int, colour: str) -> None:
     if values.empty:
         return
     axis.boxplot(
@@ -108,7 +108,7 @@ def _box(axis: Axes, values: pd.Series, place: int, colour: str) -> None:
     )
 
 
-def _points(axis: Axes, rows: pd.DataFrame, place: int) -> None:
+def _draw_points(axis: Axes, rows: pd.DataFrame, place: int) -> None:
     # spread evenly, in a fixed order, so that the same metrics give the same picture
     offset = pd.Series(np.linspace(-0.2, 0.2, len(rows)) if len(rows) > 1 else [0.0], index=rows.index)
     missed, spurious = rows["missed"].astype(bool), rows["spurious"].astype(bool)
@@ -144,7 +144,7 @@ def read_history(path: str | os.PathLike[str]) -> pd.DataFrame | None:
     except (OSError, ValueError) as error:
         logger.warning("%s holds no history (%s); the report has no curves.", path, error)
         return None
-    drawn = [column for group in _groups(table.columns).values() for column in group]
+    drawn = [column for group in _column_groups(table.columns).values() for column in group]
     numbers = "epoch" in table.columns and all(map(pd.api.types.is_numeric_dtype, table[["epoch", *drawn]].dtypes))
     return table if numbers and table[drawn].notna().any(axis=None) else None
 
@@ -164,17 +164,19 @@ def curves_figure(history: pd.DataFrame) -> Figure:
         ValueError: If there is nothing to draw.
     """
     table = history.set_index("epoch") if "epoch" in history.columns else history
-    groups = _groups(table.columns)
+    groups = _column_groups(table.columns)
     if not groups:
         raise ValueError(
             "history must have columns train_loss…, val_mean_dice or val_dice_<label>, got "
             f"{list(map(str, table.columns))}. Name them as they are logged."
         )
-    figure = Figure(figsize=(_WIDTH, sum(_height(names) for names in groups.values())), layout="constrained", dpi=_DPI)
-    heights = [_height(names) for names in groups.values()]
+    figure = Figure(
+        figsize=(_WIDTH, sum(_axis_height(names) for names in groups.values())), layout="constrained", dpi=_DPI
+    )
+    heights = [_axis_height(names) for names in groups.values()]
     axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     for axis, (title, names) in zip(axes, groups.items(), strict=True):
-        _curves(axis, table[names], title)
+        _draw_curves(axis, table[names], title)
         if title == "validation Dice":
             axis.set_ylim(-0.02, 1.02)
     if table.index.min() == table.index.max():
@@ -183,7 +185,7 @@ def curves_figure(history: pd.DataFrame) -> Figure:
     return figure
 
 
-def _groups(columns: pd.Index) -> dict[str, list[str]]:
+def _column_groups(columns: pd.Index) -> dict[str, list[str]]:
     """Return the columns that are drawn, by the title of their axis; those of one axis share a unit."""
     names = [str(name) for name in columns]
     groups = {
@@ -196,17 +198,17 @@ def _groups(columns: pd.Index) -> dict[str, list[str]]:
 _LEGEND_COLUMNS = 2
 
 
-def _height(names: Sequence[str]) -> float:
+def _axis_height(names: Sequence[str]) -> float:
     """Return the height in inches of an axis and the legend above it."""
     return 2.7 + 0.2 * -(-len(names) // _LEGEND_COLUMNS)
 
 
-def _curves(axis: Axes, table: pd.DataFrame, title: str) -> None:
+def _draw_curves(axis: Axes, table: pd.DataFrame, title: str) -> None:
     main = {"train_loss": "total", "val_mean_dice": "mean"}
     colours: Mapping[str, str] = label_colours(name for name in table.columns if name not in main)
     size = -(-int(table.notna().sum().max()) // _MOST_POINTS) or 1
     for name in table.columns:
-        series = _means(table[name].dropna(), size)
+        series = _successive_means(table[name].dropna(), size)
         axis.plot(
             series.index,
             series.to_numpy(),
@@ -223,7 +225,7 @@ def _curves(axis: Axes, table: pd.DataFrame, title: str) -> None:
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=_LEGEND_COLUMNS, fontsize=9, frameon=False)
 
 
-def _means(series: pd.Series, size: int) -> pd.Series:
+def _successive_means(series: pd.Series, size: int) -> pd.Series:
     """Return means of ``size`` successive values, each at the mean of their epochs."""
     groups = np.arange(len(series)) // size
     return series.groupby(groups).mean().set_axis(series.index.to_series().groupby(groups).mean())

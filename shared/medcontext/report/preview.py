@@ -98,7 +98,7 @@ def preview_figure(
     axes = figure.subplots(len(rows), len(keys), squeeze=False, height_ratios=heights)
     for i, shown in enumerate(slices):
         for axis, key in zip(axes[i], keys, strict=True):
-            _panel(axis, key, shown, labels, pixel_mm, marks if key == CommonKeys.IMAGE else ())
+            _draw_panel(axis, key, shown, labels, pixel_mm, marks if key == CommonKeys.IMAGE else ())
             if i == 0:
                 axis.set_title(headings[key], fontsize=9)
         if titles:
@@ -111,7 +111,7 @@ def preview_figure(
     return figure
 
 
-def _panel(
+def _draw_panel(
     axis: Axes,
     key: str,
     shown: Mapping[str, Array],

@@ -50,7 +50,7 @@ def circumstances() -> dict[str, Any]:
         "python": platform.python_version(),
     }
     return {
-        "command": without_password(" ".join(map(_quote, [Path(sys.executable).name, *sys.orig_argv[1:]]))),
+        "command": without_password(" ".join(map(_shell_quoted, [Path(sys.executable).name, *sys.orig_argv[1:]]))),
         "versions": {name: version for name, version in versions.items() if version},
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }
@@ -166,6 +166,6 @@ def _git(folder: Path, *words: str) -> str:
     return result.stdout.strip()
 
 
-def _quote(word: str) -> str:
+def _shell_quoted(word: str) -> str:
     """Quote a word for a shell; lists of files contain single quotes, which read better inside double ones."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

@@ -20,7 +20,7 @@ __all__ = ["Source", "SourceFile", "leads_out", "open_source"]
 JUNK = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$)")
 """Hidden files, among them the ``._*`` companions that macOS packs into archives."""
 
-_BROKEN = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
+_DAMAGE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
 
 
 @dataclass(frozen=True)
@@ -80,19 +80,19 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
     """
     path = Path(path)
     if path.is_dir():
-        yield _without(junk, _folder(path))
+        yield _without_junk(junk, _read_folder(path))
     elif not path.is_file():
         raise FileNotFoundError(f"There is no {path}; give the downloaded archive, or the folder it was unpacked into.")
     elif zipfile.is_zipfile(path):
         with _damage_as_value_error(path):
             archive = zipfile.ZipFile(path)
         with archive:
-            yield _without(junk, _zip(path, archive))
+            yield _without_junk(junk, _read_zip(path, archive))
     elif tarfile.is_tarfile(path):
         with _damage_as_value_error(path):
             tar = tarfile.open(path)  # noqa: SIM115 closed by the with statement below
         with tar:
-            yield _without(junk, _tar(path, tar))
+            yield _without_junk(junk, _read_tar(path, tar))
     else:
         raise ValueError(f"{path} is neither a folder nor a complete zip or tar archive; download it again.")
 
@@ -101,7 +101,7 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
 def _damage_as_value_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except _BROKEN as error:
+    except _DAMAGE_ERRORS as error:
         raise ValueError(f"{path} is damaged ({error}); download it again.") from error
     except RuntimeError as error:  # zipfile raises it where a password is required
         if "password" not in str(error):
@@ -109,7 +109,7 @@ def _damage_as_value_error(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} is encrypted; unpack it and give the folder.") from error
 
 
-def _folder(folder: Path) -> Source:
+def _read_folder(folder: Path) -> Source:
     files, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
@@ -125,7 +125,7 @@ def _folder(folder: Path) -> Source:
     return Source(folder, _by_name(sorted(files, key=lambda file: file.name)), lambda name: (folder / name).open("rb"))
 
 
-def _zip(path: Path, archive: zipfile.ZipFile) -> Source:
+def _read_zip(path: Path, archive: zipfile.ZipFile) -> Source:
     members = archive.infolist()
     for member in members:
         _refuse_unsafe(
@@ -136,7 +136,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Source:
     return Source(path, _by_name(files), lambda name: archive.open(plain[name]))
 
 
-def _tar(path: Path, archive: tarfile.TarFile) -> Source:
+def _read_tar(path: Path, archive: tarfile.TarFile) -> Source:
     with _damage_as_value_error(path):
         members = archive.getmembers()
     for member in members:
@@ -157,7 +157,7 @@ def _by_name(files: list[SourceFile]) -> dict[str, SourceFile]:
     return {file.name: file for file in files}
 
 
-def _without(junk: re.Pattern[str] | None, source: Source) -> Source:
+def _without_junk(junk: re.Pattern[str] | None, source: Source) -> Source:
     kept = {name: file for name, file in source.files.items() if junk is None or not junk.search(name)}
     return replace(source, files=kept)
 

@@ -90,7 +90,7 @@ class BatchOrganDropout:
         dropped = self._draw_organs(grid.pool((label == organs).float()) > 0, grid)
         if self.decoy_fraction > 0:
             volumes = grid.pool(torch.ones(1, 1, *shape, device=image.device))
-            body = (grid.pool(_body(image).float()) >= 0.5 * volumes)[:, 0]
+            body = (grid.pool(_body_mask(image).float()) >= 0.5 * volumes)[:, 0]
             dropped = dropped | self._draw_decoys(dropped, body & ~dropped, grid)
         mask = grid.spread(dropped)
         return self._filled(image, mask), mask.float()
@@ -182,7 +182,7 @@ def _ranks(scores: Tensor, where: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(-1, order, places)
 
 
-def _body(image: Tensor) -> Tensor:
+def _body_mask(image: Tensor) -> Tensor:
     r"""Mark the voxels (B, 1, \*spatial) that are not background, by the rule of :class:`RandOrganDropout`."""
     axes = tuple(range(2, image.ndim))
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)

@@ -185,8 +185,8 @@ class RandOrganDropout(ContextDropout):
         regions = [self._organ_cells(label == organ, edges) for organ in organs]
         dropped = np.logical_or.reduce(regions)
         if self.decoy_fraction > 0:
-            free = pool(_body(image).astype(np.float32), edges, np.add) >= 0.5 * _cell_volumes(edges, label.shape)
-            dropped |= _decoys(regions, free & ~dropped, round(self.decoy_fraction * int(dropped.sum())), self.R)
+            free = pool(_body_mask(image).astype(np.float32), edges, np.add) >= 0.5 * _cell_volumes(edges, label.shape)
+            dropped |= _place_decoys(regions, free & ~dropped, round(self.decoy_fraction * int(dropped.sum())), self.R)
         return spread(dropped, edges, label.shape)
 
     def _organ_cells(self, organ: BoolArray, edges: Sequence[NDArray[np.intp]]) -> BoolArray:
@@ -327,7 +327,7 @@ def _label_ids(label: NDArray[np.generic]) -> NDArray[np.integer]:
     return np.maximum(ids, 0, out=ids)
 
 
-def _body(image: NDArray[np.generic]) -> BoolArray:
+def _body_mask(image: NDArray[np.generic]) -> BoolArray:
     """Mark the voxels (spatial) of ``image`` (C, *spatial) that are not background, see the class docstring."""
     body = np.zeros(image.shape[1:], bool)
     for channel in image:
@@ -365,10 +365,12 @@ def _random_part(organ: BoolArray, random: np.random.RandomState) -> BoolArray:
     return pieces == sizes.argmax()
 
 
-def _decoys(regions: Sequence[BoolArray], free: BoolArray, count: int, random: np.random.RandomState) -> BoolArray:
+def _place_decoys(
+    regions: Sequence[BoolArray], free: BoolArray, count: int, random: np.random.RandomState
+) -> BoolArray:
     """Place ``count`` decoy cells in ``free``: displaced copies of the ``regions``, then clumps for what is missing."""
     decoys = np.zeros_like(free)
-    wanted = _shares([int(region.sum()) for region in regions], count)
+    wanted = _split_in_proportion([int(region.sum()) for region in regions], count)
     for region, missing in zip(regions, wanted, strict=True):
         extents = [face.stop - face.start for face in ndimage.find_objects(region.astype(np.uint8))[0]]
         for _ in range(_DECOY_TRIES):
@@ -382,7 +384,7 @@ def _decoys(regions: Sequence[BoolArray], free: BoolArray, count: int, random: n
     return decoys | nearest_cells(free & ~decoys, count - int(decoys.sum()), random)
 
 
-def _shares(sizes: Sequence[int], count: int) -> list[int]:
+def _split_in_proportion(sizes: Sequence[int], count: int) -> list[int]:
     """Split ``count`` in proportion to ``sizes``."""
     ends = [round(count * end / sum(sizes)) for end in np.cumsum(sizes)]
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]

@@ -113,7 +113,7 @@ def _translated(network: nn.Module, entry: OfficialEntry, name: str, published: 
 _Pair: TypeAlias = tuple[str, Tensor, str, Tensor]  # published name, its tensor in our layout, our name, our tensor
 
 
-def _differing(pairs: Iterable[_Pair]) -> list[str]:
+def _differing_tensors(pairs: Iterable[_Pair]) -> list[str]:
     problems = []
     for name, tensor, target, own in pairs:
         if tensor.shape != own.shape:
@@ -133,7 +133,7 @@ def _differing_arguments(arguments: Iterable[tuple[str, str, int]], pairs: Itera
     return f" It was trained with {', '.join(differing)}." if differing else ""
 
 
-def _refuse(problems: list[str], network: nn.Module, hint: str) -> None:
+def _refuse_problems(problems: list[str], network: nn.Module, hint: str) -> None:
     if problems:
         raise ValueError(
             f"The checkpoint and this {type(network).__name__} differ in {len(problems)} tensors: "
@@ -168,12 +168,12 @@ def load_official_state_dict(
     if masking is not None:
         own[MASK_TOKEN] = masking.mask_token
     pairs, unused = _pair_tensors(network, registration.entry, own, state_dict)
-    _refuse(_differing(pairs), network, _differing_arguments(registration.arguments, pairs))
+    _refuse_problems(_differing_tensors(pairs), network, _differing_arguments(registration.arguments, pairs))
     missing, optional = _unfilled(own, pairs, registration.never_used)
     if strict:
         ignored = f" It holds {len(unused)} that the network lacks, such as {unused[0]}." if unused else ""
         hint = f"{ignored} With strict=False they keep their values."
-        _refuse([f"it holds nothing for {name}" for name in missing], network, hint)
+        _refuse_problems([f"it holds nothing for {name}" for name in missing], network, hint)
     weights = [pair for pair in pairs if not pair[0].endswith(_INDEX_TABLE)]
     with torch.no_grad():
         for _, tensor, _, own_tensor in weights:
