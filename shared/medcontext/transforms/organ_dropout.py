@@ -300,7 +300,7 @@ def _check_range(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(numbers, int):
         return numbers, numbers
     if len(numbers) != 2 or numbers[0] > numbers[1]:
-        raise ValueError(f"{name} must be a number or a range (min, max), got {value!r}: give such as 2 or (1, 3).")
+        raise ValueError(f"{name} must be a number or a range (min, max), got {value!r}: give for example 2 or (1, 3).")
     return numbers[0], numbers[1]
 
 
@@ -308,7 +308,7 @@ def _check_ids(name: str, value: Sequence[int]) -> tuple[int, ...]:
     """Return ``value``, label ids of organs, as a tuple."""
     ids = check_integers(name, value, minimum=1, remedy="give the label ids of organs, such as [1, 6]")
     if isinstance(ids, int):
-        raise TypeError(f"{name} must be a sequence of label ids, got {value!r}: give such as [{value}].")
+        raise TypeError(f"{name} must be a sequence of label ids, got {value!r}: give for example [{value}].")
     return ids
 
 
