@@ -89,7 +89,7 @@ def test_folder_of_the_run_that_trained_a_checkpoint(tmp_path: Path) -> None:
     models.mkdir(parents=True)
     assert bundle.checkpoint_run(str(models)) is None
     assert bundle.run_folder(str(models), "default") == "default"
-    (models / "mlflow_run.json").write_text('{"run_id": "0", "run_name": "one"}')
+    (models / "run.json").write_text('{"run_name": "one"}')
     assert bundle.checkpoint_run(str(models)) == "one"
     assert bundle.run_folder(str(models), "default") == str(tmp_path / "runs" / "one")
 

@@ -69,7 +69,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         "teacher.pt",
         "last.pt",
         "history.csv",
-        "mlflow_run.json",
+        "run.json",
     }
     assert (folder / "tensorboard").is_dir()
     epochs = pd.read_csv(models / "history.csv")

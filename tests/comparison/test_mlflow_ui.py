@@ -46,7 +46,7 @@ def train_and_evaluate(server: str, folder: Path, mode: str, dice: float) -> str
     )
     MLflowTracker(str(folder), **arguments).attach(evaluator)
     evaluator.run()
-    return str(json.loads((folder / "mlflow_run.json").read_text())["run_id"])
+    return str(json.loads((folder / "run.json").read_text())["mlflow_run_id"])
 
 
 def test_two_of_our_runs_side_by_side(server: str, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

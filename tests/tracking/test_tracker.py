@@ -287,12 +287,12 @@ def test_where_a_run_comes_from(uri: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mlflow_run.json").write_text(json.dumps({"run_id": "f" * 32, "run_name": "elsewhere"}))
+    (tmp_path / "models" / "run.json").write_text(json.dumps({"mlflow_run_id": "f" * 32, "run_name": "elsewhere"}))
     engine = evaluator()
     tracker(uri, tmp_path / "models").attach(engine)
     engine.run()
     assert [run.info.run_name for run in runs(uri)] == ["one"]
-    assert json.loads((tmp_path / "models" / "mlflow_run.json").read_text())["run_name"] == "elsewhere"
+    assert json.loads((tmp_path / "models" / "run.json").read_text())["run_name"] == "elsewhere"
 
 
 def test_a_negative_wait() -> None:
@@ -301,10 +301,10 @@ def test_a_negative_wait() -> None:
 
 
 def test_a_damaged_run_file_stops_nothing(uri: str, tmp_path: Path) -> None:
-    (tmp_path / "mlflow_run.json").write_text("{")
+    (tmp_path / "run.json").write_text("{")
     trainer(train_handlers=[tracker(uri, tmp_path)]).run()
     assert [run.info.status for run in runs(uri)] == ["FINISHED"]
-    assert json.loads((tmp_path / "mlflow_run.json").read_text())["run_name"] == "one"
+    assert json.loads((tmp_path / "run.json").read_text())["run_name"] == "one"
 
 
 def test_cases_are_the_inputs_of_the_run(uri: str, tmp_path: Path) -> None:

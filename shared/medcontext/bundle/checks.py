@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.bundle.utils import ID_SEP_KEY
@@ -256,7 +257,7 @@ def _check_data(parser: Any) -> None:
     if "unlabeled_cases" in parser.get() and first == "training":
         sections |= {"unlabeled": cases} if (cases := parser.get_parsed_content("unlabeled_cases")) else {}
     labels = _expected_labels(parser, datalist)
-    first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first_process = idist.get_rank() == 0
     problems = check_dataset(
         datalist,
         sections,

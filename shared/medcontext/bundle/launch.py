@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from torch import nn
@@ -27,6 +27,7 @@ from medcontext.bundle.checks import (
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
 from medcontext.bundle.workflow import required_workflow
 from medcontext.storage.addresses import without_password
+from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
 __all__ = ["build_network", "prepare", "run"]
@@ -74,7 +75,7 @@ def prepare(engine: str) -> None:
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
         check_network(network, *channels, parser.get_parsed_content("roi_size"))
     output_dir = Path(parser.get_parsed_content("output_dir"))
-    first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first_process = idist.get_rank() == 0
     with one_sentence():
         if first_process and "tracking_uri" in parser.get():
             check_tracking(parser.get_parsed_content("tracking_uri"))
@@ -90,7 +91,16 @@ def prepare(engine: str) -> None:
         with one_sentence(f"Cannot write to output_dir {output_dir}, choose another", (OSError,)):
             output_dir.mkdir(parents=True, exist_ok=True)
             parser.export_config_file(config, str(config_file), indent=4)
+            if engine.startswith("train"):
+                _identify(parser)
         print(f"outputs: {output_dir}", file=sys.stderr)
+
+
+def _identify(parser: Any) -> None:
+    """Note beside the checkpoints whose they are; a resumed run keeps its id in MLflow."""
+    ckpt_dir = parser.get_parsed_content("ckpt_dir")
+    known = read_identity(ckpt_dir) if parser.get_parsed_content("resume") else {}
+    write_identity(ckpt_dir, **{**known, "run_name": str(parser.get_parsed_content("run_name"))})
 
 
 def run(engine: Any) -> None:

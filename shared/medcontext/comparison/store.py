@@ -26,10 +26,7 @@ _ENVIRONMENT = {
 
 
 def default_tracking_uri() -> str:
-    """``$MLFLOW_TRACKING_URI``, else the database of the home: that of the working directory, or the repository's."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
+    """Return the address of the home's database: that of the working directory, else the repository's."""
     repository = Path(__file__).resolve().parents[3] / "bundles" / "any"
     databases = [Path(find_home(str(folder))) / "mlruns.db" for folder in (Path.cwd(), repository)]
     return str(path_to_sqlite_uri(str(next((path for path in databases if path.is_file()), databases[0]))))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +144,7 @@ class _Budget:
             with one_sentence("test_fold"):
                 self.overrides["datalist"] = write_fold(parser.get_parsed_content("datalist"), self.home, test_fold)
             parser = self._parse(files, seed=0)
-        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or parser.get_parsed_content("tracking_uri")
+        self.tracking_uri = str(parser.get_parsed_content("tracking_uri"))
         self.batch_size = parser.get_parsed_content("batch_size")
         self.epochs = {
             key: parser.get_parsed_content(key) for key in ("max_epochs", "val_interval", "checkpoint_interval")

@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,6 +24,8 @@ from monai.handlers import MLFlowHandler
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
 from medcontext.handlers.checkpoints import MODEL_FILE
 from medcontext.handlers.step_values import engine_metrics, train_metrics
+from medcontext.tracking.address import resolve_tracking_uri, without_tracking_variable
+from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.operations import (
     PARAM_LENGTH,
     Operation,
@@ -42,10 +43,7 @@ from medcontext.tracking.outbox import Outbox, reach, send_unsent, unsent_file
 from medcontext.tracking.run_context import context_tags
 from medcontext.tracking.system_metrics import SystemMonitor
 
-__all__ = ["RUN_FILE", "MLflowTracker", "check_tracking"]
-
-RUN_FILE = "mlflow_run.json"
-"""Beside the checkpoint: names the MLflow run that it came from."""
+__all__ = ["MLflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +56,8 @@ WAIT_AFTER_ABORT = 10.0
 class MLflowTracker(MLFlowHandler):
     """Log a run's metrics, parameters, tags and files under the names that ``medcontext compare`` reads.
 
-    Training writes the run's identity to ``<ckpt_dir>/mlflow_run.json``; a resumed training or an evaluation that finds
-    the file joins that run, where MONAI's handler would open a new one. All but the opening of the run is sent in the
+    A training run adds its MLflow id to ``<ckpt_dir>/run.json``; a resumed one, or an evaluation, that finds it there
+    joins that run, where MONAI's handler would open a new one. All but the opening of the run is sent in the
     background (:class:`~medcontext.tracking.outbox.Outbox`), step values at the end of each epoch; what MLflow
     does not take is kept beside the checkpoints, and sent by whatever joins the run next. A training that ends by an
     exception is marked ``FAILED``, by Ctrl-C or SIGTERM ``KILLED``; an evaluation that joins a training leaves its
@@ -74,7 +72,7 @@ class MLflowTracker(MLFlowHandler):
 
     Args:
         ckpt_dir: folder of the checkpoints.
-        tracking_uri: database or server; the environment variable ``MLFLOW_TRACKING_URI`` takes precedence.
+        tracking_uri: database or server, see :func:`~medcontext.tracking.resolve_tracking_uri`.
         experiment_name: MLflow experiment, created when it is not there.
         run_name: name of a new run.
         tags: tags of the run.
@@ -120,14 +118,10 @@ class MLflowTracker(MLFlowHandler):
     ) -> None:
         if wait < 0:
             raise ValueError(f"tracking_wait must be 0 or more seconds, got {wait}.")
-        super().__init__(
-            tracking_uri=tracking_uri,
-            experiment_name=experiment_name,
-            run_name=run_name,
-            artifacts=artifacts,
-        )
+        uri = resolve_tracking_uri(tracking_uri)
+        with without_tracking_variable():
+            super().__init__(tracking_uri=uri, experiment_name=experiment_name, run_name=run_name, artifacts=artifacts)
         self.ckpt_dir = Path(ckpt_dir)
-        self.run_file = self.ckpt_dir / RUN_FILE
         self.tags = dict(tags or {})
         self.params = dict(params or {})
         self.configs = tuple(configs)
@@ -183,7 +177,8 @@ class MLflowTracker(MLFlowHandler):
         self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri, ahead=training)
         self._owns_status = training or known is None
         if training:
-            self._write_run_file()
+            name = str(self.cur_run.info.run_name)
+            write_identity(self.ckpt_dir, **{"run_name": name, **read_identity(self.ckpt_dir), "mlflow_run_id": run_id})
         self.outbox.put(*self._opening(engine, joined=known is not None))
         # MONAI's own handler, which --tracking mlflow adds, logs parameters next; both at once end in an error
         self.outbox.settle(WAIT_AT_THE_START)
@@ -220,12 +215,8 @@ class MLflowTracker(MLFlowHandler):
 
     def _known_run(self) -> Any:
         """The run named beside the checkpoints."""
-        if not self.run_file.is_file():
-            return None
-        try:
-            run_id = json.loads(self.run_file.read_text())["run_id"]
-        except (ValueError, KeyError, TypeError):
-            logger.warning("%s names no MLflow run; a new one is opened.", self.run_file)
+        run_id = read_identity(self.ckpt_dir).get("mlflow_run_id")
+        if run_id is None:
             return None
         try:
             run = self.client.get_run(run_id)
@@ -240,11 +231,6 @@ class MLflowTracker(MLFlowHandler):
         with reach(uri, timeout=None):
             sent = send_unsent(unsent_file(self.ckpt_dir, run.info.run_id), self.client)
             return self.client.get_run(run.info.run_id) if sent else run
-
-    def _write_run_file(self) -> None:
-        self.ckpt_dir.mkdir(parents=True, exist_ok=True)
-        identity = {"run_id": self.cur_run.info.run_id, "run_name": self.cur_run.info.run_name}
-        self.run_file.write_text(json.dumps(identity, indent=4))
 
     def _start_monitor(self) -> None:
         """Sample the machine from now on, counting on where an earlier process of the run stopped."""
@@ -353,7 +339,7 @@ def check_tracking(tracking_uri: str | None) -> None:
     Raises:
         TrackingError: When it does not.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+    uri = resolve_tracking_uri(tracking_uri)
     with reach(str(uri)):
         MlflowClient(uri).search_experiments(max_results=1)
 
