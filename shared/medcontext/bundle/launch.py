@@ -25,7 +25,6 @@ from medcontext.bundle.checks import (
     check_run_folder,
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
-from medcontext.bundle.workflow import required_workflow
 from medcontext.storage.addresses import without_password
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
@@ -51,17 +50,20 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     return network
 
 
-def prepare(engine: str) -> None:
+def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
 
     Looks for misspelt keys, missing or wrong data, a run folder that is in use, components that reject their
     arguments, a crop size that the network cannot take, and an MLflow that does not answer. Anything wrong ends the
     program with the sentence alone.
 
+    Args:
+        workflow: what runs the configuration.
+        engine: key of the trainer or evaluator, such as ``train#trainer``.
+
     Raises:
         SystemExit: With the sentence.
     """
-    workflow = required_workflow()
     parser = workflow.parser
     check_configuration(workflow)
     with one_sentence():

@@ -10,7 +10,6 @@ from pathlib import Path
 import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 
-from medcontext.bundle.workflow import current_workflow
 from medcontext.handlers.checkpoints import LAST_FILE
 from medcontext.tracking.identity import read_identity
 
@@ -20,12 +19,15 @@ __all__ = ["checkpoint_run", "has_training_state", "latest_run", "new_run_name",
 _run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
 
 
-def new_run_name(*words: str) -> str:
-    """A unique name such as ``btcv-medcontext-20260131-140501-3f2a``, the same whenever this workflow asks again.
+def new_run_name(workflow: ConfigWorkflow | None, *words: str) -> str:
+    """Return a unique name such as ``btcv-medcontext-20260131-140501-3f2a``.
 
-    Processes of one distributed run agree on the name of the first.
+    A workflow that asks again gets the same one. Processes of one distributed run agree on the name of the first.
+
+    Args:
+        workflow: what runs the configuration.
+        words: what the name begins with.
     """
-    workflow = current_workflow()
     run = _run_names.get(workflow) if workflow is not None else None
     if run is None:
         run = "-".join([*words, time.strftime("%Y%m%d-%H%M%S"), uuid.uuid4().hex[:4]])

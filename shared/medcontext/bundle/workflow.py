@@ -1,4 +1,4 @@
-"""The MONAI workflow on whose behalf an expression of a configuration is evaluated."""
+"""The MONAI workflow that runs a configuration."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import sys
 
 from monai.bundle import ConfigWorkflow
 
-__all__ = ["current_workflow", "required_workflow"]
+__all__ = ["current_workflow"]
 
 
 def current_workflow() -> ConfigWorkflow | None:
-    """The MONAI workflow on whose behalf the calling expression is evaluated; MONAI passes expressions no handle."""
+    """Return the workflow on whose behalf the calling expression is evaluated, ``None`` where there is none.
+
+    MONAI hands expressions no such thing, so that the stack is searched for it. This is the one place that does: the
+    configurations' key ``workflow`` calls it, and hands the result to whatever needs it.
+    """
     frame = sys._getframe(1)
     while frame is not None:
         for name in ("self", "workflow"):
@@ -19,15 +23,3 @@ def current_workflow() -> ConfigWorkflow | None:
                 return owner
         frame = frame.f_back  # type: ignore[assignment]
     return None
-
-
-def required_workflow() -> ConfigWorkflow:
-    """As :func:`current_workflow`, which there must be.
-
-    Raises:
-        RuntimeError: If no workflow is running.
-    """
-    workflow = current_workflow()
-    if workflow is None:
-        raise RuntimeError("This belongs into a bundle's configuration, run by `python -m monai.bundle run`.")
-    return workflow
