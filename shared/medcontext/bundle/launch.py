@@ -66,22 +66,22 @@ def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     """
     parser = workflow.parser
     check_configuration(workflow)
+    output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():
         if engine.startswith("train"):
             check_run_folder(parser)
         if "datalist" not in parser.get():
             check_images_of(parser)
         set_determinism(seed_of(parser))
-    with one_sentence("network_def"):
+    with one_sentence("network_def", folder=output_dir):
         network = parser.get_parsed_content("network_def")
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
         check_network(network, *channels, parser.get_parsed_content("roi_size"))
-    output_dir = Path(parser.get_parsed_content("output_dir"))
     first_process = idist.get_rank() == 0
     with one_sentence():
         if first_process and "tracking_uri" in parser.get():
             check_tracking(parser.get_parsed_content("tracking_uri"))
-    with one_sentence(), removed_on_failure(output_dir):
+    with one_sentence(folder=output_dir), removed_on_failure(output_dir):
         parser.get_parsed_content(engine)
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
@@ -105,18 +105,22 @@ def _identify(parser: Any) -> None:
     write_identity(ckpt_dir, **{**known, "run_name": str(parser.get_parsed_content("run_name"))})
 
 
-def run(engine: Any) -> None:
-    """Run an engine that :func:`prepare` built; what it stops for is told in one sentence.
+def run(workflow: ConfigWorkflow, engine: Any) -> None:
+    """Run an engine that :func:`prepare` built.
+
+    What it stops for is reported in one sentence; of anything else the traceback is kept in the run's folder too.
 
     Args:
+        workflow: what runs the configuration.
         engine: a MONAI trainer or evaluator.
 
     Raises:
-        SystemExit: When a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
-            training cannot be resumed from its checkpoint, or MLflow does not take a run.
+        SystemExit: If a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
+            training run cannot be resumed from its checkpoint, or MLflow does not take a run.
     """
+    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     engine.logger.addFilter(_first_line)
-    with _terminable(), one_sentence(kinds=STOPS):
+    with _terminable(), one_sentence(kinds=STOPS, folder=output_dir):
         engine.run()
 
 
