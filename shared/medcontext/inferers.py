@@ -32,7 +32,7 @@ class AveragingInferer(SlidingWindowInferer):
         kwargs: those of :class:`monai.inferers.SlidingWindowInferer`.
 
     Raises:
-        ValueError: When there is no such axis, or one is named twice.
+        ValueError: If there is no such axis, or one is named twice.
     """
 
     def __init__(self, *args: Any, flips: Sequence[str | int] = (), orientation: str = "RAS", **kwargs: Any) -> None:

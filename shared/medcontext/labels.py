@@ -22,7 +22,7 @@ def label_ids(labels: Labels) -> dict[str, tuple[int, ...]]:
         The names in their order, each with a tuple of at least one id.
 
     Raises:
-        ValueError: when there is no label, a name is no text, or an id is not an integer above 0.
+        ValueError: If there is no label, a name is no text, or an id is not an integer above 0.
     """
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError(f"labels must map names to ids, such as {{'spleen': 1}}, got {labels!r}.")
@@ -54,7 +54,7 @@ def label_names(content: Mapping[str, Any]) -> dict[int, str]:
         content: of ``dataset.json``.
 
     Raises:
-        ValueError: when ``labels`` is there and does not map ids to names, or gives a name twice.
+        ValueError: If ``labels`` is there and does not map ids to names, or gives a name twice.
     """
     labels = content.get("labels", {})
     if not isinstance(labels, Mapping) or not all(
@@ -72,7 +72,7 @@ def count_classes(labels: Mapping[str, Any]) -> int:
     """Channels that a network of these labels needs, background included.
 
     Raises:
-        ValueError: When a label has no id of its own, a whole number above 0.
+        ValueError: If a label has no id of its own, a whole number above 0.
     """
     for name, index in labels.items():
         if isinstance(index, bool) or not isinstance(index, int) or index < 1:
@@ -114,7 +114,7 @@ def named_labels(names: Mapping[int, str], labels: Labels) -> dict[str, int]:
     """The configuration's labels that are no regions, by name, with the network's id.
 
     Raises:
-        ValueError: when ``dataset.json`` names labels, but not one of these; naming the nearest.
+        ValueError: If ``dataset.json`` names labels, but not one of these; naming the nearest.
     """
     known, ids = set(names.values()), label_ids(labels)
     single = {name: some[0] for name, some in ids.items() if isinstance(labels[name], int) or name in known}

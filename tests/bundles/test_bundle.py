@@ -700,7 +700,7 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"unlabeled_weight": -1}, "unlabeled_weight must be 0 or more, got -1"),
         ({"sided_mirroring": "never"}, "sided_mirroring must be one of 'refuse', 'allow', got 'never'"),
         ({"sided_labels": ["left_kidney", "right_kidney"]}, "sided_labels must be pairs of names, such as"),
-        ({"consistency#form": "cosine"}, "ConsistencyForm must be one of .*'cosine'"),
+        ({"consistency#form": "cosine"}, "form must be one of .*'cosine'"),
         (
             {"roi_size": [30, 32, 32], "network_def#img_size": [30, 32, 32]},
             r"network_def: roi_size \[30, 32, 32\].*UNETR: .*axis 0 must be a multiple of 16 .* size is 32",

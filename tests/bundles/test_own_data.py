@@ -73,7 +73,7 @@ def test_starting_from_the_weights_of_other_classes(bundle: str, home: Path, cap
     kept = [key for key in before if before[key].shape == after[key].shape]
     assert 0 < len(before) - len(kept) <= 4  # weight and bias of each head
     assert any(
-        f"{len(kept)} of {len(before)} tensors taken from {pretrained}" in message for message in caplog.messages
+        f"{len(kept)} of {len(before)} tensors loaded from {pretrained}" in message for message in caplog.messages
     )
     for key in kept:
         if "running_" in key or key.endswith("num_batches_tracked"):  # batch norm goes on counting

@@ -141,7 +141,7 @@ def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="holds weights but no state of training; resume from a last.pt"):
             ResumeTraining(tmp_path / "last.pt")
     (tmp_path / "last.pt").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="is damaged or no checkpoint"):
+    with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
         ResumeTraining(tmp_path / "last.pt")
 
 

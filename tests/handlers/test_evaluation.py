@@ -280,7 +280,7 @@ def test_tolerance_reaches_the_surface_dice(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "nnformer"}, "protocol must be one of default, paper, paper_unetr, got 'nnformer'"),
+        ({"protocol": "nnformer"}, "protocol must be one of 'default', 'paper', 'paper_unetr', got 'nnformer'"),
         ({"surface_tolerance_mm": -1.0}, "must be a number of mm, 0 or more, got -1.0"),
         ({"surface_tolerance_mm": {"liver": 1.0}}, "must name every label"),
     ],

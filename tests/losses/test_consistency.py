@@ -69,8 +69,8 @@ def test_relative_form_is_independent_of_size_and_scale() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"form": "cosine"}, "ConsistencyForm must be one of .*official.*got 'cosine'"),
-        ({"region": "organs"}, "ConsistencyRegion must be one of .*context.*got 'organs'"),
+        ({"form": "cosine"}, "form must be one of .*official.*got 'cosine'"),
+        ({"region": "organs"}, "region must be one of .*context.*got 'organs'"),
     ],
 )
 def test_unknown_choices(arguments: dict[str, str], message: str) -> None:

@@ -216,11 +216,11 @@ def test_tolerance_must_be_a_number_of_mm(tolerance: Any) -> None:
 
 
 def test_tolerances_must_name_every_label() -> None:
-    with pytest.raises(ValueError, match=r"must name every label, \['organ'\] missing. Give one number for all"):
+    with pytest.raises(ValueError, match=r"must name every label, but lacks \['organ'\]. Give one for all"):
         row(cube((5, 5, 5)), cube((5, 5, 5)), surface_tolerance_mm={"spleen": 1.0})
 
 
 @pytest.mark.parametrize("protocol", ["papers", "", None, ["paper"]])
 def test_protocol_must_be_known(protocol: Any) -> None:
-    with pytest.raises(ValueError, match="protocol must be one of default, paper, paper_unetr, got"):
+    with pytest.raises(ValueError, match="protocol must be one of 'default', 'paper', 'paper_unetr', got"):
         row(cube((5, 5, 5)), cube((5, 5, 5)), protocol=protocol)

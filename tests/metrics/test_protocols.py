@@ -32,5 +32,5 @@ def test_documented_tables_are_what_the_protocols_say(case: str) -> None:
 
 def test_lookup() -> None:
     assert metric_protocol("paper") is PROTOCOLS["paper"]
-    with pytest.raises(ValueError, match="protocol must be one of default, paper, paper_unetr, got 'nnformer'"):
+    with pytest.raises(ValueError, match="protocol must be one of 'default', 'paper', 'paper_unetr', got 'nnformer'"):
         metric_protocol("nnformer")

@@ -94,7 +94,7 @@ def test_cases_best_first_with_uncounted_last() -> None:
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        (METRICS.drop(columns="missed"), r"must have the columns .*\['missed'\] missing"),
+        (METRICS.drop(columns="missed"), r"must have the columns .* but lack \['missed'\]"),
         (METRICS.iloc[:0], "at least one row"),
         (pd.concat([METRICS, METRICS]), r"every label once, got more for \['one', 'spleen'\]"),
     ],

@@ -146,9 +146,7 @@ def test_loading_reports_every_tensor() -> None:
     assert len(report.loaded) + len(report.verified) + len(report.unused) == len(state)
     for name, target in report.loaded.items():
         torch.testing.assert_close(network.state_dict()[target], state[name], rtol=0, atol=0)
-    assert str(report).startswith(
-        "232 tensors loaded, 14 index tables verified\n5 without a place in the network: module"
-    )
+    assert str(report).startswith("232 tensors loaded, 14 index tables verified\n5 not in the network, ignored: module")
 
 
 def test_another_index_is_refused() -> None:
@@ -170,7 +168,7 @@ def test_incomplete_and_misshapen_checkpoints_change_nothing() -> None:
 
 
 def test_networks_without_published_names() -> None:
-    with pytest.raises(ValueError, match="No published names are known for Linear; they are for .*NNFormer"):
+    with pytest.raises(ValueError, match="No published checkpoints are known for Linear, only for .*NNFormer"):
         load_official_state_dict(torch.nn.Linear(1, 1), {})
 
 

@@ -34,7 +34,7 @@ def test_what_fits_is_taken_and_the_rest_reported(tmp_path: Path, caplog: pytest
     torch.testing.assert_close(target.body.weight, source.body.weight)
     torch.testing.assert_close(target.head.weight, head)
     assert told(caplog) == [
-        f"2 of 4 tensors taken from {tmp_path / 'model.pt'}",
+        f"2 of 4 tensors loaded from {tmp_path / 'model.pt'}",
         "2 of another shape, left random: head.bias (3,) → (5,), head.weight (3, 4, 1, 1, 1) → (5, 4, 1, 1, 1)",
     ]
 
@@ -43,8 +43,8 @@ def test_names_on_one_side_only(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with caplog.at_level(logging.INFO, "medcontext"):
         load_pretrained(Network(3, "trunk"), saved(tmp_path / "model.pt", Network(3, "body")))
     assert told(caplog)[1:] == [
-        "2 not in it, left random: trunk.bias, trunk.weight",
-        "2 without a place in the network: body.bias, body.weight",
+        "2 not in the file, left random: trunk.bias, trunk.weight",
+        "2 not in the network, ignored: body.bias, body.weight",
     ]
 
 
@@ -60,7 +60,9 @@ def test_nothing_to_start_from(tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in target.state_dict().items()}
     assert load_pretrained(target, None) is target
     other = saved(tmp_path / "other.pt", nn.Linear(2, 2))
-    with pytest.raises(ValueError, match="Nothing in .*other.pt fits this Network; published .* convert_weights"):
+    with pytest.raises(
+        ValueError, match="Nothing in .*other.pt matches this Network; convert .* convert_weights"
+    ):
         load_pretrained(target, other)
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="list.pt does not hold the weights of one network by name; give a model.pt"):

@@ -53,7 +53,7 @@ def swin_unetr(**arguments: Any) -> SwinUNETR:
 
 def test_instance_norm_needs_two_voxels_at_the_deepest_stage() -> None:
     network = swin_unetr()
-    message = r"longer than 32 along at least one axis, got \[32, 32, 32\].*take 64 along axis 0"
+    message = r"longer than 32 along at least one axis, got \[32, 32, 32\].*use 64 along axis 0"
     with pytest.raises(ValueError, match=message):
         check_crop_size(network, [32, 32, 32])
     with pytest.raises(ValueError, match="more than 1 spatial element"):  # what it is spared from

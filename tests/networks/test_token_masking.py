@@ -67,7 +67,7 @@ def test_hooks_do_not_stay() -> None:
     ("embedding", "arguments", "message"),
     [
         ("vit.embedding", {}, r"UNETR has no module 'vit.embedding'; .*vit.patch_embedding"),
-        ("vit.norm", {"grid": (2, 2, 1)}, r"grid \(2, 2, 1\) has 4 tokens, 'vit.norm' gives 8"),
+        ("vit.norm", {"grid": (2, 2, 1)}, r"grid \(2, 2, 1\) has 4 tokens, but 'vit.norm' returns 8"),
     ],
 )
 def test_wrong_paths_and_grids(embedding: str, arguments: dict[str, object], message: str) -> None:

@@ -55,8 +55,8 @@ class RecordingDropout(RandOrganDropout):
 
     dropped: NDArray[np.intp]
 
-    def _choose(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
-        self.dropped = super()._choose(organs)
+    def _choose_organs(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
+        self.dropped = super()._choose_organs(organs)
         return self.dropped
 
 

@@ -491,6 +491,11 @@ def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], mess
         RandOrganDropoutd(**arguments)
 
 
+def test_argument_that_the_array_transform_does_not_have() -> None:
+    with pytest.raises(TypeError, match="RandOrganDropout has no argument 'cel_size'. Did you mean 'cell_size'?"):
+        RandOrganDropoutd(cel_size=4)
+
+
 @pytest.mark.parametrize("label", [(1, 4, 5), (2, 4, 4), (4, 4), (1, 4, 4, 4)])
 def test_label_that_does_not_match_the_image(label: tuple[int, ...]) -> None:
     shapes = rf"got image \(3, 4, 4\) and label \({', '.join(map(str, label))}\)"

@@ -213,6 +213,11 @@ def test_wrong_arguments(arguments: dict[str, Any], error: type[Exception], mess
         RandPatchDropoutd(**arguments)
 
 
+def test_argument_that_the_array_transform_does_not_have() -> None:
+    with pytest.raises(TypeError, match="RandPatchDropout has no argument 'patchsize'. Did you mean 'patch_size'?"):
+        RandPatchDropoutd(patchsize=4)
+
+
 def test_arguments_that_do_not_fit_the_image() -> None:
     image = np.ones((1, 4, 4), np.float32)
     with pytest.raises(ValueError, match=r"patch_size has 3 numbers, \(2, 2, 2\), but the image has 2 spatial axes"):

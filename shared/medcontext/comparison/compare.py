@@ -44,8 +44,8 @@ def compare_runs(
         What was compared.
 
     Raises:
-        ValueError: When there is no such store, experiment or name, or nothing to compare, or MLflow fails.
-        OSError: When ``output_dir`` cannot be written.
+        ValueError: If there is no such store, experiment or name, or nothing to compare, or MLflow fails.
+        OSError: If ``output_dir`` cannot be written.
     """
     uri = str(resolve_tracking_uri(tracking_uri, default=default_tracking_uri()))
     client = connect(uri)

@@ -167,7 +167,7 @@ def read_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
         The runs, oldest first; those that cannot be compared say why.
 
     Raises:
-        ValueError: When the store fails.
+        ValueError: If the store fails.
     """
     with mlflow_errors(client.tracking_uri), tempfile.TemporaryDirectory() as folder:
         found = list(_search(client, experiment_id))

@@ -36,7 +36,7 @@ def connect(tracking_uri: str) -> MlflowClient:
     """Open a database or server that is there; MLflow alone would make a database that is not.
 
     Raises:
-        ValueError: When there is no such database, or MLflow knows no such store.
+        ValueError: If there is no such database, or MLflow knows no such store.
     """
     if tracking_uri.startswith("sqlite"):
         database = tracking_uri.partition(":///")[2].partition("?")[0]
@@ -55,7 +55,7 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
     """Return an experiment by its name.
 
     Raises:
-        ValueError: When there is none; names those that there are.
+        ValueError: If there is none; names those that there are.
     """
     with mlflow_errors(client.tracking_uri):
         experiment = client.get_experiment_by_name(name)

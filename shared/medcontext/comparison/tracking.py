@@ -44,7 +44,7 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
         The run's identifier.
 
     Raises:
-        ValueError: When MLflow does not take it.
+        ValueError: If MLflow does not take it.
     """
     with mlflow_errors(client.tracking_uri):
         metrics = _metrics(comparison)

@@ -87,7 +87,7 @@ def transforms_key(transforms: Sequence[Any]) -> bytes:
     """Hex digits that change with any argument of the transforms, and with the versions of MONAI and MedContext.
 
     Raises:
-        TypeError: When one cannot be pickled, so that nothing would tell when it changes.
+        TypeError: If one cannot be pickled, so that nothing would tell when it changes.
     """
     try:
         content = pickle.dumps(transforms)

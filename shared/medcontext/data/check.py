@@ -79,8 +79,8 @@ def check_dataset(
         hashes: compare the files with the SHA-256 that ``dataset.json`` gives.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when it is no valid ``dataset.json``, or hashes are to be compared that it does not give.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no valid ``dataset.json``, or hashes are to be compared that it does not give.
     """
     folder = Path(datalist).absolute().parent
     listed = {name: load_listed(datalist, name) for name in ("training", "validation", "test", "unlabeled")}

@@ -36,8 +36,8 @@ def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a ``dataset.json``.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When it is no JSON object, or lists no cases under ``training`` or ``test``.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no JSON object, or lists no cases under ``training`` or ``test``.
     """
     path = Path(datalist)
     if not path.is_file():
@@ -84,8 +84,8 @@ def load_cases(
         seed: of the split.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When an argument is out of range, or the file cannot give what is asked.
+        FileNotFoundError: If there is no such file.
+        ValueError: If an argument is out of range, or the file cannot give what is asked.
     """
     if section not in ("training", "validation", "test", "rest"):
         raise ValueError(f"section must be 'training', 'validation', 'test' or 'rest', got {section!r}.")
@@ -298,7 +298,7 @@ def label_mapping(datalist: str | os.PathLike[str], labels: Labels) -> list[list
         The ids in the files, in order, and the ids that they become: equal where ``dataset.json`` names no labels.
 
     Raises:
-        FileNotFoundError: when there is no such file.
-        ValueError: when ``dataset.json`` does not have a name, naming its nearest; or an id of a region has no name.
+        FileNotFoundError: If there is no such file.
+        ValueError: If ``dataset.json`` does not have a name, naming its nearest; or an id of a region has no name.
     """
     return map_labels(label_names(load_datalist(datalist)), labels)

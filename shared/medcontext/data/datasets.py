@@ -74,7 +74,7 @@ def load_split(dataset: str) -> Split:
         the test cases alone: all other labelled cases train.
 
     Raises:
-        ValueError: when the dataset is unknown.
+        ValueError: If the dataset is unknown.
     """
     if dataset not in _SPLIT_NAMES:
         raise ValueError(f"dataset must be one of {sorted(_SPLIT_NAMES)}, got {dataset!r}.")
@@ -95,7 +95,7 @@ def btcv_labels(organs: int = 13) -> dict[str, int]:
         organs: 13 for all, under BTCV's own ids; or 8 for those that are reported for Synapse, numbered from 1.
 
     Raises:
-        ValueError: When ``organs`` is neither.
+        ValueError: If ``organs`` is neither.
     """
     if organs == 13:
         return {name: index for index, name in BTCV_LABELS.items() if index}

@@ -33,9 +33,9 @@ def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
         ``series_instance_uid`` too. Label maps and probabilities that lie beside their image are no cases.
 
     Raises:
-        FileNotFoundError: When there is nothing to predict.
-        ImportError: When there are DICOM files and the libraries for them are missing.
-        ValueError: When two images have the same name, so that one prediction would overwrite the other; when none of
+        FileNotFoundError: If there is nothing to predict.
+        ImportError: If there are DICOM files and the libraries for them are missing.
+        ValueError: If two images have the same name, so that one prediction would overwrite the other; when none of
             the DICOM series is a volume; when a file is damaged; or when a JSON file is no datalist.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)

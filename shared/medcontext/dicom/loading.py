@@ -42,7 +42,7 @@ def read_volume(files: Sequence[str]) -> Volume:
         The volume, with axes slices, rows, columns and values in the scanner's units (HU, where it is a CT).
 
     Raises:
-        ValueError: When a file is damaged, or the images are no volume.
+        ValueError: If a file is damaged, or the images are no volume.
     """
     import highdicom
 
@@ -102,7 +102,7 @@ class LoadScand(LoadImaged):
         """Load the images of one case.
 
         Raises:
-            ImageReadError: When one cannot be read; MONAI's ``Compose`` wraps it.
+            ImageReadError: If one cannot be read; MONAI's ``Compose`` wraps it.
         """
         try:
             loaded: dict[Hashable, Any] = super().__call__(data, reader)

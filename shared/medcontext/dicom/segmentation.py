@@ -38,7 +38,7 @@ def write_segmentation(
         model: name of the model, for the segments' algorithm.
 
     Raises:
-        ValueError: When the series' size is not that of the label map.
+        ValueError: If the series' size is not that of the label map.
     """
     from highdicom.seg import Segmentation, SegmentationTypeValues
     from highdicom.uid import UID

@@ -113,8 +113,8 @@ def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
         The series that are volumes, by name, and for each other series a clause that says what keeps it from being one.
 
     Raises:
-        ImportError: When the libraries for DICOM are missing.
-        ValueError: When a file is damaged.
+        ImportError: If the libraries for DICOM are missing.
+        ValueError: If a file is damaged.
     """
     require_dicom()
     groups: dict[str, dict[str, tuple[str, Dataset]]] = {}
@@ -134,7 +134,7 @@ def read(path: str, **kwargs: Any) -> Dataset:
         kwargs: those of ``pydicom.dcmread``.
 
     Raises:
-        ValueError: When it is damaged.
+        ValueError: If it is damaged.
     """
     import pydicom
 

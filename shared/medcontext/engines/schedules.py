@@ -21,7 +21,7 @@ class WarmupPolynomialSchedule(LambdaLR):
         power: exponent of the decay.
 
     Raises:
-        ValueError: When there is no step to take, or ``warmup_steps`` or ``power`` is negative.
+        ValueError: If there is no step to take, or ``warmup_steps`` or ``power`` is negative.
 
     Source: the "poly" schedule of Chen et al., DeepLab, TPAMI 2018, with nnU-Net's exponent 0.9.
     """

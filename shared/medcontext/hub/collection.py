@@ -68,7 +68,7 @@ class Collection:
         """The bundle that ``NAME@VERSION`` or ``NAME`` means; without a version the latest that is no preview.
 
         Raises:
-            ValueError: when there is none, naming what there is.
+            ValueError: If there is none, naming what there is.
         """
         name, _, version = wanted.partition("@")
         versions = [bundle for bundle in self.bundles if bundle.name == name]
@@ -94,9 +94,9 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
         source: address or path of a ``model_info.json``, or of the folder that holds it.
 
     Raises:
-        ConnectionError: when the address cannot be read, with what to do.
-        FileNotFoundError: when there is nothing of that name.
-        ValueError: when it is no such list, or nothing in it can be understood; single entries are left out.
+        ConnectionError: If the address cannot be read, with what to do.
+        FileNotFoundError: If there is nothing of that name.
+        ValueError: If it is no such list, or nothing in it can be understood; single entries are left out.
     """
     text = os.fspath(source)
     if is_address(text):
@@ -132,7 +132,7 @@ def _bundle(address: str, key: str, entry: Any) -> ListedBundle:
     """One entry of a list.
 
     Raises:
-        ValueError: when it cannot be understood.
+        ValueError: If it cannot be understood.
     """
     subject, parts = f"{key!r} in {address}", KEY.fullmatch(key)
     if parts is None:
@@ -149,7 +149,7 @@ def _source(address: str, source: str, subject: str) -> str:
     """Where a zip lies: beside its list if it is there, so that the downloaded files of a release are a collection too.
 
     Raises:
-        ValueError: when that is neither on the web nor in the list's folder.
+        ValueError: If that is neither on the web nor in the list's folder.
     """
     remote = is_address(source)
     if not remote and leads_out(source):

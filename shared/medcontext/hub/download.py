@@ -51,8 +51,8 @@ def download_bundle(wanted: str, source: str | os.PathLike[str], bundle_dir: str
         Folder of the bundle.
 
     Raises:
-        OSError: when something cannot be had, written, or is there already; with what to do.
-        ValueError: when there is no such bundle, or when it is not what was published, or not safe to unpack.
+        OSError: If something cannot be had, written, or is there already; with what to do.
+        ValueError: If there is no such bundle, or when it is not what was published, or not safe to unpack.
     """
     listed = read_collection(source).find(wanted)
     target = Path(bundle_dir) / listed.name

@@ -1,4 +1,4 @@
-"""Consistency between the teacher's view of the whole image and the student's view of the masked one."""
+"""Consistency between the teacher's prediction on the whole image and the student's on the masked one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
+
+from medcontext.checks import check_choice
 
 __all__ = ["ConsistencyForm", "ConsistencyLoss", "ConsistencyRegion", "consistency_loss"]
 
@@ -29,12 +31,12 @@ class ConsistencyRegion(StrEnum):
 def consistency_loss(
     teacher: Tensor, student: Tensor, *, form: ConsistencyForm, context_mask: Tensor | None = None
 ) -> Tensor:
-    r"""Distance of the student's logits from the teacher's.
+    r"""Return the distance of the student's logits from the teacher's.
 
     With :math:`t` the teacher's and :math:`\tilde p` the student's logits, N values per sample and V voxels:
 
     - ``official``: :math:`\operatorname{mean}((t-\tilde p)^2) / \lVert t \rVert_2`, over the whole batch. It shrinks
-      with the square root of the number of voxels and is nearly inactive at usual crop sizes.
+      with the square root of the number of voxels and hardly acts at usual crop sizes.
     - ``relative``: :math:`\lVert t-\tilde p \rVert_2^2 / \lVert t \rVert_2^2` per sample, averaged over the batch.
     - ``probability_mse``: mean squared difference of the softmax outputs.
     - ``probability_kl``: :math:`\frac1V\sum_v \mathrm{KL}(\operatorname{softmax} t_v \,\Vert\,
@@ -43,12 +45,19 @@ def consistency_loss(
     Args:
         teacher: logits (B, C, \*spatial), treated as constants.
         student: logits of the same shape.
-        form: which of the above.
-        context_mask: (B, 1, \*spatial), 1 where the comparison counts; ``None`` compares everywhere. Where nothing is
-            marked the loss is 0.
+        form: one of the above.
+        context_mask: (B, 1, \*spatial), 1 where the predictions are compared; ``None`` compares them everywhere. The
+            loss is 0 where nothing is marked.
 
     Returns:
         A scalar tensor, computed in float32 at least.
+
+    Example:
+        >>> teacher, student = torch.tensor([[[2.0, 0.0], [0.0, 2.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> consistency_loss(teacher, student, form=ConsistencyForm.RELATIVE)
+        tensor(0.2500)
+        >>> consistency_loss(teacher, student, form=ConsistencyForm.PROBABILITY_KL).round(decimals=3)
+        tensor(0.0670)
     """
     t = teacher.detach().to(torch.promote_types(teacher.dtype, torch.float32))
     s = student.to(t.dtype)
@@ -68,7 +77,7 @@ def consistency_loss(
 
 
 class ConsistencyLoss(nn.Module):
-    """The consistency term of MedContext as a module; the equations are at :func:`consistency_loss`.
+    """The consistency term of MedContext as a module; see :func:`consistency_loss` for the equations.
 
     Args:
         form: ``official``, ``relative``, ``probability_mse`` or ``probability_kl``. The default measured best on
@@ -76,25 +85,28 @@ class ConsistencyLoss(nn.Module):
         region: ``all`` voxels or the dropped ``context`` alone.
 
     Raises:
-        ValueError: When ``form`` or ``region`` is none of these.
+        ValueError: If ``form`` or ``region`` is unknown.
 
-    Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725) for ``official``; the others are its scale-free
-    relatives.
+    Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725) for ``official``; the others are scale-free
+    variants.
+
+    Example:
+        >>> loss = ConsistencyLoss(form="relative", region="context")
+        >>> teacher, student = torch.ones(1, 2, 4, 4, 4), torch.zeros(1, 2, 4, 4, 4)
+        >>> loss(teacher, student, context_mask=torch.ones(1, 1, 4, 4, 4))
+        tensor(1.)
     """
 
     def __init__(self, form: str = ConsistencyForm.PROBABILITY_KL, region: str = ConsistencyRegion.ALL) -> None:
         super().__init__()
-        for value, choices in ((form, ConsistencyForm), (region, ConsistencyRegion)):
-            if value not in list(choices):
-                raise ValueError(f"{choices.__name__} must be one of {[str(c) for c in choices]}, got {value!r}.")
-        self.form = ConsistencyForm(form)
-        self.region = ConsistencyRegion(region)
+        self.form = ConsistencyForm(check_choice("form", form, ConsistencyForm))
+        self.region = ConsistencyRegion(check_choice("region", region, ConsistencyRegion))
 
     def forward(self, teacher: Tensor, student: Tensor, context_mask: Tensor | None = None) -> Tensor:
-        r"""Compare (B, C, \*spatial) logits, where ``context_mask`` (B, 1, \*spatial) says if the region asks for it.
+        r"""Compare logits (B, C, \*spatial), with ``region="context"`` where ``context_mask`` (B, 1, \*spatial) is 1.
 
         Raises:
-            ValueError: When the region is ``context`` and no mask was given.
+            ValueError: If the region is ``context`` and no mask is given.
         """
         if self.region is ConsistencyRegion.ALL:
             context_mask = None

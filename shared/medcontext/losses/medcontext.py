@@ -8,6 +8,7 @@ import torch
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
+from medcontext.checks import check_not_negative
 from medcontext.keys import MedContextKeys
 from medcontext.losses.consistency import ConsistencyLoss
 from medcontext.losses.pseudo_labels import PseudoLabelLoss
@@ -18,12 +19,24 @@ Prediction = Tensor | Sequence[Tensor]
 
 
 def full_resolution(prediction: Prediction) -> Tensor:
-    r"""Return the (B, C, \*spatial) output at full resolution, first in the list that deep supervision returns."""
+    r"""Return the output (B, C, \*spatial) at full resolution, the first where deep supervision returns several.
+
+    Example:
+        >>> full_resolution([torch.zeros(1, 2, 8, 8, 8), torch.zeros(1, 2, 4, 4, 4)]).shape
+        torch.Size([1, 2, 8, 8, 8])
+    """
     return prediction if isinstance(prediction, Tensor) else prediction[0]
 
 
 def select_samples(prediction: Prediction, index: slice | Sequence[int]) -> Prediction:
-    """Return the given samples of a batch of predictions, of every output where deep supervision returns several."""
+    """Return the given samples of a batch of predictions, of every output where deep supervision returns several.
+
+    Example:
+        >>> select_samples(torch.arange(4), [0, 3])
+        tensor([0, 3])
+        >>> select_samples([torch.arange(4), torch.arange(4, 8)], slice(2))
+        [tensor([0, 1]), tensor([4, 5])]
+    """
     return prediction[index] if isinstance(prediction, Tensor) else [output[index] for output in prediction]
 
 
@@ -34,22 +47,35 @@ class MedContextLoss(nn.Module):
         L = L_{seg}(p, y) + w_{ctx}\, L_{seg}(\tilde p, y) + \beta\, L_{cons}(t, \tilde p) + w_u\, L_{pl}(t_u, p_u)
 
     The two-pass form of the paper (:meth:`forward`) has the first two terms for every crop. Where a batch holds whole
-    and masked crops (:meth:`mixed`) each crop has one of them, and the terms are weighted by their crops' share of the
+    and masked crops (:meth:`mixed`), each crop has one of them, and the terms are weighted by their crops' share of the
     batch, so that with :math:`w_{ctx} = 1` and without a teacher the objective is :math:`L_{seg}` of the batch. The
     last term is for unlabelled crops (:meth:`unlabeled`).
 
     Args:
         segmentation: :math:`L_{seg}`, called with (logits, label); with deep supervision it takes the list of logits.
-        consistency: :math:`L_{cons}`, called with (teacher, student, context_mask); it sees full resolution only.
-        pseudo_labels: :math:`L_{pl}`, called with (teacher, student) of unlabelled crops, at full resolution.
+        consistency: :math:`L_{cons}`, called with (teacher, student, context_mask) at full resolution.
+        pseudo_labels: :math:`L_{pl}`, called with (teacher, student) of unlabelled crops at full resolution.
         context_weight: :math:`w_{ctx}`, 0 or more.
         consistency_weight: :math:`\beta`, 0 or more.
         unlabeled_weight: :math:`w_u`, 0 or more.
 
     Raises:
-        ValueError: If a weight is negative.
+        TypeError: If a weight is not a number.
+        ValueError: If a weight is negative or not finite.
 
     Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); the mixed batch and the last term are added here.
+
+    Example:
+        >>> from monai.losses import DiceCELoss
+        >>> loss = MedContextLoss(DiceCELoss(softmax=True, to_onehot_y=True), context_weight=1, consistency_weight=0.5)
+        >>> label = torch.zeros(1, 1, 4, 4, 4)
+        >>> whole, masked, teacher = (torch.zeros(1, 2, 4, 4, 4) for _ in range(3))
+        >>> for name, term in loss(whole, label, masked, teacher).items():
+        ...     print(f"{name}: {term.item():.2f}")
+        loss: 2.72
+        loss_supervised: 1.36
+        loss_context: 1.36
+        loss_consistency: 0.00
     """
 
     def __init__(
@@ -63,23 +89,16 @@ class MedContextLoss(nn.Module):
         unlabeled_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        weights = {
-            "context_weight": context_weight,
-            "consistency_weight": consistency_weight,
-            "unlabeled_weight": unlabeled_weight,
-        }
-        for name, weight in weights.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} must be 0 or more, got {weight}; 0 switches the term off.")
+
         self.segmentation = segmentation
         self.consistency = ConsistencyLoss() if consistency is None else consistency
         self.pseudo_labels = PseudoLabelLoss() if pseudo_labels is None else pseudo_labels
-        self.context_weight = float(context_weight)
-        self.consistency_weight = float(consistency_weight)
-        self.unlabeled_weight = float(unlabeled_weight)
+        self.context_weight = check_not_negative("context_weight", context_weight)
+        self.consistency_weight = check_not_negative("consistency_weight", consistency_weight)
+        self.unlabeled_weight = check_not_negative("unlabeled_weight", unlabeled_weight)
 
     def supervised(self, pred: Prediction, label: Tensor) -> Tensor:
-        """Return :math:`L_{seg}(p, y)`, all that plain training has."""
+        """Return :math:`L_{seg}(p, y)`, the only term of plain training."""
         return self.segmentation(pred, label).mean()
 
     def context_terms(
@@ -94,7 +113,7 @@ class MedContextLoss(nn.Module):
         Args:
             masked_pred: the student's logits on the masked image, (B, C, \*spatial) or a list of them.
             label: the full label (B, 1, \*spatial), dropped organs included.
-            teacher_pred: the teacher's logits on the whole image; ``None`` leaves the consistency term out.
+            teacher_pred: the teacher's logits on the whole image; ``None`` leaves out the consistency term.
             context_mask: (B, 1, \*spatial), 1 where the image was dropped.
         """
         terms: dict[str, Tensor] = {MedContextKeys.LOSS_CONTEXT: self.segmentation(masked_pred, label).mean()}
@@ -106,7 +125,7 @@ class MedContextLoss(nn.Module):
         return terms
 
     def weighted(self, terms: dict[str, Tensor], strength: float = 1.0) -> Tensor:
-        """Return what masked crops add to the objective: their terms times their weights.
+        """Return the part of masked crops in the objective: their terms times their weights.
 
         Args:
             terms: from :meth:`context_terms`.
@@ -150,25 +169,26 @@ class MedContextLoss(nn.Module):
             pred: the student's logits, (B, C, \*spatial) or a list of them, on whole and masked crops.
             label: the full label (B, 1, \*spatial).
             masked: which of the B crops are masked.
-            teacher_pred: the teacher's logits on the whole image of the masked crops; ``None`` for no such term.
+            teacher_pred: the teacher's logits on the whole image of the masked crops; ``None`` leaves out the
+                consistency term.
             context_mask: (B, 1, \*spatial), 1 where the image was dropped.
             strength: factor of the consistency weight, from a schedule.
         """
         hidden = [i for i, is_masked in enumerate(masked) if is_masked]
         whole = [i for i, is_masked in enumerate(masked) if not is_masked]
-        found: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=label.device)
         if whole:
-            some = pred if not hidden else select_samples(pred, whole)
-            found[MedContextKeys.LOSS_SUPERVISED] = self.supervised(some, label[whole])
-            total = total + len(whole) / len(masked) * found[MedContextKeys.LOSS_SUPERVISED]
+            whole_pred = pred if not hidden else select_samples(pred, whole)
+            terms[MedContextKeys.LOSS_SUPERVISED] = self.supervised(whole_pred, label[whole])
+            total = total + len(whole) / len(masked) * terms[MedContextKeys.LOSS_SUPERVISED]
         if hidden:
-            some = pred if not whole else select_samples(pred, hidden)
+            masked_pred = pred if not whole else select_samples(pred, hidden)
             mask = None if context_mask is None else context_mask[hidden]
-            terms = self.context_terms(some, label[hidden], teacher_pred, mask)
-            total = total + len(hidden) / len(masked) * self.weighted(terms, strength)
-            found |= terms
-        return {CommonKeys.LOSS: total, **found}
+            context_terms = self.context_terms(masked_pred, label[hidden], teacher_pred, mask)
+            total = total + len(hidden) / len(masked) * self.weighted(context_terms, strength)
+            terms |= context_terms
+        return {CommonKeys.LOSS: total, **terms}
 
     def unlabeled(self, teacher_pred: Prediction, pred: Prediction, strength: float = 1.0) -> dict[str, Tensor]:
         r"""Return the weighted term of unlabelled crops under ``loss``, the term itself, and the confident share.

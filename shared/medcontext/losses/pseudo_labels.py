@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medcontext.checks import check_fraction
+
 __all__ = ["PseudoLabelLoss", "pseudo_label_loss"]
 
 
 def pseudo_label_loss(
     teacher: Tensor, student: Tensor, confidence: Sequence[float] | float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    r"""Cross entropy and soft Dice of the student against the teacher's labels, where the teacher is confident.
+    r"""Return cross entropy plus soft Dice of the student against the teacher's labels, where the teacher is confident.
 
     A voxel counts where the probability of the teacher's class reaches the threshold of that class. With
     :math:`w_v \in \{0, 1\}` saying so, :math:`\hat y` the teacher's label and :math:`q` the student's probabilities:
@@ -23,8 +25,8 @@ def pseudo_label_loss(
         L = \frac{1}{V} \sum_v -w_v \log q_{v, \hat y_v} + 1 -
             \operatorname{mean}_c \frac{2 \sum_v w_v q_{vc} \hat y_{vc}}{\sum_v w_v (q_{vc} + \hat y_{vc})}
 
-    The cross entropy is divided by all V voxels, so that few confident voxels weigh little. The Dice is taken over the
-    foreground classes that the teacher sees in the batch, or is left out where it sees none.
+    The cross entropy is divided by all V voxels, so that few confident voxels weigh little. Dice is averaged over the
+    foreground classes that the teacher finds in the batch, and left out where it finds none.
 
     Args:
         teacher: logits (B, C, \*spatial), treated as constants.
@@ -35,7 +37,13 @@ def pseudo_label_loss(
         The loss and the share of confident voxels, both scalar tensors in float32 at least.
 
     Source: confidence thresholds of Sohn et al., FixMatch, NeurIPS 2020, on segmentation as in Yang et al., UniMatch,
-    CVPR 2023; Dice is added as usual in medical segmentation.
+    CVPR 2023; Dice is added, as usual in medical segmentation.
+
+    Example:
+        >>> teacher = torch.tensor([[[0.0, 4.0], [4.0, 4.0]]])  # sure of the first of two voxels
+        >>> loss, confident = pseudo_label_loss(teacher, teacher, confidence=0.9)
+        >>> confident
+        tensor(0.5000)
     """
     t = teacher.detach().to(torch.promote_types(teacher.dtype, torch.float32))
     s = student.to(t.dtype)
@@ -53,7 +61,7 @@ def pseudo_label_loss(
 
 
 class PseudoLabelLoss(nn.Module):
-    """The term of unlabelled crops as a module; the equation is at :func:`pseudo_label_loss`.
+    """The term of unlabelled crops as a module; see :func:`pseudo_label_loss` for the equation.
 
     Args:
         confidence: probability of the teacher's class from which a voxel counts, within [0, 1]: one for all classes,
@@ -62,6 +70,12 @@ class PseudoLabelLoss(nn.Module):
     Raises:
         TypeError: If ``confidence`` is neither a number nor a list of numbers.
         ValueError: If a threshold lies outside [0, 1].
+
+    Example:
+        >>> loss = PseudoLabelLoss(confidence=[0.5, 0.9, 0.9])
+        >>> value, confident = loss(torch.zeros(1, 3, 4, 4, 4), torch.zeros(1, 3, 4, 4, 4))
+        >>> value, confident
+        (tensor(0.), tensor(0.))
     """
 
     def __init__(self, confidence: float | Sequence[float] = 0.0) -> None:
@@ -70,15 +84,14 @@ class PseudoLabelLoss(nn.Module):
         for value in thresholds:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"confidence must be a number or a list of numbers, got {confidence!r}.")
-            if not 0 <= value <= 1:
-                raise ValueError(f"confidence must lie in [0, 1], got {value}: give a probability, such as 0.9.")
+            check_fraction("confidence", value, remedy="give a probability, such as 0.9")
         self.confidence = confidence
 
     def forward(self, teacher: Tensor, student: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Return the loss of (B, C, \*spatial) logits and the share of voxels that count.
+        r"""Return the loss of logits (B, C, \*spatial), and the share of voxels that count.
 
         Raises:
-            ValueError: If there are other than C thresholds, where there are several.
+            ValueError: If there are several thresholds, but not one for each of the C classes.
         """
         if isinstance(self.confidence, Sequence) and len(self.confidence) != teacher.shape[1]:
             raise ValueError(

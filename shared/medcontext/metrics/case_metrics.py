@@ -12,8 +12,8 @@ no               no (not counted)      NaN                NaN        False      
 ===============  ====================  =================  =========  ==========  ============
 
 NaN means "no such value" and is left out of averages. A distance to something that is not there has no value, which
-flatters a model that misses organs: read the distances beside the counts of missed and spurious labels. What published
-scripts do instead can be added, see :mod:`medcontext.metrics.protocols`.
+flatters a model that misses organs: read distances together with the counts of missed and spurious labels. The columns
+of published scripts can be added, see :mod:`medcontext.metrics.protocols`.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def case_metrics(
 
     Args:
         prediction: integer label map, (1, *spatial) or (*spatial) with three spatial axes, on any device.
-        label: the truth, of the same shape.
+        label: the reference, of the same shape.
         labels: foreground names with their id, or with several ids for a region that unites labels. Ids that are not
             named count as background.
         spacing: size of a voxel along each spatial axis in mm.
-        surface_tolerance_mm: how far apart surfaces may be and still agree, in mm, for all labels or by name.
+        surface_tolerance_mm: distance in mm up to which surfaces agree, for all labels or by name.
         protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`. Those of published scripts add columns.
 
     Returns:
@@ -67,9 +67,19 @@ def case_metrics(
         both directions together, in voxels). The module's table says what empty labels get.
 
     Raises:
-        ValueError: when the shapes differ or are not three-dimensional, when values are not whole numbers, when
-            ``spacing`` is not three positive numbers, when a tolerance is missing or below 0, or when there is no such
-            protocol.
+        ValueError: If the shapes differ or are not three-dimensional, values are not whole numbers, ``spacing`` is not
+            three positive numbers, a tolerance is missing or below 0, or the protocol is unknown.
+
+    Example:
+        >>> label = torch.zeros(8, 8, 8, dtype=torch.uint8)
+        >>> label[2:6, 2:6, 2:6] = 1
+        >>> prediction = label.clone()
+        >>> prediction[5] = 0  # a slice is missed
+        >>> rows = case_metrics(prediction, label, {"spleen": 1, "liver": 2}, spacing=(1.0, 1.0, 2.5))
+        >>> print(f"{rows[0]['label']}: Dice {rows[0]['dice']:.3f}, HD95 {rows[0]['hd95_mm']:.1f} mm")
+        spleen: Dice 0.857, HD95 1.0 mm
+        >>> rows[1]["label"], rows[1]["dice"]  # absent from both
+        ('liver', nan)
     """
     spacing, ids = _checked_spacing(spacing), label_ids(labels)
     tolerances = surface_tolerances(surface_tolerance_mm, ids)
@@ -94,12 +104,16 @@ def surface_tolerances(tolerance_mm: SurfaceTolerance, labels: Labels) -> dict[s
         labels: the labels that are measured.
 
     Raises:
-        ValueError: when a label has no tolerance, or one is not a finite number of mm, 0 or more.
+        ValueError: If a label has no tolerance, or one is not a finite number of mm, 0 or more.
+
+    Example:
+        >>> surface_tolerances(2, {"spleen": 1, "liver": 2})
+        {'spleen': 2.0, 'liver': 2.0}
     """
     given = tolerance_mm if isinstance(tolerance_mm, Mapping) else dict.fromkeys(labels, tolerance_mm)
     missing = [name for name in labels if name not in given]
     if missing:
-        raise ValueError(f"the surface tolerance must name every label, {missing} missing. Give one number for all.")
+        raise ValueError(f"the surface tolerance must name every label, but lacks {missing}. Give one for all.")
     for name in labels:
         value = given[name]
         number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -115,10 +129,10 @@ def _label_metrics(
     voxel_ml = math.prod(spacing) / 1000.0
     predicted_voxels, truth_voxels = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
     if predicted_voxels and truth_voxels:
-        ours, published = _overlap(predicted, truth, spacing, tolerance_mm, published=protocol != "default")
+        ours, published = _overlap_columns(predicted, truth, spacing, tolerance_mm, published=protocol != "default")
     else:
         case = "missed" if truth_voxels else "spurious" if predicted_voxels else "absent"
-        ours, published = _empty(case, protocol)
+        ours, published = _empty_columns(case, protocol)
     return {
         **ours,
         "label_volume_ml": truth_voxels * voxel_ml,
@@ -129,10 +143,10 @@ def _label_metrics(
     }
 
 
-def _overlap(
+def _overlap_columns(
     predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance_mm: float, published: bool
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Our columns of two masks that both hold something, and the published ones."""
+    """Return our columns of two masks that both hold something, and the published ones."""
     box = _bounding_box(predicted | truth)
     predicted, truth = predicted[box], truth[box]
     surfaces = boundary_voxels(predicted), boundary_voxels(truth)
@@ -151,8 +165,8 @@ def _overlap(
     return ours, {"paper_dice": ours["dice"], "paper_hd95_voxels": hd95_voxels}
 
 
-def _empty(case: str, protocol: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Our columns of a label that is ``missed``, ``spurious`` or ``absent``, and the published ones."""
+def _empty_columns(case: str, protocol: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Return our columns of a label that is ``missed``, ``spurious`` or ``absent``, and the published ones."""
     default, published = PROTOCOLS["default"], PROTOCOLS[protocol]
     overlap, distance = getattr(default.overlap, case), getattr(default.distance, case)
     ours = {"dice": overlap, "surface_dice": overlap, "hd95_mm": distance, "assd_mm": distance}
@@ -163,7 +177,7 @@ def _empty(case: str, protocol: str) -> tuple[dict[str, float], dict[str, float]
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:
-    """Slices around the voxels of ``mask``, which must hold some. Surfaces inside are those of the whole volume."""
+    """Return slices around the voxels of ``mask``, which must not be empty; they hold all of its surface."""
     box = []
     for axis in range(mask.ndim):
         occupied = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
@@ -186,11 +200,11 @@ def _label_map(values: torch.Tensor, name: str) -> npt.NDArray[np.generic]:
     elif len(shape) != 3:
         raise ValueError(
             f"{name} must be a label map of shape (1, X, Y, Z) or (X, Y, Z), got {shape}. "
-            "Take argmax over the channels first, keeping one."
+            "Take the argmax over the channels first, with keepdim=True."
         )
     array: npt.NDArray[np.generic] = values.detach().cpu().numpy()
     if values.is_floating_point() and not np.array_equal(array, np.round(array)):
-        raise ValueError(f"{name} must hold whole label ids, got fractions. Take argmax over the channels first.")
+        raise ValueError(f"{name} must hold whole label ids, got fractions. Take the argmax over the channels first.")
     return array
 
 

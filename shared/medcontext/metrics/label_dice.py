@@ -19,12 +19,12 @@ __all__ = ["LabelDice"]
 class LabelDice(IgniteMetricHandler):
     """Mean Dice of every label, as ``engine.state.metrics["<prefix>_<label>"]``.
 
-    Counts as :func:`medcontext.metrics.case_metrics` does, so that validation and test agree: a label that is missed,
-    or predicted where there is none, scores 0; a label absent from both is not counted. (MONAI's ``DiceMetric`` leaves
-    out labels that are predicted where there is none.) A label that counts in no case is NaN and keeps its name: the
-    names are the same in every epoch.
+    It counts as :func:`medcontext.metrics.case_metrics` does, so that validation and test agree: a label that is
+    missed, or predicted where there is none, scores 0; a label absent from both is not counted. (MONAI's ``DiceMetric``
+    leaves out labels that are predicted where there is none.) A label that counts in no case is NaN and keeps its name,
+    so the names are the same in every epoch.
 
-    The average over the labels goes under the name that the metric is attached by, which makes it a key metric::
+    The average over the labels is stored under the name of the attached metric, which can be the key metric::
 
         "key_metric": {
             "val_mean_dice": {
@@ -34,17 +34,25 @@ class LabelDice(IgniteMetricHandler):
             }
         }
 
-    Over several processes the cases are gathered by MONAI's cumulative buffers before averaging.
+    Across processes, MONAI's cumulative buffers gather the cases before they are averaged.
 
     Args:
         labels: foreground names with their channel in the one-hot tensors, or with several channels for a region.
-        output_transform: gives ``(pred, label)`` from the engine's output, both one-hot (0 and 1): lists of
-            (C, *spatial) or tensors (B, C, *spatial). ``monai.handlers.from_engine(["pred", "label"])`` does.
+        output_transform: returns ``(pred, label)`` from the engine's output, both one-hot (0 and 1): lists of
+            (C, *spatial) or tensors (B, C, *spatial), as ``monai.handlers.from_engine(["pred", "label"])`` does.
         prefix: beginning of the results' names.
         save_details: keep the Dice of every case and label in ``engine.state.metric_details`` under the attached name.
 
     Raises:
-        ValueError: when ``labels`` does not map names to ids above 0.
+        ValueError: If ``labels`` does not map names to ids above 0.
+
+    Example:
+        >>> one_hot = torch.zeros(1, 3, 4, 4, 4)
+        >>> one_hot[:, 1, :2] = one_hot[:, 0, 2:] = 1  # spleen and background
+        >>> evaluator = Engine(lambda engine, batch: (batch, batch))
+        >>> LabelDice({"spleen": 1, "liver": 2}).attach(evaluator, "val_mean_dice")
+        >>> evaluator.run([one_hot]).metrics
+        {'val_dice_spleen': 1.0, 'val_dice_liver': nan, 'val_mean_dice': 1.0}
     """
 
     def __init__(
@@ -63,13 +71,13 @@ class LabelDice(IgniteMetricHandler):
         """Compute the metric in every epoch of ``engine``.
 
         Args:
-            engine: evaluator whose output ``output_transform`` understands.
+            engine: evaluator whose output ``output_transform`` takes.
             name: key in ``engine.state.metric_details``.
 
         Raises:
-            ValueError: when ``name`` is also the name of a result.
+            ValueError: If a result has this name too.
         """
-        if name in self._names():
+        if name in self._result_names():
             raise ValueError(
                 f"the metric's name must differ from its results' names, got {name!r}. Attach it as 'val_mean_dice'."
             )
@@ -82,29 +90,29 @@ class LabelDice(IgniteMetricHandler):
             output: one-hot ``(pred, label)``, see ``output_transform``.
 
         Raises:
-            ValueError: when ``output`` is not such a pair or has too few channels for the labels.
+            ValueError: If ``output`` is not a pair, or has too few channels for the labels.
         """
         if len(output) != 2:
             raise ValueError(f"output must be a pair (pred, label), got {len(output)} items. Set output_transform.")
-        pred, label = ([self._select(item) for item in items] for items in output)
+        pred, label = ([self._label_masks(item) for item in items] for items in output)
         super().update((pred, label))
 
     def compute(self) -> dict[str, float]:
         """Return the mean Dice of every label over the cases in which it counts, NaN where there is none."""
         dice = torch.as_tensor(super().compute()).reshape(-1, len(self.labels))  # MONAI squeezes, to a number if it can
-        return dict(zip(self._names(), dice.nanmean(dim=0).tolist(), strict=True))
+        return dict(zip(self._result_names(), dice.nanmean(dim=0).tolist(), strict=True))
 
     def completed(self, engine: Engine, name: str) -> None:
-        """Write the labels' results to ``engine.state.metrics``, and under ``name`` their average."""
+        """Store the labels' results in ``engine.state.metrics``, and their average under ``name``."""
         super().completed(engine, name)
-        values = torch.tensor([engine.state.metrics[label] for label in self._names()])
+        values = torch.tensor([engine.state.metrics[label] for label in self._result_names()])
         engine.state.metrics[name] = values.nanmean().item()
 
-    def _names(self) -> list[str]:
+    def _result_names(self) -> list[str]:
         return [f"{self.prefix}_{label}" for label in self.labels]
 
-    def _select(self, one_hot: torch.Tensor) -> torch.Tensor:
-        """Boolean masks of the labels, (labels, *spatial), from one-hot (C, *spatial)."""
+    def _label_masks(self, one_hot: torch.Tensor) -> torch.Tensor:
+        """Return boolean masks of the labels, (labels, *spatial), from one-hot (C, *spatial)."""
         needed = max(max(ids) for ids in self.labels.values()) + 1
         if one_hot.shape[0] < needed:
             raise ValueError(

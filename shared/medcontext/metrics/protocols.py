@@ -1,6 +1,6 @@
-"""What a metric is where the label, the prediction or both are empty, by name.
+"""Values of the metrics where the label, the prediction or both are empty, by the name of a protocol.
 
-``default``: our own columns, in mm, whichever protocol is chosen. NaN means "no such value".
+``default``: our own columns, in mm, with any protocol. NaN means "no such value".
 
 =================  ================  ====================  ====================
 in the label       in the            ``dice``,             ``hd95_mm``,
@@ -24,13 +24,13 @@ no                 no (absent)       1                     0                    
 =================  ================  ====================  ====================  =====================
 
 ``paper_hd95_voxels`` is the 95th percentile of the surface distances of both directions taken together, without the
-spacing: in voxels of whatever grid the masks lie on, however thick its slices are. The published numbers were taken on
-the authors' grids (nnFormer and UNETR++: that of the files; UNETR: 1.5 × 1.5 × 2 mm).
+spacing: in voxels of the masks' grid, however thick its slices are. The published numbers were taken on the authors'
+grids (nnFormer and UNETR++: that of the files; UNETR: 1.5 × 1.5 × 2 mm).
 
 Sources: ``paper`` is ``inference_synapse.py``, ``inference_acdc.py`` and ``inference_tumor.py`` of nnFormer, which
 UNETR++ and MedContext repeat (BraTS in the regions WT, TC and ET; UNETR++ averages edema and non-enhancing tumor in as
 well); ``paper_unetr`` is MedContext's ``test_8.py`` for UNETR on BTCV, which averages all 13 organs and also gives an
-average surface distance, left out here. All use MedPy's ``hd95``, whose definition is repeated without it.
+average surface distance, left out here. All use ``hd95`` of MedPy, whose definition is repeated here without MedPy.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+
+from medcontext.checks import check_choice
 
 __all__ = ["EmptyCases", "MetricProtocol", "PROTOCOLS", "metric_protocol"]
 
@@ -91,8 +93,10 @@ def metric_protocol(name: str) -> MetricProtocol:
         name: key of :data:`PROTOCOLS`.
 
     Raises:
-        ValueError: when there is no such protocol.
+        ValueError: If there is no such protocol.
+
+    Example:
+        >>> metric_protocol("paper").overlap.absent
+        1.0
     """
-    if not isinstance(name, str) or name not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, got {name!r}.")
-    return PROTOCOLS[name]
+    return PROTOCOLS[check_choice("protocol", name, PROTOCOLS)]

@@ -1,4 +1,4 @@
-"""Averages of per-case metrics, with intervals that say how sure they are."""
+"""Averages of per-case metrics, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MetricSummary:
             the same, however often it occurs. A label that counts nowhere is left out.
         mean_dice_interval: bounds of ``mean_dice``.
         cases: number of cases.
-        missed: how often a label was there and not predicted, over all cases and labels.
-        spurious: how often a label was predicted and not there.
+        missed: how often a label was present and not predicted, over all cases and labels.
+        spurious: how often a label was predicted and not present.
     """
 
     labels: pd.DataFrame
@@ -42,24 +42,33 @@ def summarise(
     """Average per-case metrics.
 
     The intervals are percentile bootstraps: whole cases are drawn with replacement, all their labels together. They
-    show how much the mean depends on which cases were tested, not how much it varies between trainings. With fewer
+    show how much the mean depends on which cases were tested, not how much it varies between training runs. With fewer
     than two cases they are NaN.
 
     Args:
         metrics: one row per case and label, as from :func:`medcontext.metrics.case_metrics` with a ``case`` column.
-            Further numeric or boolean columns are averaged or counted as well.
+            Other numeric columns are averaged too, and other boolean ones counted.
         confidence: share of the resampled means inside an interval.
         resamples: number of bootstrap samples.
         seed: seed of the resampling; the same seed gives the same interval.
 
     Returns:
-        The averages, labels in order of first appearance.
+        The averages, with labels in order of first appearance.
 
     Raises:
-        ValueError: when a needed column is missing, there are no rows, a case holds a label twice, or ``confidence``
+        ValueError: If a required column is missing, there are no rows, a case holds a label twice, or ``confidence``
             or ``resamples`` is out of range.
+
+    Example:
+        >>> metrics = pd.DataFrame(
+        ...     [("case1", "spleen", 0.8, False, False), ("case2", "spleen", 0.6, False, False)],
+        ...     columns=["case", "label", "dice", "missed", "spurious"],
+        ... )
+        >>> summary = summarise(metrics)
+        >>> round(summary.mean_dice, 3), summary.cases
+        (0.7, 2)
     """
-    _check(metrics, confidence, resamples)
+    _check_metrics(metrics, confidence, resamples)
     columns: dict[Hashable, pd.Series] = {}
     groups = metrics.groupby("label", sort=False)
     columns["cases"] = groups.size()
@@ -85,30 +94,35 @@ def summarise(
 
 
 def case_mean_dice(metrics: pd.DataFrame) -> pd.Series:
-    """Mean Dice of each case over the labels that count in it, best first; NaN cases come last.
+    """Return the mean Dice of each case over the labels that count in it, best first and NaN last.
 
     Args:
         metrics: one row per case and label with the columns ``case`` and ``dice``.
 
     Returns:
         Series indexed by case.
+
+    Example:
+        >>> metrics = pd.DataFrame({"case": ["a", "a", "b"], "dice": [0.5, 0.25, 1.0]})
+        >>> case_mean_dice(metrics).to_dict()
+        {'b': 1.0, 'a': 0.375}
     """
     return metrics.groupby("case", sort=False)["dice"].mean().sort_values(ascending=False, kind="stable")
 
 
-def _check(metrics: pd.DataFrame, confidence: float, resamples: int) -> None:
+def _check_metrics(metrics: pd.DataFrame, confidence: float, resamples: int) -> None:
     if metrics.empty:
         raise ValueError("metrics must have at least one row, got none. Was the evaluator given any case?")
     missing = [name for name in ("case", "label", "dice", "missed", "spurious") if name not in metrics.columns]
     if missing:
         raise ValueError(
-            f"metrics must have the columns case, label, dice, missed and spurious, {missing} missing. "
+            f"metrics must have the columns case, label, dice, missed and spurious, but lack {missing}. "
             "Build the rows with medcontext.metrics.case_metrics and add the case's name."
         )
-    twice = metrics.loc[metrics.duplicated(["case", "label"]), ["case", "label"]]
-    if len(twice):
+    repeated = metrics.loc[metrics.duplicated(["case", "label"]), ["case", "label"]]
+    if len(repeated):
         raise ValueError(
-            f"every case must hold every label once, got more for {twice.iloc[0].tolist()}. "
+            f"every case must hold every label once, got more for {repeated.iloc[0].tolist()}. "
             "Give every case a name of its own."
         )
     if not 0 < confidence < 1:
@@ -118,7 +132,7 @@ def _check(metrics: pd.DataFrame, confidence: float, resamples: int) -> None:
 
 
 def _dice_table(metrics: pd.DataFrame, labels: pd.Index) -> npt.NDArray[np.float64]:
-    """Dice as (cases, labels), NaN where a label does not count."""
+    """Return the Dice as (cases, labels), NaN where a label does not count."""
     table = metrics.pivot(index="case", columns="label", values="dice").reindex(columns=labels)
     return table.to_numpy(dtype=np.float64)
 
@@ -126,17 +140,17 @@ def _dice_table(metrics: pd.DataFrame, labels: pd.Index) -> npt.NDArray[np.float
 def _bootstrap(
     dice: npt.NDArray[np.float64], confidence: float, resamples: int, seed: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], tuple[float, float]]:
-    """Bounds of every label's mean Dice and of the mean over labels, from (cases, labels)."""
+    """Return the bounds of every label's mean Dice and of the mean over labels, from (cases, labels)."""
     cases, labels = dice.shape
     if cases < 2:
-        nothing = np.full(labels, np.nan)
-        return nothing, nothing, (np.nan, np.nan)
+        unknown = np.full(labels, np.nan)
+        return unknown, unknown, (np.nan, np.nan)
     drawn = np.random.default_rng(seed).integers(cases, size=(resamples, cases))
     counts = np.zeros((resamples, cases))  # how often each case was drawn: means become two matrix products
     np.add.at(counts, (np.arange(resamples)[:, None], drawn), 1)
-    known = np.isfinite(dice)
+    finite = np.isfinite(dice)
     with np.errstate(invalid="ignore"):  # 0 / 0 where no drawn case holds the label
-        means = (counts @ np.where(known, dice, 0.0)) / (counts @ known)
+        means = (counts @ np.where(finite, dice, 0.0)) / (counts @ finite)
     tail = 100 * (1 - confidence) / 2
     bounds = [_percentiles(column, tail) for column in means.T]
     overall = _percentiles(pd.DataFrame(means).mean(axis=1).to_numpy(), tail)
@@ -144,8 +158,8 @@ def _bootstrap(
 
 
 def _percentiles(values: npt.NDArray[np.float64], tail: float) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
-    if not known.size:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
         return np.nan, np.nan
-    low, high = np.percentile(known, [tail, 100 - tail])
+    low, high = np.percentile(finite, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""Surfaces of masks, and how far and how well two of them agree.
+"""Surfaces of masks, the distances between them, and how well they agree.
 
 Two notions of a surface are in use, and both count the border of the volume as outside. Distances (HD95, ASSD) are
 taken between boundary voxels, as in MedPy and in MONAI's metrics. Surface Dice is taken between surface elements with
@@ -6,7 +6,7 @@ an area, as by Nikolov et al. (Clinically applicable segmentation of head and ne
 https://arxiv.org/abs/1809.04430) and in MONAI with ``use_subvoxels=True``: counting voxels instead would weigh a
 surface by its direction and, where slices are thick, by the wrong size.
 
-MONAI's metrics compute the same numbers. Here boundary voxels are found once for all distances and areas without
+MONAI's metrics compute the same numbers. Here, boundary voxels are found once for all distances, and areas without
 convolutions, which takes a quarter of the time on a CT of 512 × 512 × 150 voxels and a seventh where predictions are
 scattered over it, and there is no limit of 16 million surface voxels.
 """
@@ -26,7 +26,7 @@ __all__ = ["boundary_voxels", "nearest_distances", "surface_dice"]
 Mask = npt.NDArray[np.bool_]
 
 _CORNERS = (128, 64, 32, 16, 8, 4, 2, 1)  # what each voxel of a 2 × 2 × 2 neighbourhood adds to its code
-_ROUNDING_MM = 1e-5  # a distance equal to the tolerance counts, whatever float32 headers make of the spacing
+_ROUNDING_MM = 1e-5  # a distance equal to the tolerance counts, even with a spacing from float32 headers
 
 
 def boundary_voxels(mask: Mask) -> npt.NDArray[np.intp]:
@@ -60,13 +60,13 @@ def nearest_distances(
 
 
 def surface_dice(predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance_mm: float) -> float:
-    """Share of the area of both surfaces that lies within a tolerance of the other surface.
+    """Return the share of the area of both surfaces that lies within a tolerance of the other surface.
 
     Args:
         predicted: (X, Y, Z), not empty.
         truth: of the same shape, not empty.
         spacing: size of a voxel along each axis in mm.
-        tolerance_mm: distance that still counts as agreement, in mm.
+        tolerance_mm: distance in mm up to which surfaces agree.
 
     Returns:
         Surface Dice from 0 to 1.
@@ -83,7 +83,7 @@ def surface_dice(predicted: Mask, truth: Mask, spacing: Sequence[float], toleran
 def _surface_elements(
     mask: Mask, areas: npt.NDArray[np.float64]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """Corners between voxels that the surface passes, (N, 3), and its area in mm² around each, (N,)."""
+    """Return the corners between voxels on the surface, (N, 3), and its area in mm² around each, (N,)."""
     inside = np.pad(mask, 1).view(np.uint8)
     codes = np.zeros([size - 1 for size in inside.shape], dtype=np.uint8)
     for code, start in zip(_CORNERS, np.ndindex(2, 2, 2), strict=True):

@@ -1,4 +1,4 @@
-"""Networks, what wraps them, and their weights."""
+"""Networks, their wrappers and their weights."""
 
 from __future__ import annotations
 

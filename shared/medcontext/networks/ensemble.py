@@ -1,4 +1,4 @@
-"""Several checkpoints of one network that predict together."""
+"""Prediction with several checkpoints of one network."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 class CheckpointEnsemble(nn.Module):
     """One network that takes the weights of several checkpoints in turn.
 
-    The device holds one set of weights, the others wait in the CPU's memory. The output is the logarithm of the mean
-    probability; its softmax is that mean. Changing weights takes time: :class:`medcontext.inferers.AveragingInferer`
-    changes them once for each volume, not for each window.
+    The device holds one set of weights, the others are kept in the CPU's memory. The output is the logarithm of the
+    mean probability; its softmax is that mean. Swapping weights takes time:
+    :class:`medcontext.inferers.AveragingInferer` swaps them once for each volume, not for each window.
 
     Args:
         network: the plain network, with weights of its own until the first pass.
         states: weights by name, one dictionary for each member.
+
+    Raises:
+        ValueError: If there is no member.
+
+    Example:
+        >>> states = [{"weight": torch.full((2, 1, 1, 1, 1), value)} for value in (0.0, 1.0)]
+        >>> network = CheckpointEnsemble(nn.Conv3d(1, 2, 1, bias=False), states)
+        >>> network(torch.ones(1, 1, 2, 2, 2)).softmax(1).mean().item()
+        0.5
     """
 
     def __init__(self, network: nn.Module, states: Sequence[dict[str, Tensor]]) -> None:
@@ -38,21 +47,21 @@ class CheckpointEnsemble(nn.Module):
         self.states = list(states)
 
     def members(self) -> Iterator[nn.Module]:
-        """The network with the weights of each member in turn."""
+        """Yield the network with the weights of each member in turn."""
         for state in self.states:
             self.network.load_state_dict(state)
             yield self.network
 
     def forward(self, image: Tensor) -> Tensor:
-        r"""Logits (B, C, \*spatial) of all members together."""
+        r"""Return the joint logits (B, C, \*spatial) of all members."""
         return mean_logits(member(image) for member in self.members())
 
 
 def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
-    r"""Logits whose softmax is the mean of the softmax of several logits, of which one is needed at a time.
+    r"""Return the logits whose softmax is the mean softmax of several logits, which are consumed one at a time.
 
     Args:
-        outputs: logits (B, C, \*spatial), one or more.
+        outputs: logits (B, C, \*spatial), at least one.
 
     Returns:
         The logarithm of the mean probability, float32, on the device of the first.
@@ -65,19 +74,28 @@ def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
 
 
 def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
-    """Fill a network with the weights of a file, or make an ensemble of it with those of several.
+    """Load the weights of a file into a network, or make an ensemble of it with those of several.
 
     Args:
         network: the plain network.
         ckpt_path: path of a ``model.pt`` or ``teacher.pt``, or several.
 
     Returns:
-        The network itself for one file, else a :class:`CheckpointEnsemble`. :func:`checkpoint_record` knows the files.
+        The network itself for one file, else a :class:`CheckpointEnsemble`; :func:`checkpoint_record` returns the
+        files.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When no path is given or one is given twice, when a file is damaged, or when its weights are those
-            of another network.
+        FileNotFoundError: If there is no such file.
+        ValueError: If no path is given or one is given twice, a file is damaged, or its weights are those of another
+            network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(nn.Conv3d(1, 2, 1).state_dict(), f"{folder}/model.pt")
+        ...     network = load_networks(nn.Conv3d(1, 2, 1), f"{folder}/model.pt")
+        >>> type(network).__name__
+        'Conv3d'
     """
     paths = [Path(ckpt_path)] if isinstance(ckpt_path, str | os.PathLike) else [Path(path) for path in ckpt_path]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
@@ -94,5 +112,10 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
 
 
 def checkpoint_record(network: nn.Module) -> list[dict[str, str]]:
-    """``file`` and ``sha256`` of the checkpoints that :func:`load_networks` filled a network with; else none."""
+    """Return ``file`` and ``sha256`` of the checkpoints that :func:`load_networks` loaded into a network, if any.
+
+    Example:
+        >>> checkpoint_record(nn.Conv3d(1, 2, 1))
+        []
+    """
     return list(getattr(network, "checkpoints", []))

@@ -146,10 +146,10 @@ class PatchExpanding(nn.Module):
 
 
 def _token_grids(img_size: Triple, patch_size: Triple, strides: Sequence[Triple]) -> list[Triple]:
-    """The token grid of every stage.
+    """Return the token grid of every stage.
 
     Raises:
-        ValueError: When an axis is no multiple of its patch size or too short for the stages.
+        ValueError: If an axis is not a multiple of its patch size, or too short for the stages.
     """
     for axis, patch in enumerate(patch_size):
         if patch not in _PATCH_STRIDES:
@@ -171,12 +171,13 @@ def _strides(values: Sequence[int | Sequence[int]], mergings: int) -> list[Tripl
 class NNFormer(nn.Module):
     """nnFormer, a 3D U-shaped transformer for images (B, C, S, H, W) of a fixed size.
 
-    The defaults are the published network for Synapse (BTCV); :meth:`for_dataset` gives the three published variants.
+    The defaults are the published network for Synapse (BTCV); :meth:`for_dataset` builds the three published variants.
     The published behaviour is kept where it departs from the paper's text, so that released weights keep their
-    meaning: the relative-position index (``relative_position``), and for ACDC shifted windows without a mask.
+    meaning: the relative-position index (``relative_position``) and, for ACDC, shifted windows without a mask.
 
-    With deep supervision a training network returns a list, full resolution first, one output per decoder stage; an
-    evaluating one the full resolution alone, unless its attribute ``always_return_list`` is set.
+    With deep supervision, the network returns a list in training mode, full resolution first, with one output per
+    decoder stage. In evaluation mode it returns the full resolution alone, unless its attribute ``always_return_list``
+    is set.
 
     Args:
         in_channels: image channels.
@@ -199,11 +200,18 @@ class NNFormer(nn.Module):
         drop_path_rate: stochastic depth, rising linearly from 0 at each path's first block to this at its last.
 
     Raises:
-        ValueError: When an argument is out of range, a size has no token grid (the message names the axis and the
-            divisor), the heads do not divide the features, or the published index does not fit a window.
+        ValueError: If an argument is out of range, a size has no token grid (the message names the axis and the
+            divisor), the heads do not divide the features, or a window is too large for the published index.
 
     Source: Zhou et al., nnFormer: Volumetric Medical Image Segmentation via a 3D Transformer, IEEE TIP 2023
     (arXiv 2109.03201).
+
+    Example:
+        >>> import torch
+        >>> network = NNFormer(1, 3, (16, 32, 32), embed_dim=12, depths=(1, 1), num_heads=(2, 4), window_size=(4, 4))
+        >>> image = torch.zeros(1, 1, 16, 32, 32)
+        >>> network.eval()(image).shape
+        torch.Size([1, 3, 16, 32, 32])
     """
 
     def __init__(
@@ -241,7 +249,7 @@ class NNFormer(nn.Module):
         )
 
         def stages(order: Sequence[int], heads: Sequence[int], from_skip: bool) -> nn.ModuleList:
-            """One per index, with stochastic depth rising in the order in which they run."""
+            """Build one stage per index, with stochastic depth rising in the order in which they run."""
             paths = dict(zip(order, _drop_paths(drop_path_rate, [depths[i] for i in order]), strict=True))
             return nn.ModuleList(
                 stage(widths[i], heads[i], window_size[i], grids[i], paths[i], from_skip=from_skip)
@@ -260,14 +268,14 @@ class NNFormer(nn.Module):
 
     @classmethod
     def for_dataset(cls, dataset: str, **overrides: Any) -> NNFormer:
-        """The published variant for a dataset.
+        """Build the published variant for a dataset.
 
         Args:
             dataset: ``"btcv"`` (Synapse), ``"acdc"`` or ``"brats"``.
             overrides: arguments of the constructor to use instead.
 
         Raises:
-            ValueError: When there is no variant for the dataset.
+            ValueError: If there is no variant for the dataset.
         """
         if dataset not in _PUBLISHED:
             raise ValueError(f"There is no published nnFormer for {dataset!r}; take one of {', '.join(_PUBLISHED)}.")
@@ -283,11 +291,11 @@ class NNFormer(nn.Module):
             image: (B, in_channels, S, H, W), spatial sizes as in ``img_size``.
 
         Returns:
-            Logits (B, out_channels, S, H, W); or a list of them, full resolution first, each further one coarser by a
-            stage's merging stride.
+            Logits (B, out_channels, S, H, W); or a list of them, full resolution first, each coarser than the previous
+            one by a stage's merging stride.
 
         Raises:
-            ValueError: When the image has another size than the network.
+            ValueError: If the image has another size than ``img_size``.
         """
         check_image_size(image.shape[2:], self.img_size)
         tokens = _channels_last(self.patch_embedding(image))
@@ -296,16 +304,16 @@ class NNFormer(nn.Module):
             tokens = stage(self.mergings[index - 1](tokens) if index else tokens)
             skips.append(norm(tokens))
         as_list = self.always_return_list or (self.training and self.deep_supervision)
-        wanted = len(self.heads) if as_list else 1
+        num_outputs = len(self.heads) if as_list else 1
         tokens, outputs = skips.pop(), []
         for index in reversed(range(len(self.decoder))):
             tokens = self.decoder[index](self.expansions[index](tokens), skips[index])
-            if index < wanted:
+            if index < num_outputs:
                 outputs.append(self.heads[index](_channels_first(tokens)))
         return outputs[::-1] if as_list else outputs[-1]
 
     def __prepare_scriptable__(self) -> TracedNetwork:
-        """What ``torch.jit.script`` takes instead: full-resolution logits."""
+        """Return the trace that ``torch.jit.script`` takes instead, of full-resolution logits."""
         return TracedNetwork(self, self.in_channels, self.img_size)
 
 
@@ -334,7 +342,7 @@ def _check_stages(
 
 
 def _drop_paths(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Probabilities per stage and block, linear from 0 to ``rate`` along the path."""
+    """Return the probabilities per stage and block, linear from 0 to ``rate`` along the path."""
     step = rate / max(sum(depths) - 1, 1)
     ends = list(accumulate(depths))
     return [[step * index for index in range(end - depth, end)] for depth, end in zip(depths, ends, strict=True)]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from monai.networks.blocks import UnetResBlock
 from monai.networks.layers.factories import Conv, Dropout
 from torch import Tensor, nn
+
+from medcontext.checks import check_choice
 
 __all__ = ["PairedAttention", "PairedAttentionBlock", "Fusion", "SpatialLayout"]
 
@@ -42,8 +44,8 @@ class PairedAttention(nn.Module):
             a token gets values of many others. Weights trained with one layout are meaningless with the other.
 
     Raises:
-        ValueError: When an option is not one of its choices, ``num_heads`` does not divide ``dim``, or ``dropout``
-            is not a probability below one.
+        ValueError: If an option is unknown, ``num_heads`` does not divide ``dim``, or ``dropout`` is not a probability
+            below one.
 
     Source: Shaker et al., UNETR++, IEEE TMI 2024 (arXiv 2212.04497), section 3.2.
     """
@@ -62,8 +64,8 @@ class PairedAttention(nn.Module):
         spatial_layout: SpatialLayout = "published",
     ) -> None:
         super().__init__()
-        _check_choice("fusion", fusion, ("concatenate", "add"))
-        _check_choice("spatial_layout", spatial_layout, ("published", "token"))
+        check_choice("fusion", fusion, get_args(Fusion))
+        check_choice("spatial_layout", spatial_layout, get_args(SpatialLayout))
         if num_heads < 1 or dim % num_heads:
             raise ValueError(f"num_heads must divide the stage's features, got {num_heads} heads and {dim} features.")
         if not 0 <= dropout < 1:
@@ -84,7 +86,7 @@ class PairedAttention(nn.Module):
         self.channel_output = nn.Linear(dim, dim - dim // 2) if joined else None
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Attend over tokens (B, N, C); the result has their shape."""
+        """Attend over tokens (B, N, C); the shape stays the same."""
         shared = self.qkvv(tokens).unflatten(2, (4, self.num_heads, -1)).permute(2, 0, 3, 4, 1)
         queries, keys, channel_values, spatial_values = shared.unbind(0)  # each (B, heads, d, N)
         project_values = self.key_projection if self.value_projection is None else self.value_projection
@@ -105,7 +107,7 @@ class PairedAttention(nn.Module):
         return self._fuse(self._to_tokens(spatial, tokens), channel.permute(0, 3, 1, 2).flatten(2))
 
     def _to_tokens(self, spatial: Tensor, tokens: Tensor) -> Tensor:
-        """Bring the spatial branch (B, heads, N, d) into the tokens' shape (B, N, C)."""
+        """Reshape the spatial branch (B, heads, N, d) like the tokens (B, N, C)."""
         if self.spatial_layout == "token":
             return spatial.transpose(1, 2).flatten(2)
         return spatial.permute(0, 3, 1, 2).reshape(tokens.shape)
@@ -122,8 +124,8 @@ class PairedAttentionBlock(nn.Module):
     Args:
         attention: attention over the tokens of the feature maps, one token per voxel.
         grid: size of the feature maps, \*spatial.
-        num_convolutions: number of residual convolution blocks behind the attention.
-        conv_dropout: drop probability of whole channels behind them.
+        num_convolutions: number of residual convolution blocks after the attention.
+        conv_dropout: drop probability of whole channels after them.
     """
 
     def __init__(
@@ -146,14 +148,9 @@ class PairedAttentionBlock(nn.Module):
         self.pointwise = Conv[Conv.CONV, spatial_dims](dim, dim, kernel_size=1)
 
     def forward(self, features: Tensor) -> Tensor:
-        r"""Refine features (B, C, \*grid); the result has their shape."""
+        r"""Refine features (B, C, \*grid); the shape stays the same."""
         tokens = features.flatten(2).transpose(1, 2) + self.position_embedding
         tokens = tokens + self.gamma * self.attention(self.norm(tokens))
         attended = tokens.transpose(1, 2).unflatten(2, self.grid)
         refined: Tensor = self.pointwise(self.channel_dropout(self.convolutions(attended)))
         return attended + refined
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")

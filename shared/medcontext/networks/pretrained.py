@@ -1,4 +1,4 @@
-"""Starting from the weights of another training, whose classes or channels may be others."""
+"""Starting from the weights of another training run, possibly with other classes or channels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> nn.Module:
-    """Fill a network with what fits of a ``model.pt`` or ``teacher.pt``, and log what did and what did not.
+    """Load the matching tensors of a ``model.pt`` or ``teacher.pt`` into a network; incompatible tensors are reported.
 
-    Tensors of another shape, such as the head when the number of classes differs, keep their random values.
+    Tensors of another shape, such as the head where the number of classes differs, keep their random values.
 
     Args:
         network: the plain network.
@@ -30,13 +30,19 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
         The network.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint, or nothing in it fits the network.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a readable checkpoint, or none of its tensors matches the network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(nn.Conv3d(1, 4, 3).state_dict(), f"{folder}/model.pt")
+        ...     network = load_pretrained(nn.Conv3d(1, 4, 3), f"{folder}/model.pt")
     """
     if path is None:
         return network
     weights: Any = load_checkpoint(path)
-    if isinstance(weights, dict) and isinstance(weights.get("network"), dict):  # the state of a training
+    if isinstance(weights, dict) and isinstance(weights.get("network"), dict):  # the full state of a training run
         weights = weights["network"]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path} does not hold the weights of one network by name; give a model.pt or teacher.pt.")
@@ -44,19 +50,19 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
     _, loaded, kept = copy_model_state(network, weights)
     if not loaded:
         raise ValueError(
-            f"Nothing in {path} fits this {type(network).__name__}; published checkpoints go through "
+            f"Nothing in {path} matches this {type(network).__name__}; convert published checkpoints with "
             "`python -m medcontext convert_weights` first."
         )
     reshaped = [f"{key} {tuple(weights[key].shape)} → {tuple(own[key].shape)}" for key in kept if key in weights]
     groups = {
         "of another shape, left random": reshaped,
-        "not in it, left random": [key for key in kept if key not in weights],
-        "without a place in the network": sorted(weights.keys() - own.keys()),
+        "not in the file, left random": [key for key in kept if key not in weights],
+        "not in the network, ignored": sorted(weights.keys() - own.keys()),
     }
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if distributed and torch.distributed.get_rank() > 0:
         return network
-    logger.info("%d of %d tensors taken from %s", len(loaded), len(own), path)
+    logger.info("%d of %d tensors loaded from %s", len(loaded), len(own), path)
     for title, names in groups.items():
         if names:
             logger.info("%d %s: %s", len(names), title, ", ".join(names))

@@ -1,4 +1,4 @@
-"""TorchScript for networks whose code TorchScript cannot compile, but whose computation never branches."""
+"""TorchScript for networks that it cannot compile, but whose computation never branches."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["TracedNetwork"]
 
 
 class TracedNetwork(nn.Module):
-    r"""The trace of a network for images of a fixed size, in the place of the network wherever that is scripted.
+    r"""The trace of a network for images of a fixed size, which takes the network's place where that is scripted.
 
-    ``torch.jit.script`` asks a module for it by ``__prepare_scriptable__``, so that MONAI's exports work as they do
-    for networks that compile.
+    ``torch.jit.script`` asks a module for it by ``__prepare_scriptable__``, so MONAI's exports work as they do for
+    networks that compile.
 
     Args:
         network: of images (B, in_channels, \*img_size), with its weights; traced in evaluation mode.
@@ -31,6 +31,6 @@ class TracedNetwork(nn.Module):
             self.network = torch.jit.trace(network, image, check_trace=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        r"""Logits (B, out_channels, \*img_size) of a batch of any length."""
+        r"""Return the logits (B, out_channels, \*img_size) of a batch of any length."""
         logits: Tensor = self.network(image)
         return logits

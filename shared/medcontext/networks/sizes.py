@@ -1,4 +1,4 @@
-"""Which sizes of image a network takes; every refusal names the axis, the rule and the nearest size that is legal."""
+"""Image sizes that a network takes; every error names the axis, the rule and the nearest valid size."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["check_crop_size", "check_image_size", "check_multiples"]
 
 
 def check_multiples(name: str, sizes: Sequence[int], divisors: Sequence[int], least: Sequence[int]) -> None:
-    """Refuse sizes that are no multiples of their divisors, or too short.
+    """Refuse sizes that are not multiples of their divisors, or are too short.
 
     Args:
-        name: what the user calls these sizes.
+        name: name of the argument that holds these sizes.
         sizes: voxels along each spatial axis.
         divisors: one for each axis.
-        least: the shortest legal size of each axis, itself a multiple.
+        least: the shortest valid size of each axis, itself a multiple.
 
     Raises:
-        ValueError: Naming the axis, the divisor and the nearest legal size (of two as near, the shorter).
+        ValueError: If a size is invalid; names the axis, the divisor and the nearest valid size, the shorter of two.
     """
     if len(sizes) != len(divisors):
         raise ValueError(f"{name} needs {len(divisors)} numbers, one for each spatial axis, got {tuple(sizes)}.")
@@ -34,23 +34,24 @@ def check_multiples(name: str, sizes: Sequence[int], divisors: Sequence[int], le
             nearest = max((size + (divisor - 1) // 2) // divisor * divisor, shortest)
             raise ValueError(
                 f"{name} along axis {axis} must be a multiple of {divisor} and at least {shortest}, got {size}; "
-                f"the nearest legal size is {nearest}."
+                f"the nearest valid size is {nearest}."
             )
 
 
 def check_image_size(size: Sequence[int], img_size: Sequence[int]) -> None:
-    """Refuse an image of another size than the network was built for; while TorchScript traces, sizes are unknown.
+    """Refuse an image of another size than the network was built for, except while TorchScript traces it.
 
     Args:
         size: voxels along each spatial axis of the image.
         img_size: those that the network takes.
 
     Raises:
-        ValueError: Naming the axes along which they differ.
+        ValueError: If the sizes differ; names the axes.
     """
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]  # missing from PyTorch's own list of exports
+    # while tracing sizes are unknown; PyTorch's list of exports lacks the function
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
     if not tracing and tuple(size) != tuple(img_size):
-        axes = [str(axis) for axis, (got, legal) in enumerate(zip_longest(size, img_size)) if got != legal]
+        axes = [str(axis) for axis, (got, expected) in enumerate(zip_longest(size, img_size)) if got != expected]
         raise ValueError(
             f"The image has {tuple(size)} voxels, this network takes {tuple(img_size)} only; they differ along axis "
             f"{', '.join(axes)}. Crop or pad it, use sliding windows, or build the network with another img_size."
@@ -58,16 +59,16 @@ def check_image_size(size: Sequence[int], img_size: Sequence[int]) -> None:
 
 
 def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
-    """Refuse a crop that MONAI's UNETR or SwinUNETR accepts at construction and fails on later.
+    """Refuse a crop size that MONAI's UNETR or SwinUNETR accepts at construction and fails on later.
 
-    Other networks are not looked at: ours check their sizes themselves.
+    Other networks are not checked: ours check their sizes themselves.
 
     Args:
         network: the plain network.
         roi_size: voxels along each spatial axis of the crops.
 
     Raises:
-        ValueError: Naming the axis, the divisor and the nearest legal size.
+        ValueError: If a size is invalid; names the axis, the divisor and the nearest valid size.
     """
     if isinstance(network, UNETR):
         check_multiples("roi_size", roi_size, network.patch_size, network.patch_size)
@@ -80,5 +81,5 @@ def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
         if instance_norm and prod(roi_size) == prod(divisors):
             raise ValueError(
                 f"roi_size must be longer than {divisors[0]} along at least one axis, got {list(roi_size)}: instance "
-                f"norm cannot work on the one voxel that is left of it; take {2 * divisors[0]} along axis 0."
+                f"norm cannot normalise the single voxel that remains of it; use {2 * divisors[0]} along axis 0."
             )

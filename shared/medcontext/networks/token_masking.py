@@ -15,9 +15,9 @@ __all__ = ["TokenMasking"]
 class TokenMasking(nn.Module):
     r"""Give a network a second input: which patch-embedding tokens to replace by a learned mask token.
 
-    The token takes its place after the embedding, so skip connections from the raw image still see all of it.
-    Without a mask the network runs as it is. The wrapped network keeps its own parameter names: save
-    ``token_masking.network`` and the mask token is left out.
+    Tokens are replaced after the embedding, so skip connections from the raw image still see all of it. Without a mask
+    the network runs as it is. The wrapped network keeps its own parameter names: save ``token_masking.network``, and
+    the mask token is left out.
 
     Args:
         network: any network of images (B, C, \*spatial).
@@ -28,10 +28,23 @@ class TokenMasking(nn.Module):
             cubes.
 
     Raises:
-        ValueError: When ``embedding`` names no module of the network, its output is not tokens, or the grid cannot
-            be told from their number.
+        ValueError: If ``embedding`` names no module of the network, its output is not tokens, or their number does
+            not determine the grid.
 
     Source: the token masking of Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); the token starts at zero.
+
+    Example:
+        >>> embedding = nn.Conv3d(1, 4, kernel_size=4, stride=4)
+        >>> network = nn.Sequential(embedding, nn.ConvTranspose3d(4, 2, kernel_size=4, stride=4))
+        >>> masking = TokenMasking(network, embedding="0", input_shape=(1, 8, 8, 8))
+        >>> masking.grid
+        (2, 2, 2)
+        >>> mask = torch.zeros(1, 1, 8, 8, 8)
+        >>> mask[..., 0] = 1  # one voxel is enough for its token to be masked
+        >>> masking.token_mask(mask).sum().item()
+        4
+        >>> masking(torch.ones(1, 1, 8, 8, 8), mask).shape
+        torch.Size([1, 2, 8, 8, 8])
     """
 
     def __init__(
@@ -51,7 +64,7 @@ class TokenMasking(nn.Module):
         self.grid = tuple(grid) if grid is not None else self._find_grid(tokens, spatial)
         count = tokens.shape[1] if self.channels_last else prod(tokens.shape[2:])
         if prod(self.grid) != count:
-            raise ValueError(f"grid {self.grid} has {prod(self.grid)} tokens, {embedding!r} gives {count}.")
+            raise ValueError(f"grid {self.grid} has {prod(self.grid)} tokens, but {embedding!r} returns {count}.")
         self.mask_token = nn.Parameter(torch.zeros(tokens.shape[-1] if self.channels_last else tokens.shape[1]))
 
     def _embedding_module(self) -> nn.Module:
@@ -65,8 +78,8 @@ class TokenMasking(nn.Module):
             ) from error
 
     def _example_tokens(self, input_shape: Sequence[int]) -> Tensor:
-        found: list[Tensor] = []
-        handle = self._embedding_module().register_forward_hook(lambda _m, _i, output: found.append(output))
+        outputs: list[Tensor] = []
+        handle = self._embedding_module().register_forward_hook(lambda _m, _i, output: outputs.append(output))
         was_training = self.network.training
         parameter = next(self.network.parameters())
         try:
@@ -75,9 +88,11 @@ class TokenMasking(nn.Module):
         finally:
             handle.remove()
             self.network.train(was_training)
-        if not found or not isinstance(found[0], Tensor):
-            raise ValueError(f"{self.embedding!r} gives no tensor in a forward pass; name the patch embedding's path.")
-        return found[0]
+        if not outputs or not isinstance(outputs[0], Tensor):
+            raise ValueError(
+                f"{self.embedding!r} returns no tensor in a forward pass; give the path of the patch embedding."
+            )
+        return outputs[0]
 
     def _find_grid(self, tokens: Tensor, spatial: tuple[int, ...]) -> tuple[int, ...]:
         if not self.channels_last:
@@ -86,13 +101,13 @@ class TokenMasking(nn.Module):
         grid = tuple(size // patch for size in spatial)
         if prod(grid) != tokens.shape[1]:
             raise ValueError(
-                f"{tokens.shape[1]} tokens of a {spatial} crop do not come from cubic patches; give `grid`, "
+                f"{tokens.shape[1]} tokens of a {spatial} crop are not those of cubic patches; give `grid`, "
                 "the number of tokens along each axis."
             )
         return grid
 
     def token_mask(self, context_mask: Tensor) -> Tensor:
-        r"""The tokens (B, 1, \*grid) of which any voxel in (B, 1, \*spatial) is dropped, as booleans."""
+        r"""Mark the tokens (B, 1, \*grid) of which any voxel in (B, 1, \*spatial) is dropped, as booleans."""
         pool = (F.adaptive_max_pool1d, F.adaptive_max_pool2d, F.adaptive_max_pool3d)[len(self.grid) - 1]
         pooled: Tensor = pool(context_mask.float(), self.grid)
         return pooled > 0

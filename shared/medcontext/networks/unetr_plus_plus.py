@@ -51,16 +51,16 @@ _DATASETS: dict[str, dict[str, Any]] = {
 class UNETRPlusPlus(nn.Module):
     r"""UNETR++ for images (B, C, \*spatial), as published for Synapse by default.
 
-    A strided convolution embeds patches; stages of :class:`PairedAttentionBlock` with halvings of the feature maps
-    between them form the encoder, the same with doublings the decoder, which adds the encoder's features of each
-    resolution and, at full resolution, convolved features of the image itself.
+    A strided convolution embeds patches. The encoder consists of stages of :class:`PairedAttentionBlock`, with the
+    feature maps halved between them. The decoder doubles them again, and adds the encoder's features at each resolution
+    and, at full resolution, convolved features of the image itself.
 
     In training mode with deep supervision the network returns logits (B, out_channels, \*spatial) at several
     resolutions as a list, full resolution first, then that of the patch grid and of half of it. Otherwise it returns
     the full-resolution tensor alone, unless the attribute ``always_return_list`` is set.
 
-    The number of tokens is part of the weights, so the network takes images of ``img_size`` only; larger ones go
-    through sliding windows. ``patch_embedding`` is the module for token masking.
+    The number of tokens is part of the weights, so the network takes images of ``img_size`` only; larger ones need
+    sliding windows. ``patch_embedding`` is the module for token masking.
 
     Args:
         in_channels: channels of the image.
@@ -88,11 +88,18 @@ class UNETRPlusPlus(nn.Module):
         spatial_dims: 2 or 3.
 
     Raises:
-        ValueError: When ``img_size`` has an axis that its divisor does not divide, ``hidden_size``, ``num_heads`` or
-            the per-stage lists do not fit ``dims``, a number is too small, or an option is not one of its choices.
+        ValueError: If ``img_size`` has an axis that its divisor does not divide, ``hidden_size``, ``num_heads`` or
+            the per-stage lists do not match ``dims``, a number is too small, or an option is unknown.
 
     Source: Shaker et al., UNETR++: Delving into Efficient and Accurate 3D Medical Image Segmentation, IEEE TMI 2024
     (arXiv 2212.04497).
+
+    Example:
+        >>> import torch
+        >>> sizes = {"feature_size": 4, "depths": (1, 1), "decoder_depths": 1, "proj_sizes": (8, 8), "num_heads": 2}
+        >>> network = UNETRPlusPlus(1, 3, (8, 16, 16), **sizes)
+        >>> network.eval()(torch.zeros(1, 1, 8, 16, 16)).shape
+        torch.Size([1, 3, 8, 16, 16])
     """
 
     def __init__(
@@ -126,8 +133,8 @@ class UNETRPlusPlus(nn.Module):
         _check_stages(dims, hidden_size, depths=depths, proj_sizes=proj_sizes)
         patch = ensure_tuple_rep(patch_size, spatial_dims)
         up_depths = ensure_tuple_rep(decoder_depths, len(dims) - 1)
-        _check_least(1, dims=dims, feature_size=[feature_size], patch_size=patch, proj_sizes=proj_sizes)
-        _check_least(0, depths=depths, decoder_depths=up_depths, num_convolutions=[num_convolutions])
+        _check_minimum(1, dims=dims, feature_size=[feature_size], patch_size=patch, proj_sizes=proj_sizes)
+        _check_minimum(0, depths=depths, decoder_depths=up_depths, num_convolutions=[num_convolutions])
         self.in_channels = in_channels
         self.img_size: tuple[int, ...] = ensure_tuple_rep(img_size, spatial_dims)
         self.share_projection = share_projection
@@ -142,37 +149,37 @@ class UNETRPlusPlus(nn.Module):
             fusion=fusion,
             spatial_layout=spatial_layout,
         )
-        grids, heads = _grids(self.img_size, patch, len(dims)), ensure_tuple_rep(num_heads, len(dims))
+        grids, heads = _feature_grids(self.img_size, patch, len(dims)), ensure_tuple_rep(num_heads, len(dims))
         stages = list(zip(dims, grids, proj_sizes, heads, strict=True))
         dropouts = ensure_tuple_rep(attention_dropout, 2)
-        self.patch_embedding = _reduce(spatial_dims, in_channels, dims[0], patch)
-        self.downsamples = nn.ModuleList(_reduce(spatial_dims, *pair, 2) for pair in pairwise(dims))
+        self.patch_embedding = _downsampling(spatial_dims, in_channels, dims[0], patch)
+        self.downsamples = nn.ModuleList(_downsampling(spatial_dims, *pair, 2) for pair in pairwise(dims))
         self.encoder_stages = nn.ModuleList(
             build_stage(*stage, depth, dropout=dropouts[0]) for stage, depth in zip(stages, depths, strict=True)
         )
         self.encoder_stages.apply(_init_linear)
-        self.upsamples = nn.ModuleList(_enlarge(spatial_dims, *pair, 2) for pair in pairwise(dims[::-1]))
+        self.upsamples = nn.ModuleList(_upsampling(spatial_dims, *pair, 2) for pair in pairwise(dims[::-1]))
         self.decoder_stages = nn.ModuleList(
             build_stage(*stage, depth, dropout=dropouts[1])
             for stage, depth in zip(stages[-2::-1], up_depths, strict=True)
         )
-        self.image_block = _convolve(spatial_dims, in_channels, feature_size)
-        self.output_upsample = _enlarge(spatial_dims, dims[0], feature_size, patch)
-        self.output_block = _convolve(spatial_dims, feature_size, feature_size)
+        self.image_block = _residual_block(spatial_dims, in_channels, feature_size)
+        self.output_upsample = _upsampling(spatial_dims, dims[0], feature_size, patch)
+        self.output_block = _residual_block(spatial_dims, feature_size, feature_size)
         # the deepest stage has no decoder features, hence no head
         widths = (feature_size, *dims[:-1][:2]) if deep_supervision else (feature_size,)
         self.heads = nn.ModuleList(UnetOutBlock(spatial_dims, width, out_channels) for width in widths)
 
     @classmethod
     def for_dataset(cls, dataset: str, **overrides: Any) -> Self:
-        """The published variant for a dataset.
+        """Build the published variant for a dataset.
 
         Args:
             dataset: ``"btcv"`` (Synapse), ``"acdc"`` or ``"brats"``.
             overrides: arguments of the constructor to use instead.
 
         Raises:
-            ValueError: When there is no variant for the dataset, or the arguments do not fit together.
+            ValueError: If there is no variant for the dataset, or the arguments contradict one another.
         """
         if dataset not in _DATASETS:
             raise ValueError(f"There is no published UNETR++ for {dataset!r}; take one of {', '.join(_DATASETS)}.")
@@ -182,7 +189,7 @@ class UNETRPlusPlus(nn.Module):
         r"""Segment an image (B, in_channels, \*img_size) into logits.
 
         Raises:
-            ValueError: When the image has another size than ``img_size``; token counts alone would let some pass.
+            ValueError: If the image has another size than ``img_size``; token counts alone would let some pass.
         """
         check_image_size(image.shape[2:], self.img_size)
         maps = self._decode(image, self._encode(image))
@@ -192,11 +199,11 @@ class UNETRPlusPlus(nn.Module):
         return logits
 
     def __prepare_scriptable__(self) -> TracedNetwork:
-        """What ``torch.jit.script`` takes instead: full-resolution logits."""
+        """Return the trace that ``torch.jit.script`` takes instead, of full-resolution logits."""
         return TracedNetwork(self, self.in_channels, self.img_size)
 
     def _encode(self, image: Tensor) -> list[Tensor]:
-        """The features of all encoder stages, highest resolution first."""
+        """Return the features of all encoder stages, highest resolution first."""
         features = self.patch_embedding(image)
         stages = []
         for index, stage in enumerate(self.encoder_stages):
@@ -205,7 +212,7 @@ class UNETRPlusPlus(nn.Module):
         return stages
 
     def _decode(self, image: Tensor, skips: list[Tensor]) -> list[Tensor]:
-        """The features of all decoder stages, full resolution first."""
+        """Return the features of all decoder stages, full resolution first."""
         features, maps = skips[-1], []
         for upsample, stage, skip in zip(self.upsamples, self.decoder_stages, skips[-2::-1], strict=True):
             features = stage(upsample(features) + skip)
@@ -238,8 +245,8 @@ def _build_stage(
     )
 
 
-def _reduce(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int] | int) -> nn.Sequential:
-    """A convolution of patches, normalised in groups: one per input channel where that divides the output."""
+def _downsampling(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int] | int) -> nn.Sequential:
+    """Build a convolution of patches, normalised in groups: one per input channel where that divides the output."""
     layers = {
         "conv": get_conv_layer(spatial_dims, in_channels, out_channels, stride, stride, act=None, norm=None),
         "norm": nn.GroupNorm(gcd(in_channels, out_channels), out_channels),
@@ -247,14 +254,14 @@ def _reduce(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequ
     return nn.Sequential(OrderedDict(layers))
 
 
-def _enlarge(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int] | int) -> nn.Module:
+def _upsampling(spatial_dims: int, in_channels: int, out_channels: int, stride: Sequence[int] | int) -> nn.Module:
     conv: nn.Module = get_conv_layer(
         spatial_dims, in_channels, out_channels, stride, stride, act=None, norm=None, is_transposed=True
     )
     return conv
 
 
-def _convolve(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
+def _residual_block(spatial_dims: int, in_channels: int, out_channels: int) -> nn.Module:
     block: nn.Module = UnetResBlock(spatial_dims, in_channels, out_channels, 3, 1, norm_name="instance")
     return block
 
@@ -278,14 +285,14 @@ def _check_stages(dims: Sequence[int], hidden_size: int | None, **per_stage: Seq
             raise ValueError(f"{name} needs one number per stage: got {len(values)} for {len(dims)} stages {dims}.")
 
 
-def _check_least(least: int, **values: Sequence[int]) -> None:
+def _check_minimum(least: int, **values: Sequence[int]) -> None:
     for name, numbers in values.items():
         if min(numbers, default=least) < least:
             raise ValueError(f"{name} must be {least} or more, got {min(numbers)}.")
 
 
-def _grids(img_size: Sequence[int], patch_size: Sequence[int], num_stages: int) -> list[tuple[int, ...]]:
-    """The size of each stage's feature maps."""
+def _feature_grids(img_size: Sequence[int], patch_size: Sequence[int], num_stages: int) -> list[tuple[int, ...]]:
+    """Return the size of each stage's feature maps."""
     divisors = [patch * 2 ** (num_stages - 1) for patch in patch_size]
     check_multiples("img_size", img_size, divisors, divisors)
     strides = ([patch * 2**stage for patch in patch_size] for stage in range(num_stages))

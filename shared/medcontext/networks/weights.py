@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints, and filling networks with their weights."""
+"""Reading and writing checkpoints, and loading their weights into networks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,17 @@ class CheckpointWriteError(OSError):
 
 
 def save_checkpoint(content: Any, path: str | os.PathLike[str]) -> None:
-    """Write a checkpoint with ``torch.save``, so that ``path`` is whole at any moment.
+    """Write a checkpoint with ``torch.save`` such that ``path`` is complete at any moment.
 
     Raises:
-        CheckpointWriteError: If the file cannot be written; an earlier one stays as it was.
+        CheckpointWriteError: If the file cannot be written; an earlier one is kept.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint(nn.Conv3d(1, 2, 1).state_dict(), f"{folder}/model.pt")
+        ...     sorted(load_checkpoint(f"{folder}/model.pt"))
+        ['bias', 'weight']
     """
     try:
         with whole_file(Path(path)) as file:
@@ -38,20 +45,27 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     """Read a checkpoint of tensors and plain values; code in the file is never run.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint, or holds code.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a readable checkpoint, or holds code.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint({"epoch": 3}, f"{folder}/last.pt")
+        ...     load_checkpoint(f"{folder}/last.pt")
+        {'epoch': 3}
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} {_unreadable(error)}") from error
+        raise ValueError(f"{path} {_reading_problem(error)}") from error
     return content
 
 
-def _unreadable(error: Exception) -> str:
-    """What is wrong with a file that PyTorch's restricted reader refused."""
+def _reading_problem(error: Exception) -> str:
+    """Say what is wrong with a file that PyTorch's restricted reader refused."""
     name = re.search(r"GLOBAL (\S+)", str(error))
     if name is not None or "TorchScript" in str(error):
         code = f"refers to {name[1]}" if name is not None else "is a TorchScript archive"
@@ -59,15 +73,23 @@ def _unreadable(error: Exception) -> str:
             f"{code}: it holds code, which is not run. If you trust its source, load it there and save the weights "
             "alone: torch.save(network.state_dict(), 'weights.pt')."
         )
-    return f"is damaged or no checkpoint ({type(error).__name__}); use another one."
+    return f"is damaged or not a checkpoint ({type(error).__name__}); use another file."
 
 
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
-    """Fill a network with the weights in a file, all of them.
+    """Load all weights in a file into a network.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is damaged, or its weights are those of another network.
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, or its weights are those of another network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_checkpoint({"weight": torch.full((2, 1, 1, 1, 1), 3.0)}, f"{folder}/model.pt")
+        ...     network = load_weights(nn.Conv3d(1, 2, 1, bias=False), f"{folder}/model.pt")
+        >>> network.weight.mean().item()
+        3.0
     """
     weights, own = load_checkpoint(path), network.state_dict()
     shapes = [{key: getattr(value, "shape", None) for key, value in state.items()} for state in (own, weights)]

@@ -21,11 +21,11 @@ _MASKED = -100.0  # added to the logits between tokens that only a shift brought
 
 
 def relative_position_index(window: Sequence[int], scheme: RelativePosition = "published") -> Tensor:
-    """Which row of the bias table belongs to each pair of tokens in a window.
+    """Return the row of the bias table for each pair of tokens in a window.
 
     With offsets d0, d1, d2 counted from 0, ``"standard"`` gives every offset a row of its own:
-    ``d0·(2·w1 - 1)·(2·w2 - 1) + d1·(2·w2 - 1) + d2``. ``"published"`` is what the released weights of nnFormer were
-    trained with, ``d0·(3·w1 - 1) + d1·(2·w1 - 1) + d2``: offsets share rows and most rows are never used.
+    ``d0·(2·w1 - 1)·(2·w2 - 1) + d1·(2·w2 - 1) + d2``. ``"published"`` is the formula that the released weights of
+    nnFormer were trained with, ``d0·(3·w1 - 1) + d1·(2·w1 - 1) + d2``: offsets share rows and most rows are never used.
 
     Args:
         window: tokens per axis (w0, w1, w2).
@@ -35,7 +35,7 @@ def relative_position_index(window: Sequence[int], scheme: RelativePosition = "p
         (N, N) int64 with N = w0·w1·w2.
 
     Raises:
-        ValueError: When the scheme is unknown, or its rows for this window exceed the table.
+        ValueError: If the scheme is unknown, or its rows for this window exceed the table.
     """
     w0, w1, w2 = window
     if scheme == "published":
@@ -61,13 +61,14 @@ def _table_rows(window: Sequence[int]) -> int:
 
 
 def fit_window(window: int | Sequence[int], resolution: Triple) -> tuple[Triple, Triple]:
-    """The window used on a token grid, and the shift of every other block.
+    """Return the window used on a token grid, and the shift of every other block.
 
     An integer means a cube: it shrinks to the grid's shortest side where that is no longer than the window, and then
-    nothing is shifted. A triple is used as it is, on a padded grid if need be, and shifted unless it is the grid.
+    nothing is shifted. A triple is used as it is, on a padded grid where necessary, and shifted unless it equals the
+    grid.
 
     Raises:
-        ValueError: When the window is neither an integer nor three of them, or not positive.
+        ValueError: If the window is neither an integer nor three of them, or is not positive.
     """
     sizes = (window,) * 3 if isinstance(window, int) else tuple(window)
     if len(sizes) != 3 or min(sizes) < 1:
@@ -79,7 +80,7 @@ def fit_window(window: int | Sequence[int], resolution: Triple) -> tuple[Triple,
 
 
 def _axis_regions(length: int, window: int, shift: int) -> Tensor:
-    """Per position along a shifted axis, the number of the part that it was cut from."""
+    """Number the parts that a shifted axis was cut from, for every position along it."""
     regions = torch.zeros(length, dtype=torch.int64)
     if shift:
         regions[-window:-shift], regions[-shift:] = 1, 2
@@ -87,7 +88,7 @@ def _axis_regions(length: int, window: int, shift: int) -> Tensor:
 
 
 def _partition(grid: Tensor, window: Triple) -> Tensor:
-    """(B, S, H, W, C) to (B, windows, N, C)."""
+    """Split (B, S, H, W, C) into (B, windows, N, C)."""
     batch, depth, height, width, channels = grid.shape
     w0, w1, w2 = window
     cells = grid.reshape(batch, depth // w0, w0, height // w1, w1, width // w2, w2, channels)
@@ -95,7 +96,7 @@ def _partition(grid: Tensor, window: Triple) -> Tensor:
 
 
 def _assemble(windows: Tensor, window: Triple, resolution: Triple) -> Tensor:
-    """(B, windows, N, C) to (B, S, H, W, C)."""
+    """Join (B, windows, N, C) to (B, S, H, W, C)."""
     counts = [size // length for size, length in zip(resolution, window, strict=True)]
     cells = windows.reshape(windows.shape[0], *counts, *window, windows.shape[-1])
     return cells.permute(0, 1, 4, 2, 5, 3, 6, 7).reshape(windows.shape[0], *resolution, windows.shape[-1])
@@ -112,7 +113,7 @@ class WindowAttention(nn.Module):
         relative_position: see :func:`relative_position_index`.
 
     Raises:
-        ValueError: When the heads do not divide the channels, or the index does not fit its table.
+        ValueError: If the heads do not divide the channels, or the window is too large for the index.
     """
 
     def __init__(
@@ -131,7 +132,7 @@ class WindowAttention(nn.Module):
         self.register_buffer("relative_position_index", relative_position_index(window, relative_position))
 
     def _bias(self, regions: Tensor | None) -> Tensor:
-        """What is added to the logits: (1, heads, N, N), or (windows, heads, N, N) when parts must be kept apart."""
+        """Return the bias of the logits: (1, heads, N, N), or (windows, heads, N, N) where parts are kept apart."""
         count = self.relative_position_index.shape[0]
         rows = self.relative_position_bias_table[self.relative_position_index.reshape(-1)]
         bias = rows.reshape(count, count, -1).permute(2, 0, 1)[None]

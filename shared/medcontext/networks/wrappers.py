@@ -1,4 +1,4 @@
-"""Putting wrappers around a network, taking them off again, and filling it with weights."""
+"""Wrapping a network, and unwrapping it again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,13 @@ __all__ = [
 
 
 def plain_network(network: nn.Module) -> nn.Module:
-    """The segmentation network itself, without the wrappers of token masking, DDP and ``torch.compile``."""
+    """Return the segmentation network itself, without the wrappers of token masking, DDP and ``torch.compile``.
+
+    Example:
+        >>> network = nn.Sequential(nn.Conv3d(1, 2, 1))
+        >>> plain_network(TokenMasking(network, "0", (1, 4, 4, 4))) is network
+        True
+    """
     if isinstance(network, TokenMasking):
         return plain_network(network.network)
     if isinstance(network, nn.parallel.DistributedDataParallel):
@@ -30,29 +36,45 @@ def plain_network(network: nn.Module) -> nn.Module:
 
 
 def find_token_masking(network: nn.Module) -> TokenMasking | None:
-    """The token masking around a network, inside or outside of other wrappers, if there is one."""
+    """Return the token masking around a network, inside or outside of other wrappers, if there is one.
+
+    Example:
+        >>> find_token_masking(nn.Conv3d(1, 2, 1)) is None
+        True
+    """
     return next((module for module in network.modules() if isinstance(module, TokenMasking)), None)
 
 
 def make_teacher(network: nn.Module) -> nn.Module:
-    """A copy of the plain network in evaluation mode whose parameters ask for no gradient."""
+    """Return a copy of the plain network, in evaluation mode and without gradients.
+
+    Example:
+        >>> teacher = make_teacher(nn.Conv3d(1, 2, 1))
+        >>> teacher.training, any(parameter.requires_grad for parameter in teacher.parameters())
+        (False, False)
+    """
     return copy.deepcopy(plain_network(network)).requires_grad_(False).eval()
 
 
 def prepare_network(
     network: nn.Module, device: torch.device | str, token_masking: Mapping[str, Any] | None, input_shape: Sequence[int]
 ) -> nn.Module:
-    r"""The network on its device, wrapped in :class:`TokenMasking` if arguments for it are given.
+    r"""Move the network to its device, and wrap it in :class:`TokenMasking` if arguments for it are given.
 
     Args:
         network: the plain network.
-        device: where it shall run.
+        device: device to run on.
         token_masking: arguments of :class:`TokenMasking`, or ``None``.
         input_shape: (C, \*spatial) of the crops.
+
+    Example:
+        >>> network = prepare_network(nn.Sequential(nn.Conv3d(1, 2, 1)), "cpu", {"embedding": "0"}, (1, 4, 4, 4))
+        >>> type(network).__name__
+        'TokenMasking'
     """
-    layout = torch.device(device).type == "cpu" and len(input_shape) == 4
+    on_cpu = torch.device(device).type == "cpu" and len(input_shape) == 4
     # on the CPU oneDNN's own layout saves conversions between layers
-    network = network.to(device, memory_format=torch.channels_last_3d if layout else None)  # type: ignore[call-overload]
+    network = network.to(device, memory_format=torch.channels_last_3d if on_cpu else None)  # type: ignore[call-overload]
     return (
         network if token_masking is None else TokenMasking(network, input_shape=input_shape, **token_masking).to(device)
     )

@@ -157,7 +157,7 @@ def phantom_split(dataset: str) -> Split:
     cases and, in the section ``unlabeled``, 130 scans, as many as the Decathlon has.
 
     Raises:
-        ValueError: when the dataset is unknown.
+        ValueError: If the dataset is unknown.
     """
     split = load_split(dataset)
     if dataset == "hippocampus":
@@ -204,7 +204,7 @@ def write_phantoms(
         Path of the cohort's ``dataset.json``.
 
     Raises:
-        ValueError: when an argument is out of range, or the folder holds anything else than this cohort.
+        ValueError: If an argument is out of range, or the folder holds anything else than this cohort.
     """
     if dataset not in PHANTOM_DATASETS:
         raise ValueError(f"dataset must be one of {sorted(PHANTOM_DATASETS)}, got {dataset!r}.")

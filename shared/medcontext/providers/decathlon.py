@@ -19,8 +19,8 @@ def download_task(task: str, folder: str | os.PathLike[str]) -> Path:
         Path of the archive.
 
     Raises:
-        OSError: when it cannot be had.
-        ValueError: when its checksum is not the published one.
+        OSError: If it cannot be had.
+        ValueError: If its checksum is not the published one.
     """
     from monai.apps import DecathlonDataset, download_url  # here, for it takes seconds and only a download needs it
     from monai.apps.utils import HashCheckError

@@ -34,7 +34,7 @@ def read_split(source: Source, found: FoundCases) -> tuple[Split, str]:
         Case ids by section, and where this split comes from.
 
     Raises:
-        ValueError: when ``dataset.json`` cannot be read.
+        ValueError: If ``dataset.json`` cannot be read.
     """
     listed = _listed(source)
     cases = {name: [_case(entry) for entry in entries if "label" in entry] for name, entries in listed.items()}

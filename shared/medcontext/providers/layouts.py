@@ -116,7 +116,7 @@ def find_cases(editions: Sequence[Edition], source: Source) -> FoundCases:
     """Find out which edition a source holds, and its cases.
 
     Raises:
-        ValueError: when it holds none, or several; naming what was expected and what is there.
+        ValueError: If it holds none, or several; naming what was expected and what is there.
     """
     found = [cases for cases in (_cases_of(edition, source) for edition in editions) if cases.files]
     if len(found) == 1:

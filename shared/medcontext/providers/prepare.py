@@ -74,9 +74,9 @@ def prepare_dataset(
         Path of the ``dataset.json``.
 
     Raises:
-        FileNotFoundError: when there is no source, or it lacks cases; all that is missing is named.
-        OSError: when the output cannot be written, or the download fails.
-        ValueError: when the dataset is not known, the source is damaged, holds something else or several editions, or
+        FileNotFoundError: If there is no source, or it lacks cases; all that is missing is named.
+        OSError: If the output cannot be written, or the download fails.
+        ValueError: If the dataset is not known, the source is damaged, holds something else or several editions, or
             the output is in use for something else.
     """
     if dataset not in EDITIONS:

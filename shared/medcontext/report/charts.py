@@ -40,7 +40,7 @@ def metrics_boxplot(metrics: pd.DataFrame, column: str = "dice") -> Figure:
         column: ``dice``, ``surface_dice``, ``hd95_mm`` or ``assd_mm``.
 
     Raises:
-        ValueError: when ``metrics`` is empty or ``column`` is none of these.
+        ValueError: If ``metrics`` is empty or ``column`` is none of these.
     """
     if column not in _AXIS_LABELS:
         raise ValueError(f"column must be one of {', '.join(_AXIS_LABELS)}, got {column!r}.")
@@ -161,7 +161,7 @@ def curves_figure(history: pd.DataFrame) -> Figure:
             value (NaN), such as those without validation, are bridged.
 
     Raises:
-        ValueError: when there is nothing to draw.
+        ValueError: If there is nothing to draw.
     """
     table = history.set_index("epoch") if "epoch" in history.columns else history
     groups = _groups(table.columns)

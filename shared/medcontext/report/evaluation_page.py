@@ -65,7 +65,7 @@ def write_report(
         Path of ``report.html``.
 
     Raises:
-        ValueError: when ``metrics`` or ``labels`` are unusable, see :func:`medcontext.metrics.summarise`.
+        ValueError: If ``metrics`` or ``labels`` are unusable, see :func:`medcontext.metrics.summarise`.
     """
     label_ids(labels)
     summary, info, ranked = summarise(metrics), dict(info or {}), _ranked_cases(metrics)

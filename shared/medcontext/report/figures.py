@@ -68,7 +68,7 @@ def overlay_figure(
         all to one scale.
 
     Raises:
-        ValueError: when shapes or the window are unusable.
+        ValueError: If shapes or the window are unusable.
     """
     planes = label_planes(
         image, label, prediction, labels, spacing=spacing, window=window, margin=margin, channel=channel

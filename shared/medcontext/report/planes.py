@@ -69,7 +69,7 @@ def volume_array(values: Any, name: str = "volume", channel: int = 0) -> Array:
         channel: channel to take where there are channels.
 
     Raises:
-        ValueError: when there are not three spatial axes or the channel does not exist.
+        ValueError: If there are not three spatial axes or the channel does not exist.
     """
     array = np.asarray(convert_to_numpy(values))
     if array.ndim == 4:
@@ -85,7 +85,7 @@ def to_ras(array: Array, orientation: str) -> Array:
     """Turn an array (X, Y, Z) from the axes that ``orientation`` names (``"SPL"``) to RAS.
 
     Raises:
-        ValueError: when ``orientation`` is not three letters that name three different axes.
+        ValueError: If ``orientation`` is not three letters that name three different axes.
     """
     return np.asarray(nibabel.orientations.apply_orientation(array, _turn(orientation)))
 
@@ -94,7 +94,7 @@ def ras_spacing(spacing: Sequence[float], orientation: str) -> tuple[float, ...]
     """Put the spacing along the axes that ``orientation`` names into the order X, Y, Z.
 
     Raises:
-        ValueError: when ``orientation`` is not three letters that name three different axes.
+        ValueError: If ``orientation`` is not three letters that name three different axes.
     """
     return tuple(float(spacing[int(axis)]) for axis in np.argsort(_turn(orientation)[:, 0]))
 
@@ -153,7 +153,7 @@ def label_planes(
         The three planes, small enough to keep for every case.
 
     Raises:
-        ValueError: when shapes or the window are unusable.
+        ValueError: If shapes or the window are unusable.
     """
     ids = label_ids(labels)
     volumes = (
@@ -208,7 +208,7 @@ def to_grey(image: Array, low: float, high: float) -> npt.NDArray[np.uint8]:
     """Map intensities to grey values: ``low`` and less to 0, ``high`` and more to 255, NaN to 0.
 
     Raises:
-        ValueError: when ``low`` is not below ``high``.
+        ValueError: If ``low`` is not below ``high``.
     """
     if not low < high:
         raise ValueError(f"window must be (low, high) with low below high, got ({low}, {high}).")

@@ -45,7 +45,7 @@ def prediction_figure(
         The figure: the three slices beside each other, to one scale.
 
     Raises:
-        ValueError: when shapes or the window are unusable.
+        ValueError: If shapes or the window are unusable.
     """
     planes = label_planes(
         image, prediction, prediction, labels, spacing=spacing, window=window, margin=margin, channel=channel

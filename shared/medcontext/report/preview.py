@@ -78,7 +78,7 @@ def preview_figure(
             one, a prediction on the whole image.
 
     Raises:
-        ValueError: when there are no rows, a row lacks a key, shapes differ, or an argument has no such value.
+        ValueError: If there are no rows, a row lacks a key, shapes differ, or an argument has no such value.
     """
     if not rows:
         raise ValueError("rows must hold at least one crop, got none.")

@@ -59,7 +59,7 @@ class Source:
         """Open a file for reading.
 
         Raises:
-            ValueError: when the archive is damaged at this place, or encrypted.
+            ValueError: If the archive is damaged at this place, or encrypted.
         """
         with _told_clearly(self.path), self.reader(name) as stream:
             yield stream
@@ -74,8 +74,8 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
         junk: files to leave out; ``None`` takes all.
 
     Raises:
-        FileNotFoundError: when there is nothing of that name.
-        ValueError: when it is no archive, a damaged one, or one with members that lead out of it: absolute paths,
+        FileNotFoundError: If there is nothing of that name.
+        ValueError: If it is no archive, a damaged one, or one with members that lead out of it: absolute paths,
             ``..``, links and devices.
     """
     path = Path(path)

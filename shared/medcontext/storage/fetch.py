@@ -57,7 +57,7 @@ class Digest(NamedTuple):
         """Check what somebody wrote into a file.
 
         Raises:
-            ValueError: when it is no hash of a known kind; the message begins with ``subject``.
+            ValueError: If it is no hash of a known kind; the message begins with ``subject``.
         """
         name, digits = str(kind).lower(), str(value).lower()
         if not re.fullmatch(rf"[0-9a-f]{{{DIGITS.get(name, 0)}}}", digits) or name not in DIGITS:
@@ -75,7 +75,7 @@ def is_address(text: str) -> bool:
     """Whether a text is an address of the web rather than a path.
 
     Raises:
-        ValueError: when it is one that cannot be read.
+        ValueError: If it is one that cannot be read.
     """
     if "://" not in text:
         return False
@@ -96,8 +96,8 @@ def read_address(url: str, limit: int) -> bytes:
     """Read a small file.
 
     Raises:
-        ConnectionError: when it cannot be had, with what to do.
-        ValueError: when it has more than ``limit`` bytes.
+        ConnectionError: If it cannot be had, with what to do.
+        ValueError: If it has more than ``limit`` bytes.
     """
     with _told_clearly(url), _open(url, {}) as response:
         content: bytes = response.read(limit + 1)
@@ -123,9 +123,9 @@ def fetch(url: str, target: Path, digest: Digest) -> Path:
         ``target``.
 
     Raises:
-        ConnectionError: when it cannot be had, or not all of it; with what to do.
-        OSError: when it cannot be written, with what to do.
-        DigestError: when it is not what it should be; nothing of it is kept.
+        ConnectionError: If it cannot be had, or not all of it; with what to do.
+        OSError: If it cannot be written, with what to do.
+        DigestError: If it is not what it should be; nothing of it is kept.
     """
     if target.is_file() and digest.matches(target):
         return target

@@ -36,8 +36,8 @@ def transfer_files(
         SHA-256 by path below the folder.
 
     Raises:
-        OSError: when a file cannot be written; what is done is kept.
-        ValueError: when the source is damaged, or still being written.
+        OSError: If a file cannot be written; what is done is kept.
+        ValueError: If the source is damaged, or still being written.
     """
     order = {name: at for at, name in enumerate(source.files)}
     ordered = sorted(plan, key=lambda path: order[plan[path]])

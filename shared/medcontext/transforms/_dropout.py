@@ -1,8 +1,7 @@
-"""What organ dropout and patch dropout share: argument checks, cell grids, filling, and the dictionary wrapper."""
+"""What organ dropout and patch dropout share: cell grids, filling, and the dictionary transform."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
@@ -15,18 +14,21 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
 
+from medcontext.checks import check_choice, check_fraction
+
 __all__ = [
+    "BODY_THRESHOLD",
+    "CELL_SIZE",
+    "DECOY_FRACTION",
     "FILLS",
+    "ORGAN_FILL",
+    "PART_PROB",
+    "PART_SHARE",
     "BoolArray",
     "ContextDropout",
     "ContextDropoutd",
     "cell_edges",
-    "check_choice",
-    "check_fraction",
-    "check_integer",
-    "check_integers",
-    "check_not_negative",
-    "nearest",
+    "nearest_cells",
     "per_axis",
     "pool",
     "spread",
@@ -36,85 +38,17 @@ BoolArray = NDArray[np.bool_]
 
 FILLS = ("zero", "mean", "noise")
 
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> str:
-    """Return ``value`` if it is one of ``allowed``.
-
-    Raises:
-        ValueError: When it is not.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}: choose one of these.")
-    return value
-
-
-def check_fraction(name: str, value: float, *, above_zero: bool = False) -> float:
-    """Return ``value`` if it lies in [0, 1], or in (0, 1] with ``above_zero``.
-
-    Raises:
-        TypeError: When it is not a number.
-        ValueError: When it lies outside.
-    """
-    _check_number(name, value)
-    if not 0 <= value <= 1 or (above_zero and value == 0):
-        interval = "(0, 1]" if above_zero else "[0, 1]"
-        raise ValueError(f"{name} must lie in {interval}, got {value}: give a share, such as 0.4 for 40 %.")
-    return float(value)
-
-
-def check_integers(
-    name: str, value: int | Sequence[int], *, minimum: int, remedy: str = "give voxels, such as 8 or (8, 8, 4)"
-) -> int | tuple[int, ...]:
-    """Return ``value``, an integer or a sequence of integers (as a tuple), if none is below ``minimum``.
-
-    Raises:
-        TypeError: When it is neither.
-        ValueError: When a number is too small or the sequence is empty.
-    """
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        return check_integer(name, value, minimum=minimum, remedy=remedy)
-    if not value:
-        raise ValueError(f"{name} must not be empty: {remedy}.")
-    return tuple(check_integer(name, number, minimum=minimum, remedy=remedy) for number in value)
-
-
-def check_integer(name: str, value: int, *, minimum: int, remedy: str) -> int:
-    """Return ``value`` if it is one integer of at least ``minimum``.
-
-    Raises:
-        TypeError: When it is not an integer.
-        ValueError: When it is too small.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}: {remedy}.")
-    if value < minimum:
-        raise ValueError(f"{name} must be at least {minimum}, got {value}: {remedy}.")
-    return int(value)
-
-
-def check_not_negative(name: str, value: float) -> float:
-    """Return ``value`` if it is a finite number, 0 or more.
-
-    Raises:
-        TypeError: When it is not a number.
-        ValueError: When it is negative or not finite.
-    """
-    _check_number(name, value)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{name} must be 0 or more and finite, got {value}: 0 switches it off.")
-    return float(value)
-
-
-def _check_number(name: str, value: float) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        raise TypeError(f"{name} must be a number, got {value!r} ({type(value).__name__}).")
+# defaults and constants of organ dropout, of single volumes and of batches
+CELL_SIZE, DECOY_FRACTION, ORGAN_FILL = 8, 1.0, "mean"
+PART_PROB, PART_SHARE = 0.5, (0.25, 0.75)  # how often only a part of an organ is dropped, and how much of it
+BODY_THRESHOLD = 0.05  # of a crop's intensity range, above its minimum
 
 
 def per_axis(name: str, value: int | tuple[int, ...], shape: Sequence[int]) -> tuple[int, ...]:
     """Return one number per axis of the spatial ``shape``.
 
     Raises:
-        ValueError: When a sequence has another length than ``shape``.
+        ValueError: If a sequence is not as long as ``shape``.
     """
     if isinstance(value, int):
         return (value,) * len(shape)
@@ -127,7 +61,7 @@ def per_axis(name: str, value: int | tuple[int, ...], shape: Sequence[int]) -> t
 
 
 def cell_edges(shape: Sequence[int], size: Sequence[int], offset: Sequence[int]) -> list[NDArray[np.intp]]:
-    """First voxel of every cell along each axis, for cells of ``size`` voxels of a grid that starts at ``offset``.
+    """Return the first voxel of every cell along each axis, for cells of ``size`` voxels on a grid with an ``offset``.
 
     Cells are cut at the borders, so a grid with an offset starts with a smaller cell.
     """
@@ -146,13 +80,13 @@ def pool(voxels: NDArray[Any], edges: Sequence[NDArray[np.intp]], reduce: np.ufu
 
 
 def spread(cells: NDArray[Any], edges: Sequence[NDArray[np.intp]], shape: Sequence[int]) -> NDArray[Any]:
-    """Give every voxel of a ``shape`` the value of its cell."""
+    """Return the value of its cell for every voxel of ``shape``."""
     for axis, starts in enumerate(edges):
         cells = np.repeat(cells, np.diff(starts, append=shape[axis]), axis=axis)
     return cells
 
 
-def nearest(where: BoolArray, count: int, random: np.random.RandomState) -> BoolArray:
+def nearest_cells(where: BoolArray, count: int, random: np.random.RandomState) -> BoolArray:
     """Mark the ``count`` elements of ``where`` that are nearest to a random one of them, itself among them.
 
     In a box, or any convex ``where``, they are connected.
@@ -178,11 +112,11 @@ class ContextDropout(RandomizableTransform):
         prob: probability that anything is dropped.
 
     Attributes:
-        strength: within [0, 1], scales the probability and the amount that is dropped; set by a schedule.
+        strength: factor within [0, 1] of the probability and of the amount that is dropped; set by a schedule.
 
     Raises:
-        TypeError: When ``prob`` is not a number.
-        ValueError: When ``fill`` is unknown or ``prob`` lies outside [0, 1].
+        TypeError: If ``prob`` is not a number.
+        ValueError: If ``fill`` is unknown or ``prob`` lies outside [0, 1].
     """
 
     backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH, TransformBackends.NUMPY]
@@ -203,14 +137,14 @@ class ContextDropout(RandomizableTransform):
         """The mask (spatial) drawn last, True for what is dropped.
 
         Raises:
-            ValueError: When nothing was drawn yet.
+            ValueError: If none has been drawn yet.
         """
         if self._mask is None:
-            raise ValueError("no mask was drawn yet: call randomize or the transform with randomize=True first.")
+            raise ValueError("no mask was drawn yet: call randomize, or the transform with randomize=True, first.")
         return self._mask
 
-    def _keep(self, mask: BoolArray, channels: int) -> None:
-        """Remember the drawn ``mask`` (spatial) and draw the noise that will fill it."""
+    def _remember(self, mask: BoolArray, channels: int) -> None:
+        """Remember the drawn ``mask`` (spatial) and draw the noise that fills it."""
         self._mask = mask
         if self.fill == "noise":
             self._noise = self.R.standard_normal((channels, int(mask.sum()))).astype(np.float32)
@@ -220,7 +154,7 @@ class ContextDropout(RandomizableTransform):
         if self.mask.shape != tuple(img.shape[1:]):
             raise ValueError(
                 f"the drawn mask has spatial shape {self.mask.shape} but the image {tuple(img.shape[1:])}: "
-                "call with randomize=True to draw one for this image."
+                "call with randomize=True to draw a mask for this image."
             )
         plain = convert_to_tensor(img, track_meta=False)
         mask = torch.from_numpy(self.mask).to(plain.device)
@@ -243,17 +177,17 @@ class ContextDropout(RandomizableTransform):
 
 
 class ContextDropoutd(Randomizable, MapTransform):
-    """Base of the dictionary wrappers: one image key in, two new keys out.
+    """Base of the dictionary transforms: one image key in, two new keys out.
 
     Args:
         keys: the image's key; one only, since the new keys describe one image.
         dropout: the array transform.
         masked_key: new key of the image with the context dropped.
         mask_key: new key of the context mask.
-        allow_missing_keys: leave a dictionary without the image as it is instead of raising.
+        allow_missing_keys: return a dictionary without the image as it is, instead of raising.
 
     Raises:
-        ValueError: When ``keys`` names several images.
+        ValueError: If ``keys`` names several images.
     """
 
     backend = ContextDropout.backend

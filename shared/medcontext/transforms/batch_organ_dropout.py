@@ -9,30 +9,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from medcontext.checks import check_choice, check_fraction, check_integer, check_integers, check_not_negative
 from medcontext.transforms._dropout import (
+    BODY_THRESHOLD,
+    CELL_SIZE,
+    DECOY_FRACTION,
     FILLS,
-    check_choice,
-    check_fraction,
-    check_integer,
-    check_integers,
-    check_not_negative,
+    ORGAN_FILL,
+    PART_PROB,
+    PART_SHARE,
     per_axis,
 )
 
 __all__ = ["BatchOrganDropout"]
-
-_PART_PROB, _PART_SHARE = 0.5, (0.25, 0.75)  # as RandOrganDropout's
-_BODY_THRESHOLD = 0.05  # of a crop's intensity range, above its minimum
 
 
 class BatchOrganDropout:
     """Drop random organs from batches of crops, in the label space of a prediction.
 
     The counterpart of :class:`RandOrganDropout` (``shape="cells"``, ``extent="both"``) for organs that are only known
-    within a training step, as on unlabelled scans. All is drawn from PyTorch's generators and computed on the device,
-    without waiting for it: for each crop a share of the organs that it shows, whole or in part; all cells of a coarse
-    grid with a random offset that meet them; and decoys of as many cells in the body, beside the organs' where there
-    is room. Crops without organs stay as they are.
+    within a training step, as on unlabelled scans. Everything is drawn from PyTorch's generators and computed on the
+    device without synchronisation. Dropped are, for each crop, a share of the organs that it shows, whole or in part:
+    all cells that meet them on a coarse grid with a random offset, and decoys of as many cells in the body, beside
+    those of the organs where there is room. Crops without organs stay as they are.
 
     Args:
         num_classes: classes of the label, background included.
@@ -43,21 +42,29 @@ class BatchOrganDropout:
         prob: probability that anything is dropped from a crop.
 
     Raises:
-        TypeError: If a number is of another type than its argument asks for.
+        TypeError: If a number is of the wrong type.
         ValueError: If a number lies outside its range or ``fill`` is unknown.
 
     Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); masked consistency on unlabelled images as in Hoyer
     et al., MIC, CVPR 2023. Cells, decoys and the label space of the teacher are added here.
+
+    Example:
+        >>> import torch
+        >>> image, label = torch.rand(2, 1, 8, 8, 8), torch.zeros(2, 1, 8, 8, 8)
+        >>> label[0, :, 2:4, 2:4, 2:4] = 1  # the other crop shows no organ
+        >>> masked, mask = BatchOrganDropout(num_classes=2, cell_size=2)(image, label)
+        >>> mask.flatten(1).any(1).tolist()
+        [True, False]
     """
 
     def __init__(
         self,
         num_classes: int,
         *,
-        cell_size: int | Sequence[int] = 8,
+        cell_size: int | Sequence[int] = CELL_SIZE,
         organ_fraction: float = 0.5,
-        decoy_fraction: float = 1.0,
-        fill: str = "mean",
+        decoy_fraction: float = DECOY_FRACTION,
+        fill: str = ORGAN_FILL,
         prob: float = 1.0,
     ) -> None:
         self.num_classes = check_integer("num_classes", num_classes, minimum=2, remedy="count the background")
@@ -80,28 +87,28 @@ class BatchOrganDropout:
         shape = image.shape[2:]
         grid = _Grid(shape, per_axis("cell_size", self.cell_size, shape), image.device)
         organs = torch.arange(1, self.num_classes, device=label.device).view(1, -1, *[1] * len(shape))
-        dropped = self._organs(grid.pool((label == organs).float()) > 0, grid)
+        dropped = self._draw_organs(grid.pool((label == organs).float()) > 0, grid)
         if self.decoy_fraction > 0:
             volumes = grid.pool(torch.ones(1, 1, *shape, device=image.device))
             body = (grid.pool(_body(image).float()) >= 0.5 * volumes)[:, 0]
-            dropped = dropped | self._decoys(dropped, body & ~dropped, grid)
+            dropped = dropped | self._draw_decoys(dropped, body & ~dropped, grid)
         mask = grid.spread(dropped)
         return self._filled(image, mask), mask.float()
 
-    def _organs(self, members: Tensor, grid: _Grid) -> Tensor:
-        """Cells (B, N) to drop, from the cells that each organ meets, (B, K, N)."""
+    def _draw_organs(self, members: Tensor, grid: _Grid) -> Tensor:
+        """Draw the cells (B, N) to drop from those that each organ meets, (B, K, N)."""
         device, present = members.device, members.any(-1)
         wanted = (self.organ_fraction * present.sum(1, keepdim=True)).round().clamp_min(1)
         wanted = wanted * (torch.rand(len(members), 1, device=device) < self.prob)
         chosen = present & (_ranks(torch.rand(present.shape, device=device), present) < wanted)
-        low, high = _PART_SHARE
+        low, high = PART_SHARE
         share = low + (high - low) * torch.rand(present.shape, device=device)
-        share = torch.where(torch.rand(present.shape, device=device) < _PART_PROB, share, torch.ones_like(share))
+        share = torch.where(torch.rand(present.shape, device=device) < PART_PROB, share, torch.ones_like(share))
         count = (share * members.sum(-1)).round().clamp_min(1)
         return (grid.clump(members, count) & chosen[..., None]).any(1)
 
-    def _decoys(self, dropped: Tensor, free: Tensor, grid: _Grid) -> Tensor:
-        """As many of the free cells (B, N) as were dropped: of displaced copies of those first, then a clump."""
+    def _draw_decoys(self, dropped: Tensor, free: Tensor, grid: _Grid) -> Tensor:
+        """Draw free cells (B, N), as many as were dropped: from displaced copies of those first, then in a clump."""
         count = (self.decoy_fraction * dropped.sum(-1)).round()
         beside = grid.clump(grid.displaced(dropped) & free, count)
         return beside | grid.clump(free & ~beside, count - beside.sum(-1))
@@ -120,7 +127,7 @@ class BatchOrganDropout:
 
 
 class _Grid:
-    """Cells of a batch: a coarse grid with a random offset, flattened to N cells.
+    """Coarse grid over the crops of a batch, with a random offset and flattened to N cells.
 
     Args:
         shape: spatial shape of the crops.
@@ -138,7 +145,7 @@ class _Grid:
         self.places = torch.stack([axis.flatten() for axis in torch.meshgrid(*axes, indexing="ij")])
 
     def pool(self, voxels: Tensor) -> Tensor:
-        r"""Mean of (B, K, \*spatial) over each cell, the part outside of the crop counted as 0: (B, K, N)."""
+        r"""Average (B, K, \*spatial) over each cell, with zeros outside of the crop, as (B, K, N)."""
         ends = [
             number * step - start - length
             for number, step, start, length in zip(self.cells, self.size, self.offset, self.shape, strict=True)
@@ -148,7 +155,7 @@ class _Grid:
         return pool(F.pad(voxels, padding), self.size).flatten(2)
 
     def spread(self, cells: Tensor) -> Tensor:
-        r"""Give every voxel the value of its cell: (B, N) to (B, 1, \*spatial)."""
+        r"""Return the value of its cell for every voxel: (B, N) to (B, 1, \*spatial)."""
         voxels = cells.view(-1, 1, *self.cells)
         for axis, (step, start, length) in enumerate(zip(self.size, self.offset, self.shape, strict=True), 2):
             voxels = voxels.repeat_interleave(step, axis).narrow(axis, start, length)
@@ -161,7 +168,7 @@ class _Grid:
         return where & (_ranks(-distance.view(where.shape), where) < count[..., None])
 
     def displaced(self, cells: Tensor) -> Tensor:
-        """Move the cells (B, N) of each crop by up to two along every axis, around the border where they leave it."""
+        """Move the cells (B, N) of each crop by up to two along every axis, wrapping around at the border."""
         grids = cells.view(-1, *self.cells)
         axes = tuple(range(len(self.cells)))
         moved = [torch.roll(grid, [int(torch.randint(-2, 3, ())) for _ in axes], axes) for grid in grids]
@@ -169,14 +176,14 @@ class _Grid:
 
 
 def _ranks(scores: Tensor, where: Tensor) -> Tensor:
-    """Place of each element along the last axis by falling score; those outside of ``where`` come last."""
+    """Rank the elements along the last axis by falling score; those outside of ``where`` come last."""
     order = scores.masked_fill(~where, -math.inf).argsort(-1, descending=True)
     places = torch.arange(order.shape[-1], device=order.device).expand_as(order)
     return torch.empty_like(order).scatter_(-1, order, places)
 
 
 def _body(image: Tensor) -> Tensor:
-    r"""Voxels (B, 1, \*spatial) that are not background, by the rule of :class:`RandOrganDropout`."""
+    r"""Mark the voxels (B, 1, \*spatial) that are not background, by the rule of :class:`RandOrganDropout`."""
     axes = tuple(range(2, image.ndim))
     low, high = image.amin(axes, keepdim=True), image.amax(axes, keepdim=True)
-    return ((image > low + _BODY_THRESHOLD * (high - low)) & (image != 0)).any(1, keepdim=True)
+    return ((image > low + BODY_THRESHOLD * (high - low)) & (image != 0)).any(1, keepdim=True)

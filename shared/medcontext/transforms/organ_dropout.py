@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
@@ -11,17 +12,20 @@ from monai.utils import convert_data_type
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from medcontext.checks import check_arguments, check_choice, check_fraction, check_integers, check_not_negative
 from medcontext.keys import MedContextKeys
 from medcontext.transforms._dropout import (
+    BODY_THRESHOLD,
+    CELL_SIZE,
+    DECOY_FRACTION,
+    ORGAN_FILL,
+    PART_PROB,
+    PART_SHARE,
     BoolArray,
     ContextDropout,
     ContextDropoutd,
     cell_edges,
-    check_choice,
-    check_fraction,
-    check_integers,
-    check_not_negative,
-    nearest,
+    nearest_cells,
     per_axis,
     pool,
     spread,
@@ -34,8 +38,6 @@ EXTENTS = ("organ", "part", "both")
 SHAPES = ("cells", "box", "voxel")
 
 _DEFAULT_NUM_ORGANS = (1, 3)
-_PART_SHARE = (0.25, 0.75)  # of the organ, when a part of it is dropped
-_BODY_THRESHOLD = 0.05  # of a channel's intensity range, above its minimum
 _DECOY_TRIES = 12  # displaced copies per organ, before the rest is placed anywhere in the body
 
 
@@ -83,24 +85,38 @@ class RandOrganDropout(ContextDropout):
         patch_size: for a crop without organs, voxels per patch; ``cell_size`` by default.
 
     Raises:
-        TypeError: When a number is of another type than its argument asks for.
-        ValueError: When an option is unknown, a number lies outside its range, or both ``num_organs`` and
+        TypeError: If a number is of the wrong type.
+        ValueError: If an option is unknown, a number lies outside its range, or both ``num_organs`` and
             ``organ_fraction`` are given.
+
+    Example:
+        >>> import torch
+        >>> image, label = torch.ones(1, 8, 8, 8), torch.zeros(1, 8, 8, 8)
+        >>> image[:, 0] = 0  # air
+        >>> label[:, 2:4, 2:4, 2:4] = 1
+        >>> dropout = RandOrganDropout(cell_size=2, extent="organ", fill="zero").set_random_state(0)
+        >>> masked, mask = dropout(image, label)
+        >>> mask.shape
+        torch.Size([1, 8, 8, 8])
+        >>> bool(mask[label == 1].all())  # the organ is dropped, and tissue beside it
+        True
+        >>> bool((masked == image * (1 - mask)).all())
+        True
     """
 
     def __init__(
         self,
         *,
         extent: str = "both",
-        part_prob: float = 0.5,
+        part_prob: float = PART_PROB,
         shape: str = "cells",
-        cell_size: int | Sequence[int] = 8,
-        decoy_fraction: float = 1.0,
+        cell_size: int | Sequence[int] = CELL_SIZE,
+        decoy_fraction: float = DECOY_FRACTION,
         num_organs: int | Sequence[int] | None = None,
         organ_fraction: float | None = None,
         organs: Sequence[int] | None = None,
         margin: int | Sequence[int] = 0,
-        fill: str = "mean",
+        fill: str = ORGAN_FILL,
         prob: float = 1.0,
         patch_mode: str = "block",
         patch_ratio: float = 0.25,
@@ -132,24 +148,24 @@ class RandOrganDropout(ContextDropout):
         """Draw what to drop from ``data``, the image (C, *spatial) and its label (1, *spatial).
 
         Raises:
-            ValueError: When image and label do not match.
+            ValueError: If image and label do not match.
         """
         super().randomize(None)
         image, label = (convert_data_type(array, np.ndarray)[0] for array in data)
-        _check_match(image.shape, label.shape)
+        _check_same_grid(image.shape, label.shape)
         mask = np.zeros(image.shape[1:], bool)
         if self._do_transform:
             ids = _label_ids(label[0])
-            organs = self._droppable(ids)
-            mask = self._draw(image, ids, self._choose(organs)) if organs.size else self._draw_patches(image)
-        self._keep(mask, image.shape[0])
+            organs = self._droppable_organs(ids)
+            mask = self._draw(image, ids, self._choose_organs(organs)) if organs.size else self._draw_patches(image)
+        self._remember(mask, image.shape[0])
 
-    def _droppable(self, label: NDArray[np.integer]) -> NDArray[np.intp]:
-        """Ids of the organs in ``label`` that may be dropped."""
+    def _droppable_organs(self, label: NDArray[np.integer]) -> NDArray[np.intp]:
+        """Return the ids of the organs in ``label`` that may be dropped."""
         organs = np.flatnonzero(np.bincount(label.ravel()))
         return organs[organs > 0] if self.organs is None else np.intersect1d(organs, self.organs)
 
-    def _choose(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
+    def _choose_organs(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
         if self.organ_fraction is None:
             low, high = self.num_organs
             number = round(self.strength * int(self.R.randint(low, high + 1)))
@@ -166,24 +182,24 @@ class RandOrganDropout(ContextDropout):
     def _draw(self, image: NDArray[np.generic], label: NDArray[np.integer], organs: NDArray[np.intp]) -> BoolArray:
         size = per_axis("cell_size", self.cell_size, label.shape) if self.shape == "cells" else (1,) * label.ndim
         edges = cell_edges(label.shape, size, [int(self.R.randint(step)) for step in size])
-        regions = [self._region(label == organ, edges) for organ in organs]
+        regions = [self._organ_cells(label == organ, edges) for organ in organs]
         dropped = np.logical_or.reduce(regions)
         if self.decoy_fraction > 0:
             free = pool(_body(image).astype(np.float32), edges, np.add) >= 0.5 * _cell_volumes(edges, label.shape)
             dropped |= _decoys(regions, free & ~dropped, round(self.decoy_fraction * int(dropped.sum())), self.R)
         return spread(dropped, edges, label.shape)
 
-    def _region(self, organ: BoolArray, edges: Sequence[NDArray[np.intp]]) -> BoolArray:
-        """Cells (voxels for box and voxel) that dropping ``organ`` takes."""
+    def _organ_cells(self, organ: BoolArray, edges: Sequence[NDArray[np.intp]]) -> BoolArray:
+        """Return the cells (voxels for box and voxel) that are dropped with ``organ``."""
         part = self.extent == "part" or (self.extent == "both" and self.R.rand() < self.part_prob)
         margin = per_axis("margin", self.margin, organ.shape)
         if self.shape == "cells":
-            cells = pool(_grown(organ, margin), edges, np.logical_or)
-            return _part(cells, self.R) if part else cells
-        voxels = _part(organ, self.R) if part else organ
-        return _grown(voxels, margin) if self.shape == "voxel" else self._box(voxels, margin)
+            cells = pool(_dilated(organ, margin), edges, np.logical_or)
+            return _random_part(cells, self.R) if part else cells
+        voxels = _random_part(organ, self.R) if part else organ
+        return _dilated(voxels, margin) if self.shape == "voxel" else self._jittered_box(voxels, margin)
 
-    def _box(self, organ: BoolArray, margin: Sequence[int]) -> BoolArray:
+    def _jittered_box(self, organ: BoolArray, margin: Sequence[int]) -> BoolArray:
         box = np.zeros_like(organ)
         jitter = per_axis("cell_size", self.cell_size, organ.shape)
         faces = ndimage.find_objects(organ.astype(np.uint8))[0]
@@ -206,15 +222,15 @@ class RandOrganDropout(ContextDropout):
         Args:
             img: image, (C, *spatial) with two or three spatial axes; it is not changed.
             label: label ids, (1, *spatial), of any integer or floating type; 0 is background. It is not changed.
-            randomize: draw anew; otherwise the same voxels as in the last call are dropped.
+            randomize: draw anew; otherwise drop the same voxels as in the last call.
 
         Returns:
             The masked image (C, *spatial), of the image's own type, and the context mask (1, *spatial), float32 with
             1 for dropped and 0 for kept voxels.
 
         Raises:
-            ValueError: When image and label do not match, ``cell_size``, ``margin`` or ``patch_size`` does not fit the
-                number of spatial axes, or ``randomize=False`` and the last draw was for another shape.
+            ValueError: If image and label do not match, if ``cell_size``, ``margin`` or ``patch_size`` does not match
+                the number of spatial axes, or if ``randomize=False`` and the last draw was for another shape.
         """
         if randomize:
             self.randomize((img, label))
@@ -231,25 +247,24 @@ class RandOrganDropoutd(ContextDropoutd):
         label_key: key of the label.
         masked_key: new key of the image with the context dropped.
         mask_key: new key of the mask, 1 for dropped and 0 for kept voxels.
-        extent: see :class:`RandOrganDropout`, as for all further arguments.
-        part_prob: probability of a part, with ``extent="both"``.
-        shape: form of what is dropped; ``"voxel"`` leaks the label.
-        cell_size: voxels per cell.
-        decoy_fraction: cells of decoys, as a multiple of the organs' cells.
-        num_organs: organs to drop, a number or a range.
-        organ_fraction: instead, the share of the crop's organs to drop.
-        organs: label ids that may be dropped.
-        margin: voxels by which the organ grows first.
-        fill: what dropped voxels become.
-        prob: probability that anything is dropped.
-        patch_mode: mode of the patch dropout that a crop without organs gets.
-        patch_ratio: share of patches to drop there.
-        patch_size: voxels per patch there.
-        allow_missing_keys: leave a dictionary without the image as it is instead of raising.
+        allow_missing_keys: return a dictionary without the image as it is, instead of raising.
+        kwargs: other arguments as for :class:`RandOrganDropout`.
 
     Raises:
-        TypeError: As :class:`RandOrganDropout`.
-        ValueError: As :class:`RandOrganDropout`, and when ``keys`` names several images.
+        TypeError: If :class:`RandOrganDropout` has no such argument, or a number is of the wrong type.
+        ValueError: If ``keys`` names several images, an option is unknown, a number lies outside its range, or both
+            ``num_organs`` and ``organ_fraction`` are given.
+
+    Example:
+        >>> import torch
+        >>> image, label = torch.rand(1, 8, 8, 8), torch.zeros(1, 8, 8, 8)
+        >>> label[:, 2:4, 2:4, 2:4] = 1
+        >>> dropout = RandOrganDropoutd("image", "label", cell_size=2).set_random_state(0)
+        >>> batch = dropout({"image": image, "label": label})
+        >>> [str(key) for key in batch]
+        ['image', 'label', 'masked_image', 'context_mask']
+        >>> batch["image"] is image
+        True
     """
 
     dropout: RandOrganDropout
@@ -261,39 +276,11 @@ class RandOrganDropoutd(ContextDropoutd):
         *,
         masked_key: str = MedContextKeys.MASKED_IMAGE,
         mask_key: str = MedContextKeys.CONTEXT_MASK,
-        extent: str = "both",
-        part_prob: float = 0.5,
-        shape: str = "cells",
-        cell_size: int | Sequence[int] = 8,
-        decoy_fraction: float = 1.0,
-        num_organs: int | Sequence[int] | None = None,
-        organ_fraction: float | None = None,
-        organs: Sequence[int] | None = None,
-        margin: int | Sequence[int] = 0,
-        fill: str = "mean",
-        prob: float = 1.0,
-        patch_mode: str = "block",
-        patch_ratio: float = 0.25,
-        patch_size: int | Sequence[int] | None = None,
         allow_missing_keys: bool = False,
+        **kwargs: Any,
     ) -> None:
-        dropout = RandOrganDropout(
-            extent=extent,
-            part_prob=part_prob,
-            shape=shape,
-            cell_size=cell_size,
-            decoy_fraction=decoy_fraction,
-            num_organs=num_organs,
-            organ_fraction=organ_fraction,
-            organs=organs,
-            margin=margin,
-            fill=fill,
-            prob=prob,
-            patch_mode=patch_mode,
-            patch_ratio=patch_ratio,
-            patch_size=patch_size,
-        )
-        super().__init__(keys, dropout, masked_key, mask_key, allow_missing_keys)
+        check_arguments(RandOrganDropout, kwargs)
+        super().__init__(keys, RandOrganDropout(**kwargs), masked_key, mask_key, allow_missing_keys)
         self.label_key = label_key
 
     def randomize(self, data: tuple[NdarrayOrTensor, NdarrayOrTensor]) -> None:
@@ -325,8 +312,8 @@ def _check_ids(name: str, value: Sequence[int]) -> tuple[int, ...]:
     return ids
 
 
-def _check_match(image: Sequence[int], label: Sequence[int]) -> None:
-    """Refuse a ``label`` shape other than (1, *spatial) of the ``image`` shape (C, *spatial)."""
+def _check_same_grid(image: Sequence[int], label: Sequence[int]) -> None:
+    """Refuse a ``label`` shape other than (1, *spatial) for the ``image`` shape (C, *spatial)."""
     if label[0] != 1 or label[1:] != image[1:]:
         raise ValueError(
             f"label must be (1, *spatial) with the image's spatial shape, got image {tuple(image)} and label "
@@ -335,22 +322,22 @@ def _check_match(image: Sequence[int], label: Sequence[int]) -> None:
 
 
 def _label_ids(label: NDArray[np.generic]) -> NDArray[np.integer]:
-    """Label ids as integers, with ids below 0 as background."""
+    """Return the label ids as integers, with ids below 0 as background."""
     ids = label.astype(np.int32)
     return np.maximum(ids, 0, out=ids)
 
 
 def _body(image: NDArray[np.generic]) -> BoolArray:
-    """Voxels (spatial) of ``image`` (C, *spatial) that are not background, by the rule in the class docstring."""
+    """Mark the voxels (spatial) of ``image`` (C, *spatial) that are not background, see the class docstring."""
     body = np.zeros(image.shape[1:], bool)
     for channel in image:
         low, high = float(channel.min()), float(channel.max())
-        body |= (channel > low + _BODY_THRESHOLD * (high - low)) & (channel != 0)
+        body |= (channel > low + BODY_THRESHOLD * (high - low)) & (channel != 0)
     return body
 
 
 def _cell_volumes(edges: Sequence[NDArray[np.intp]], shape: Sequence[int]) -> NDArray[np.float32]:
-    """Voxels in every cell, fewer in those that the border cuts."""
+    """Count the voxels in every cell, fewer in those that the border cuts."""
     volumes = np.ones((1,) * len(shape), np.float32)
     for axis, (starts, length) in enumerate(zip(edges, shape, strict=True)):
         lengths = np.diff(starts, append=length).astype(np.float32)
@@ -358,7 +345,7 @@ def _cell_volumes(edges: Sequence[NDArray[np.intp]], shape: Sequence[int]) -> ND
     return volumes
 
 
-def _grown(organ: BoolArray, margin: Sequence[int]) -> BoolArray:
+def _dilated(organ: BoolArray, margin: Sequence[int]) -> BoolArray:
     """Dilate ``organ`` by ``margin`` voxels per axis (a box as structuring element)."""
     for axis, grow in enumerate(margin):
         if grow > 0:
@@ -366,10 +353,10 @@ def _grown(organ: BoolArray, margin: Sequence[int]) -> BoolArray:
     return organ
 
 
-def _part(organ: BoolArray, random: np.random.RandomState) -> BoolArray:
-    """Take a random share of ``organ``: of what is nearest to a random point of it, the largest connected piece."""
-    share = random.uniform(*_PART_SHARE)
-    near = nearest(organ, max(1, round(share * int(organ.sum()))), random)
+def _random_part(organ: BoolArray, random: np.random.RandomState) -> BoolArray:
+    """Return a random share of ``organ``: of what is nearest to a random point of it, the largest connected piece."""
+    share = random.uniform(*PART_SHARE)
+    near = nearest_cells(organ, max(1, round(share * int(organ.sum()))), random)
     pieces, number = ndimage.label(near)
     if number == 1:
         return near
@@ -389,10 +376,10 @@ def _decoys(regions: Sequence[BoolArray], free: BoolArray, count: int, random: n
                 break
             reach = [(extent + 1) // 2 for extent in extents]
             shift = [int(random.randint(-most, most + 1)) for most in reach]
-            placed = nearest(_displaced(region, shift) & free & ~decoys, missing, random)
+            placed = nearest_cells(_displaced(region, shift) & free & ~decoys, missing, random)
             decoys |= placed
             missing -= int(placed.sum())
-    return decoys | nearest(free & ~decoys, count - int(decoys.sum()), random)
+    return decoys | nearest_cells(free & ~decoys, count - int(decoys.sum()), random)
 
 
 def _shares(sizes: Sequence[int], count: int) -> list[int]:

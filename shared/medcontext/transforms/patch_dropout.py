@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.config.type_definitions import NdarrayOrTensor
 
+from medcontext.checks import check_arguments, check_choice, check_fraction, check_integer, check_integers
 from medcontext.keys import MedContextKeys
 from medcontext.transforms._dropout import (
     BoolArray,
     ContextDropout,
     ContextDropoutd,
     cell_edges,
-    check_choice,
-    check_fraction,
-    check_integer,
-    check_integers,
-    nearest,
+    nearest_cells,
     per_axis,
     spread,
 )
@@ -51,8 +49,17 @@ class RandPatchDropout(ContextDropout):
         prob: probability that anything is dropped; otherwise the mask is empty.
 
     Raises:
-        TypeError: When a number is of another type than its argument asks for.
-        ValueError: When ``mode`` or ``fill`` is unknown, or a number lies outside its range.
+        TypeError: If a number is of the wrong type.
+        ValueError: If ``mode`` or ``fill`` is unknown, or a number lies outside its range.
+
+    Example:
+        >>> import torch
+        >>> dropout = RandPatchDropout(ratio=0.5, patch_size=2).set_random_state(0)
+        >>> masked, mask = dropout(torch.ones(1, 4, 4))
+        >>> mask[0].int().tolist()
+        [[0, 0, 0, 0], [0, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]
+        >>> bool((masked == 1 - mask).all())
+        True
     """
 
     def __init__(
@@ -84,7 +91,7 @@ class RandPatchDropout(ContextDropout):
         edges = cell_edges(shape, per_axis("patch_size", self.patch_size, shape), (0,) * len(shape))
         grid = tuple(len(starts) for starts in edges)
         dropped = self._draw(grid) if self._do_transform else np.zeros(grid, bool)
-        self._keep(spread(dropped, edges, shape), data.shape[0])
+        self._remember(spread(dropped, edges, shape), data.shape[0])
 
     def _draw(self, grid: tuple[int, ...]) -> BoolArray:
         if self.mode == "tube":
@@ -101,7 +108,7 @@ class RandPatchDropout(ContextDropout):
         dropped = np.zeros(grid, bool)
         for blocks_left in range(self.num_blocks, 0, -1):
             missing = count - int(dropped.sum())
-            dropped |= nearest(~dropped, round(missing / blocks_left), self.R)
+            dropped |= nearest_cells(~dropped, round(missing / blocks_left), self.R)
         return dropped
 
     def _draw_tubes(self, grid: tuple[int, ...]) -> BoolArray:
@@ -120,14 +127,14 @@ class RandPatchDropout(ContextDropout):
 
         Args:
             img: image, (C, *spatial) with two or three spatial axes; it is not changed.
-            randomize: draw new patches; otherwise those of the last call are dropped.
+            randomize: draw new patches; otherwise drop those of the last call.
 
         Returns:
             The masked image (C, *spatial), of the image's own type, and the context mask (1, *spatial), float32 with
             1 for dropped and 0 for kept voxels.
 
         Raises:
-            ValueError: When ``patch_size`` or ``tube_axis`` does not fit the number of spatial axes, or
+            ValueError: If ``patch_size`` or ``tube_axis`` does not match the number of spatial axes, or if
                 ``randomize=False`` and the last draw was for another shape.
         """
         if randomize:
@@ -144,18 +151,21 @@ class RandPatchDropoutd(ContextDropoutd):
         keys: key of the image; one only.
         masked_key: new key of the image with patches dropped.
         mask_key: new key of the mask, 1 for dropped and 0 for kept voxels.
-        mode: see :class:`RandPatchDropout`, as for all further arguments.
-        ratio: share of the patches to drop.
-        patch_size: voxels per patch.
-        num_blocks: number of blocks for ``mode="block"``.
-        tube_axis: spatial axis along which tubes run.
-        fill: what dropped voxels become.
-        prob: probability that anything is dropped.
-        allow_missing_keys: leave a dictionary without the image as it is instead of raising.
+        allow_missing_keys: return a dictionary without the image as it is, instead of raising.
+        kwargs: other arguments as for :class:`RandPatchDropout`.
 
     Raises:
-        TypeError: As :class:`RandPatchDropout`.
-        ValueError: As :class:`RandPatchDropout`, and when ``keys`` names several images.
+        TypeError: If :class:`RandPatchDropout` has no such argument, or a number is of the wrong type.
+        ValueError: If ``keys`` names several images, an option is unknown, or a number lies outside its range.
+
+    Example:
+        >>> import torch
+        >>> dropout = RandPatchDropoutd("image", ratio=0.25, patch_size=2).set_random_state(0)
+        >>> batch = dropout({"image": torch.ones(1, 8, 8)})
+        >>> [str(key) for key in batch]
+        ['image', 'masked_image', 'context_mask']
+        >>> batch["context_mask"].mean().item()
+        0.25
     """
 
     dropout: RandPatchDropout
@@ -166,25 +176,11 @@ class RandPatchDropoutd(ContextDropoutd):
         *,
         masked_key: str = MedContextKeys.MASKED_IMAGE,
         mask_key: str = MedContextKeys.CONTEXT_MASK,
-        mode: str = "random",
-        ratio: float = 0.4,
-        patch_size: int | Sequence[int] = 16,
-        num_blocks: int = 1,
-        tube_axis: int = -1,
-        fill: str = "zero",
-        prob: float = 1.0,
         allow_missing_keys: bool = False,
+        **kwargs: Any,
     ) -> None:
-        dropout = RandPatchDropout(
-            mode=mode,
-            ratio=ratio,
-            patch_size=patch_size,
-            num_blocks=num_blocks,
-            tube_axis=tube_axis,
-            fill=fill,
-            prob=prob,
-        )
-        super().__init__(keys, dropout, masked_key, mask_key, allow_missing_keys)
+        check_arguments(RandPatchDropout, kwargs)
+        super().__init__(keys, RandPatchDropout(**kwargs), masked_key, mask_key, allow_missing_keys)
 
     def randomize(self, data: NdarrayOrTensor) -> None:
         """Draw the patches to drop from the image ``data`` (C, *spatial)."""

@@ -35,10 +35,10 @@ def test_what_is_written_is_the_published_network(source: Path, tmp_path: Path) 
     assert describe_conversion(report, source).splitlines() == [
         f"{source} (SHA-256 {hashlib.sha256(source.read_bytes()).hexdigest()})",
         f"{len(report.loaded)} tensors loaded, 0 index tables verified",
-        "1 without a place in the network: mask_token",
+        "1 not in the network, ignored: mask_token",
         "24 not in the checkpoint and not needed: vit.blocks.*.norm_cross_attn.weight (12), "
         "vit.blocks.*.norm_cross_attn.bias (12)",
-        "The mask token belongs to token masking, not to the network, and is left out.",
+        "The mask token is part of token masking, not of the network, and is left out.",
     ]
 
 
@@ -55,7 +55,7 @@ def test_a_part_of_the_network_if_asked_for(source: Path, tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="holds nothing for out.conv.conv.bias.* With strict=False they keep"):
         convert_checkpoint(source, unetr(1), tmp_path / "x.pt")
     report = convert_checkpoint(source, unetr(1), tmp_path / "x.pt", strict=False)
-    assert describe_conversion(report, source).endswith("holds random values until it is trained.")
+    assert describe_conversion(report, source).endswith("hold random values until they are trained.")
     written = torch.load(tmp_path / "x.pt")
     assert torch.equal(written["out.conv.conv.bias"], unetr(1).out.conv.conv.bias)
     assert torch.equal(written["out.conv.conv.weight"], unetr(0).out.conv.conv.weight)

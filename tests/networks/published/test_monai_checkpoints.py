@@ -144,7 +144,7 @@ def test_self_supervised_encoder_of_swin_unetr(prefix: str) -> None:
 
 def test_an_encoder_alone_is_refused_unless_asked_for() -> None:
     with pytest.raises(
-        ValueError, match="nothing for encoder1.* 1 without a place, such as module.rotation.* strict=False"
+        ValueError, match="nothing for encoder1.* 1 that the network lacks, such as module.rotation.* strict=False"
     ):
         load_official_state_dict(swin(1), of_self_supervision(swin(0).state_dict()))
 

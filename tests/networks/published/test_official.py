@@ -109,7 +109,7 @@ def test_subclasses_take_the_same_checkpoints() -> None:
 @pytest.mark.parametrize("strict", [True, False])
 def test_checkpoints_of_another_network_are_told_apart(strict: bool) -> None:
     state = {"model_down.norm0.weight": torch.ones(12), "model_down.norm0.bias": torch.ones(12)}
-    message = "None of the checkpoint's 2 tensors, such as model_down.norm0.weight, has a place in UNETR"
+    message = "None of the checkpoint's 2 tensors, such as model_down.norm0.weight, is one of UNETR"
     with pytest.raises(ValueError, match=message):
         load_official_state_dict(unetr(), state, strict=strict)
 
@@ -121,8 +121,8 @@ def test_a_report_tells_like_names_together() -> None:
     report = load_official_state_dict(unetr(1), {**state, **extra, "epoch": torch.ones(1)}, strict=False)
     assert str(report).splitlines() == [
         f"{len(state)} tensors loaded, 0 index tables verified",
-        "13 without a place in the network: vit.blocks.*.cross_attn.to_q.weight (12), epoch",
-        "2 left as they were: vit.blocks.*.norm1.bias, out.conv.conv.bias",
+        "13 not in the network, ignored: vit.blocks.*.cross_attn.to_q.weight (12), epoch",
+        "2 not in the checkpoint, not filled: vit.blocks.*.norm1.bias, out.conv.conv.bias",
         "24 not in the checkpoint and not needed: vit.blocks.*.norm_cross_attn.weight (12), "
         "vit.blocks.*.norm_cross_attn.bias (12)",
     ]

@@ -77,7 +77,7 @@ def test_one_of_several_networks(tmp_path: Path) -> None:
         load_official_checkpoint(path)
     assert_weights(load_official_checkpoint(path, entry="student_state_dict"))
     assert load_official_checkpoint(path, entry="teacher_state_dict").keys() == {"weight"}
-    with pytest.raises(ValueError, match="no weights under entry 'teacher'; it has some under student_state_dict and"):
+    with pytest.raises(ValueError, match="no weights under entry 'teacher', only under student_state_dict and"):
         load_official_checkpoint(path, entry="teacher")
     torch.save(WEIGHTS, path)
     with pytest.raises(ValueError, match="one network and no entries; leave out entry 'state_dict'"):
@@ -103,7 +103,7 @@ def test_files_without_weights(content: Any, message: str, tmp_path: Path) -> No
 @pytest.mark.parametrize("content", [b"", b"<html>quota exceeded</html>", b"version https://git-lfs.github.com/spec"])
 def test_files_that_are_no_checkpoints(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.pt").write_bytes(content)
-    with pytest.raises(ValueError, match="x.pt is damaged or no checkpoint"):
+    with pytest.raises(ValueError, match="x.pt is damaged or not a checkpoint"):
         load_official_checkpoint(tmp_path / "x.pt")
     with pytest.raises(FileNotFoundError, match="There is no checkpoint .*absent.pt"):
         load_official_checkpoint(tmp_path / "absent.pt")

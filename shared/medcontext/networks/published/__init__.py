@@ -1,8 +1,8 @@
-"""Published weights in our networks: key maps, and their conversion to ``model.pt``."""
+"""Published weights in our networks: maps of their names, and the conversion to ``model.pt``."""
 
 from __future__ import annotations
 
-from medcontext.networks.published import (  # they register their networks
+from medcontext.networks.published import (  # importing them registers their networks
     monai_checkpoints,
     nnformer,
     unetr_plus_plus,

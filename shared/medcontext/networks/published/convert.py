@@ -1,4 +1,4 @@
-"""Published checkpoints as the ``model.pt`` of our bundles."""
+"""Conversion of published checkpoints to the ``model.pt`` of our bundles."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def convert_checkpoint(
     strict: bool = True,
     entry: str | None = None,
 ) -> OfficialReport:
-    """Fill a network from a published checkpoint and write its weights under our own names.
+    """Load a published checkpoint into a network and write its weights under our own names.
 
     Args:
         source: the published file.
         network: one of ours, built with the arguments that the checkpoint was trained with.
-        output: the file to write; what :func:`~medcontext.networks.load_weights` reads.
-        strict: refuse a checkpoint that leaves tensors of the network as they were.
-        entry: which of several networks in the file to take.
+        output: the file to write, for :func:`~medcontext.networks.load_weights`.
+        strict: refuse a checkpoint that does not fill every tensor of the network.
+        entry: which of several networks in the file to convert.
 
     Returns:
-        What became of every tensor.
+        A report on every tensor.
 
     Raises:
-        FileExistsError: When ``output`` exists.
-        FileNotFoundError: When ``source`` does not.
-        ValueError: When ``strict`` is no truth value, or the source is unreadable or does not fit the network.
+        FileExistsError: If ``output`` exists.
+        FileNotFoundError: If ``source`` does not exist.
+        ValueError: If ``strict`` is not a boolean, or the source is unreadable or does not match the network.
     """
     if not isinstance(strict, bool):
         raise ValueError(f"strict must be True or False, got {strict!r}.")
@@ -51,11 +51,11 @@ def convert_checkpoint(
 
 
 def describe_conversion(report: OfficialReport, source: str | os.PathLike[str]) -> str:
-    """The report in words, with the source's SHA-256."""
+    """Return the report in words, with the source's SHA-256."""
     with open(source, "rb") as file:
         lines = [f"{source} (SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()})", str(report)]
     if any(name.endswith("mask_token") for name in report.unused):
-        lines.append("The mask token belongs to token masking, not to the network, and is left out.")
+        lines.append("The mask token is part of token masking, not of the network, and is left out.")
     if report.missing:
-        lines.append("What was left as it was holds random values until it is trained.")
+        lines.append("Tensors that were not filled hold random values until they are trained.")
     return "\n".join(lines)

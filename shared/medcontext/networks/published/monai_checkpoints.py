@@ -1,4 +1,4 @@
-"""Where the tensors of published UNETR and SwinUNETR checkpoints belong in MONAI's present networks."""
+"""Names of the tensors of published UNETR and SwinUNETR checkpoints in MONAI's current networks."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _PATCH_WEIGHT = {
     never_used=r"\.norm_cross_attn\.",
 )
 def unetr_entry(network: UNETR, key: str, value: Tensor) -> tuple[str, Tensor]:
-    """Where a tensor of a UNETR checkpoint belongs in MONAI's present UNETR.
+    """Return the name and layout of a tensor of a UNETR checkpoint in MONAI's current UNETR.
 
     The checkpoints of MedContext (and of a bare ViT) lack the prefix ``vit.``. Those of old MONAI may embed patches
-    with a linear layer where the present default is a convolution: the same function with its weight in another
-    order, brought into that of ``network``. The number of attention heads leaves no trace in the weights.
+    with a linear layer where the current default is a convolution: the same function with its weight in another
+    order, which is changed to that of ``network``. The number of attention heads leaves no trace in the weights.
 
     Args:
-        network: the network to be filled.
+        network: the network to load the tensor into.
         key: published name, without prefixes of wrappers.
         value: its tensor.
 
     Returns:
-        The present name and the tensor.
+        The current name and the tensor.
     """
     key = re.sub(r"^(?=(patch_embedding|blocks|norm)\.)", "vit.", key)
     own = network.vit.patch_embedding.proj_type
@@ -54,7 +54,7 @@ def unetr_entry(network: UNETR, key: str, value: Tensor) -> tuple[str, Tensor]:
 
 
 def _as_convolution(network: UNETR, weight: Tensor) -> Tensor:
-    """(hidden, patch voxels · channels), channels last, as (hidden, channels, patch axes); others as they are."""
+    """Reshape (hidden, patch voxels · channels), channels last, to (hidden, channels, patch axes); keep others."""
     patch = network.vit.patch_embedding.patch_embeddings.kernel_size
     if weight.ndim != 2 or weight.shape[1] % prod(patch):
         return weight
@@ -62,7 +62,7 @@ def _as_convolution(network: UNETR, weight: Tensor) -> Tensor:
 
 
 def _as_linear(weight: Tensor) -> Tensor:
-    """(hidden, channels, patch axes) as (hidden, patch voxels · channels), channels last."""
+    """Reshape (hidden, channels, patch axes) to (hidden, patch voxels · channels), channels last."""
     return weight if weight.ndim == 2 else weight.movedim(1, -1).flatten(1)
 
 
@@ -78,19 +78,19 @@ def _as_linear(weight: Tensor) -> Tensor:
     ],
 )
 def swin_unetr_entry(network: SwinUNETR, key: str, value: Tensor) -> tuple[str, Tensor]:
-    """Where a tensor of a SwinUNETR checkpoint belongs in MONAI's present SwinUNETR.
+    """Return the name of a tensor of a SwinUNETR checkpoint in MONAI's current SwinUNETR.
 
     The names have been the same since MONAI 1.2. Checkpoints of the self-supervised encoder alone lack the prefix
     ``swinViT.`` (or say ``swin_vit.``) and call the layers of the MLPs ``fc1`` and ``fc2``. How ``downsample`` merges
     leaves no trace in the weights.
 
     Args:
-        network: the network to be filled.
+        network: the network to load the tensor into.
         key: published name, without prefixes of wrappers.
         value: its tensor.
 
     Returns:
-        The present name and the tensor.
+        The current name and the tensor.
     """
     key = re.sub(r"^(swin_vit\.|(?=(patch_embed|layers\d+c?)\.))", "swinViT.", key)
     return re.sub(r"(?<=\.mlp)\.fc(?=[12]\.)", ".linear", key), value

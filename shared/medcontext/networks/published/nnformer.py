@@ -1,4 +1,4 @@
-"""Where the tensors of the authors' nnFormer checkpoints belong in our network."""
+"""Names of the tensors of the authors' nnFormer checkpoints in our network."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _OFFICIAL_NAMES = (
     ],
 )
 def nnformer_entry(network: NNFormer, key: str, value: Tensor) -> tuple[str, Tensor]:
-    """Where a tensor of the authors' checkpoints belongs in our network; layouts are the same.
+    """Return the name of a tensor of the authors' checkpoints in our network; layouts are the same.
 
     Args:
-        network: the network to be filled.
+        network: the network to load the tensor into.
         key: published name, without prefixes of wrappers.
         value: its tensor.
 

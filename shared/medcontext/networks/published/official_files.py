@@ -1,4 +1,4 @@
-"""Reading published checkpoint files: their tensors alone, whatever they are wrapped in."""
+"""Reading the tensors of published checkpoint files, whatever surrounds them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["load_official_checkpoint"]
 
 
 class _LoggedNumber:
-    """Stands for the NumPy numbers and their types that nnU-Net logs beside the weights; nothing needs their values.
+    """Placeholder for the NumPy numbers and types that nnU-Net logs beside the weights, whose values are not needed.
 
-    Reading them as what they are would mean to let the file call NumPy.
+    Reading the real ones would let the file call NumPy.
     """
 
     def __init__(self, *_: Any) -> None:
@@ -28,7 +28,7 @@ class _LoggedNumber:
         pass
 
 
-# PyTorch takes pairs of something to call and the name that the file calls it by
+# PyTorch takes pairs of a callable and its name in the file
 _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
     (_LoggedNumber, "numpy.dtype"),
     (_LoggedNumber, "numpy.core.multiarray.scalar"),
@@ -39,20 +39,20 @@ _HARMLESS: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 def load_official_checkpoint(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, Tensor]:
     """Read the tensors of one network from a published checkpoint; code in the file is never run.
 
-    The file holds the tensors by their names, or a dictionary with such a dictionary among its entries, under
-    whatever name (``state_dict``, ``network_weights``, ...). nnU-Net's files are read too; the NumPy numbers that
-    they log are dropped.
+    The file holds the tensors by their names, or a dictionary with such a dictionary among its entries, under any name
+    (``state_dict``, ``network_weights``, ...). nnU-Net's files are read too; the NumPy numbers that they log are
+    dropped.
 
     Args:
         path: the file.
-        entry: which of several networks in the file to take, such as ``"teacher_state_dict"``.
+        entry: which of several networks in the file to read, such as ``"teacher_state_dict"``.
 
     Returns:
         The tensors by their published names, on the CPU.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When the file is no readable checkpoint, holds code or no weights, or holds those of several
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is not a readable checkpoint, holds code or no weights, or holds those of several
             networks and ``entry`` does not say which.
     """
     if not Path(path).is_file():
@@ -63,14 +63,14 @@ def load_official_checkpoint(path: str | os.PathLike[str], *, entry: str | None 
         kind = "is empty" if isinstance(content, Mapping) else f"holds a {type(content).__name__}"
         raise ValueError(f"{path} {kind}; it should hold the weights of a network.")
     if not _is_state_dict(content):
-        return _choose(content, path, entry)
+        return _choose_entry(content, path, entry)
     if entry is not None:
         raise ValueError(f"{path} holds the tensors of one network and no entries; leave out entry {entry!r}.")
     return dict(content)
 
 
-def _choose(content: Mapping[Any, Any], path: str | os.PathLike[str], entry: str | None) -> dict[str, Tensor]:
-    """The one network among the entries of a file, or the one that is asked for."""
+def _choose_entry(content: Mapping[Any, Any], path: str | os.PathLike[str], entry: str | None) -> dict[str, Tensor]:
+    """Return the only network among the entries of a file, or the one that is asked for."""
     networks = {str(name): value for name, value in content.items() if _is_state_dict(value)}
     if not networks:
         names = [str(name) for name in content]
@@ -80,7 +80,7 @@ def _choose(content: Mapping[Any, Any], path: str | os.PathLike[str], entry: str
         raise ValueError(f"{path} holds {len(networks)} networks; choose one by entry: {' or '.join(networks)}.")
     chosen = next(iter(networks)) if entry is None else entry
     if chosen not in networks:
-        raise ValueError(f"{path} has no weights under entry {entry!r}; it has some under {' and '.join(networks)}.")
+        raise ValueError(f"{path} has no weights under entry {entry!r}, only under {' and '.join(networks)}.")
     return dict(networks[chosen])
 
 

@@ -1,4 +1,4 @@
-"""Where the tensors of the authors' UNETR++ checkpoints belong in our network."""
+"""Names of the tensors of the authors' UNETR++ checkpoints in our network."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ _OFFICIAL_BLOCK = re.compile(rf"(?<=\.)({'|'.join(map(re.escape, _OFFICIAL_BLOCK
     ],
 )
 def unetr_plus_plus_entry(network: UNETRPlusPlus, key: str, value: Tensor) -> tuple[str, Tensor] | None:
-    """Where an entry of the authors' checkpoints belongs in our network.
+    """Return the name and layout of a tensor of the authors' checkpoints in our network.
 
     Args:
-        network: the network to be filled. Where it shares its projections, the published ``E`` and ``F`` are one
-            tensor under two keys and both belong to its one layer; the later one, ``F``, counts.
+        network: the network to load the tensor into. Where it shares its projections, the published ``E`` and ``F`` are
+            one tensor under two names and both are loaded into its one layer; the later one, ``F``, counts.
         key: published name, without prefixes of wrappers.
         value: its tensor.
 
     Returns:
-        Our name and the tensor in our layout, or ``None`` when the published network has no such key.
+        Our name and the tensor in our layout, or ``None`` if the network has no such tensor.
     """
     for official, ours in _OFFICIAL_MODULES.items():
         if key.startswith(f"{official}."):
@@ -76,5 +76,5 @@ def unetr_plus_plus_entry(network: UNETRPlusPlus, key: str, value: Tensor) -> tu
         return None
     if network.share_projection:
         name = name.replace(".value_projection.", ".key_projection.")
-    # there a bare matrix (N, P), here the weight of a linear layer
+    # a bare matrix (N, P) in their network, the weight of a linear layer in ours
     return name, value.T if key.endswith(".EF") else value
