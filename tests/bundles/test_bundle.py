@@ -138,8 +138,8 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     expected = {"train_loss", "train_loss_supervised", "train_loss_context"}
     expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds"}
     expected |= {"val_mean_dice", "val_mean_dice_ema", "test_mean_dice"}
-    expected |= {f"val_dice_{label}{suffix}" for label in SYNAPSE for suffix in ("", "_ema")}
-    expected |= {f"test_dice_{label}" for label in SYNAPSE} | {"system/cpu_utilization_percentage"}
+    expected |= {f"val_dice{suffix}/{label}" for label in SYNAPSE for suffix in ("", "_ema")}
+    expected |= {f"test_dice/{label}" for label in SYNAPSE} | {"system/cpu_utilization_percentage"}
     assert expected <= found.data.metrics.keys()
     assert "train_loss_consistency" not in found.data.metrics  # without weight, as by default
     assert found.data.params["max_epochs"] == "2"
@@ -383,8 +383,8 @@ def test_evaluation_follows_the_chosen_protocol(bundle: str, home: Path) -> None
     (found,) = runs_of(home)
     assert found.data.metrics["test_paper_mean_dice"] == pytest.approx(table["paper_dice"].mean(), abs=1e-5)
     for label, rows in table.groupby("label"):
-        assert found.data.metrics[f"test_missed_{label}"] == rows["missed"].sum()
-        assert found.data.metrics[f"test_paper_hd95_{label}"] == pytest.approx(
+        assert found.data.metrics[f"test_missed/{label}"] == rows["missed"].sum()
+        assert found.data.metrics[f"test_paper_hd95/{label}"] == pytest.approx(
             rows["paper_hd95_voxels"].mean(), abs=1e-3
         )
 

@@ -60,9 +60,7 @@ def test_nothing_to_start_from(tmp_path: Path) -> None:
     before = {key: value.clone() for key, value in target.state_dict().items()}
     assert load_pretrained(target, None) is target
     other = saved(tmp_path / "other.pt", nn.Linear(2, 2))
-    with pytest.raises(
-        ValueError, match="Nothing in .*other.pt matches this Network; convert .* convert_weights"
-    ):
+    with pytest.raises(ValueError, match="Nothing in .*other.pt matches this Network; convert .* convert_weights"):
         load_pretrained(target, other)
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="list.pt does not hold the weights of one network by name; give a model.pt"):

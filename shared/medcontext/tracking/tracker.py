@@ -31,6 +31,7 @@ from medcontext.tracking.operations import (
     Operation,
     Point,
     clean_key,
+    description_operation,
     file_operation,
     input_operation,
     metrics_operations,
@@ -40,6 +41,7 @@ from medcontext.tracking.operations import (
     text_operation,
 )
 from medcontext.tracking.outbox import Outbox, reach, send_unsent, unsent_file
+from medcontext.tracking.presentation import EXPERIMENT_KIND, case_counts, chart_name, describe_run
 from medcontext.tracking.run_context import context_tags
 from medcontext.tracking.system_metrics import SystemMonitor
 
@@ -47,6 +49,8 @@ __all__ = ["MLflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 
+REPORT_FILE = "report.html"
+"""In the folder of an evaluation."""
 WAIT_AT_THE_START = 10.0
 """Seconds to wait, at most, until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
@@ -143,6 +147,7 @@ class MLflowTracker(MLFlowHandler):
         self._drawn: set[Path] = set()
         self._step_started = 0.0
         self._train_seconds = 0.0
+        self._latest: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the engine, and to the validator if there is one."""
@@ -168,6 +173,8 @@ class MLflowTracker(MLFlowHandler):
         uri = str(self.client.tracking_uri)
         with reach(uri):
             self._set_experiment()
+            if EXPERIMENT_KIND[0] not in self.experiment.tags:
+                self.client.set_experiment_tag(self.experiment.experiment_id, *EXPERIMENT_KIND)
             known = self._known_run() if self.join else None
         if known is not None:
             known = self._caught_up(known, uri)
@@ -202,11 +209,20 @@ class MLflowTracker(MLFlowHandler):
         params = {name: value for name, value in self.params.items() if clean_key(name) not in known.params}
         operations = [status_operation(RunStatus.RUNNING)] if self._owns_status else []
         operations += note_operations(params, tags)
+        operations.append(self._description())
         operations += [file_operation(path) for path in self.configs if Path(path).is_file()]
         for section, content in self.cases.items():
             operations.append(input_operation(self.dataset, content["hash"], len(content["cases"]), section))
             operations.append(text_operation(json.dumps(dict(content), indent=2), f"cases/{section}.json"))
         return operations
+
+    def _description(self, report: str | None = None) -> Operation:
+        """What the run is and has come to so far."""
+        known, inputs = self.cur_run.data, self.cur_run.inputs
+        counts = case_counts(inputs.dataset_inputs if inputs else ())
+        counts |= {section: len(content["cases"]) for section, content in self.cases.items() if content["cases"]}
+        tags = {**known.tags, **self.tags}
+        return description_operation(describe_run(tags, counts, {**known.metrics, **self._latest}, report))
 
     def _changes(self, known: Any) -> dict[str, str]:
         """Tags for the parameters that have another value than the run was opened with."""
@@ -278,7 +294,9 @@ class MLflowTracker(MLFlowHandler):
 
     def _collect(self, values: Mapping[str, float]) -> None:
         now = _milliseconds()
-        new = {name: value for name, value in values.items() if self.step > self._last_steps.get(clean_key(name), -1)}
+        self._latest |= values
+        named = {chart_name(name): value for name, value in values.items()}
+        new = {name: value for name, value in named.items() if self.step > self._last_steps.get(clean_key(name), -1)}
         self._points += [(name, value, now, self.step) for name, value in new.items()]
 
     def flush(self) -> None:
@@ -322,6 +340,9 @@ class MLflowTracker(MLFlowHandler):
                 self.outbox.put(file_operation(path, folder))
         if self.model is not None and status == RunStatus.FINISHED:
             self.outbox.put(model_operation(self.model, self.ckpt_dir / MODEL_FILE))
+        folder = next(filter(None, self.artifacts), None)
+        report = folder if folder is not None and (Path(folder) / REPORT_FILE).is_file() else None
+        self.outbox.put(self._description(report))
         if self._owns_status:
             self.outbox.put(status_operation(status))
         sent = self.outbox.close(wait)
