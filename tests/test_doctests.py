@@ -13,6 +13,9 @@ from enum import Enum
 import pytest
 
 import medcontext.checks
+import medcontext.engines
+import medcontext.inferers
+import medcontext.labels
 import medcontext.losses
 import medcontext.metrics
 import medcontext.networks
@@ -22,8 +25,8 @@ ROOMS = (medcontext.losses, medcontext.metrics, medcontext.networks, medcontext.
 
 
 def modules() -> Iterator[str]:
-    yield medcontext.checks.__name__
-    for room in ROOMS:
+    yield from (module.__name__ for module in (medcontext.checks, medcontext.inferers, medcontext.labels))
+    for room in (medcontext.engines, *ROOMS):
         yield from (found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 

@@ -69,8 +69,8 @@ def test_without_names_nothing_is_mapped(datalist: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ({"edemma": 1}, "labels names 'edemma', which dataset.json does not have; did you mean 'edema'"),
-        ({"liver": 1}, "which dataset.json does not have; it has 'background', 'edema', "),
+        ({"edemma": 1}, "labels names 'edemma', which dataset.json does not have. Did you mean 'edema'"),
+        ({"liver": 1}, "which dataset.json does not have. It has 'background', 'edema', "),
     ],
 )
 def test_names_that_the_dataset_does_not_have(datalist: Path, labels: dict[str, int], message: str) -> None:

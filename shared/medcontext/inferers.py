@@ -1,4 +1,4 @@
-"""Predicting whole volumes with several checkpoints and mirrored views."""
+"""Prediction of whole volumes with several checkpoints and mirrored views."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class AveragingInferer(SlidingWindowInferer):
     With neither, it is the sliding window itself. Otherwise every member of a
     :class:`medcontext.networks.CheckpointEnsemble` sees the whole volume mirrored along every combination of the axes:
     2 ** n views for n axes, the plain one included. The output is the logarithm of the mean probability, on the CPU,
-    where volumes of full size have room.
+    where there is room for volumes of full size.
 
     Args:
-        args: those of :class:`monai.inferers.SlidingWindowInferer`.
-        flips: axes to mirror along, by the name of an end (``"R"`` or ``"L"`` for the same axis), or by number among
-            the spatial ones. Name only axes along which training images were mirrored.
-        orientation: what the axes run towards, such as ``"RAS"``.
-        kwargs: those of :class:`monai.inferers.SlidingWindowInferer`.
+        args: as for :class:`monai.inferers.SlidingWindowInferer`.
+        flips: axes to mirror along, by the letter of an end (``"R"`` and ``"L"`` for the same axis), or by number among
+            the spatial axes. Name only axes along which training images were mirrored.
+        orientation: ends that the axes run towards, such as ``"RAS"``.
+        kwargs: as for :class:`monai.inferers.SlidingWindowInferer`.
 
     Raises:
         ValueError: If there is no such axis, or one is named twice.
@@ -43,7 +43,7 @@ class AveragingInferer(SlidingWindowInferer):
         self.views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """Logits (B, C, X, Y, Z) of images (B, channels, X, Y, Z)."""
+        """Return the logits (B, C, X, Y, Z) of images (B, channels, X, Y, Z)."""
         if self.views == [()] and not isinstance(network, CheckpointEnsemble):
             logits: Tensor = super().__call__(inputs, network, *args, **kwargs)
             return logits
@@ -61,16 +61,20 @@ def flip_axes(flips: Sequence[str | int], orientation: str) -> list[int]:
 
     Raises:
         ValueError: If there is no such axis.
+
+    Example:
+        >>> flip_axes(["L", 1], orientation="RAS")
+        [0, 1]
     """
-    return [_axis(flip, orientation) for flip in flips]
+    return [_flip_axis(flip, orientation) for flip in flips]
 
 
-def _axis(flip: str | int, orientation: str) -> int:
+def _flip_axis(flip: str | int, orientation: str) -> int:
     if isinstance(flip, str) and len(flip) == 1:
         pair = next((ends for ends in _ENDS if flip.upper() in ends), "")
-        found = [place for place, end in enumerate(orientation) if end in pair]
-        if found:
-            return found[0]
+        axes = [axis for axis, end in enumerate(orientation) if end in pair]
+        if axes:
+            return axes[0]
     elif isinstance(flip, int) and not isinstance(flip, bool) and 0 <= flip < len(orientation):
         return flip
     raise ValueError(

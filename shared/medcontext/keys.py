@@ -8,12 +8,12 @@ __all__ = ["MedContextKeys"]
 
 
 class MedContextKeys(StrEnum):
-    """Keys beside MONAI's ``CommonKeys`` (``image``, ``label``, ``pred``, ``loss``).
+    """Keys in addition to MONAI's ``CommonKeys`` (``image``, ``label``, ``pred``, ``loss``).
 
-    ``MASKED_IMAGE`` is the image with the context dropped and ``CONTEXT_MASK`` marks what was dropped (1) and what was
-    kept (0). ``UNLABELED_IMAGE`` is an unlabelled crop as the teacher sees it, ``UNLABELED_STRONG`` the same crop as it
-    is augmented for the student. ``MASKED_PRED`` and ``TEACHER_PRED`` are the student's logits on the masked image and
-    the teacher's on the whole image. The others are scalars of one step.
+    ``MASKED_IMAGE`` is the image with the context dropped, and ``CONTEXT_MASK`` marks dropped (1) and kept (0) voxels.
+    ``UNLABELED_IMAGE`` is an unlabelled crop as the teacher sees it, ``UNLABELED_STRONG`` the same crop augmented for
+    the student. ``MASKED_PRED`` and ``TEACHER_PRED`` are the student's logits on the masked image and the teacher's on
+    the whole image. The others are scalars of one step.
     """
 
     MASKED_IMAGE = "masked_image"

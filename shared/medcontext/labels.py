@@ -1,19 +1,23 @@
-"""Names of labels, the ids that they stand for, and the mapping from a dataset's ids to a network's."""
+"""Names of labels, their ids, and the mapping from a dataset's ids to those of a network.
+
+``labels`` are always those of the network, by name; ``names`` are always those of a dataset's files, by id.
+"""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
+
+from medcontext.checks import nearest_name
 
 __all__ = ["Labels", "count_classes", "label_ids", "label_names", "map_labels", "named_labels"]
 
 Labels: TypeAlias = Mapping[str, int | Sequence[int]]
-"""Name to id, or name to ids where a region is the union of several labels (BraTS: ``{"TC": [1, 3]}``)."""
+"""The network's id by name, or several ids where a region is the union of labels (BraTS: ``{"TC": [1, 3]}``)."""
 
 
 def label_ids(labels: Labels) -> dict[str, tuple[int, ...]]:
-    """Check a mapping of label names and return every label's ids as a tuple.
+    """Check labels and return the ids of each as a tuple.
 
     Args:
         labels: foreground names with their id (``{"spleen": 1}``) or, for a region, with several ids.
@@ -22,14 +26,18 @@ def label_ids(labels: Labels) -> dict[str, tuple[int, ...]]:
         The names in their order, each with a tuple of at least one id.
 
     Raises:
-        ValueError: If there is no label, a name is no text, or an id is not an integer above 0.
+        ValueError: If there is no label, a name is not text, or an id is not an integer above 0.
+
+    Example:
+        >>> label_ids({"edema": 2, "TC": [1, 3]})
+        {'edema': (2,), 'TC': (1, 3)}
     """
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError(f"labels must map names to ids, such as {{'spleen': 1}}, got {labels!r}.")
-    return {_name(name): _ids(name, value) for name, value in labels.items()}
+    return {_checked_name(name): _checked_ids(name, value) for name, value in labels.items()}
 
 
-def _name(name: object) -> str:
+def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
         raise ValueError(
             f"label names must be non-empty text, got {name!r}. Write labels as name to id, such as {{'spleen': 1}}."
@@ -37,7 +45,7 @@ def _name(name: object) -> str:
     return name
 
 
-def _ids(name: str, value: object) -> tuple[int, ...]:
+def _checked_ids(name: str, value: object) -> tuple[int, ...]:
     ids = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     if not ids or any(not isinstance(i, int) or isinstance(i, bool) or i < 1 for i in ids):
         raise ValueError(
@@ -48,13 +56,17 @@ def _ids(name: str, value: object) -> tuple[int, ...]:
 
 
 def label_names(content: Mapping[str, Any]) -> dict[int, str]:
-    """Names of the label ids in a dataset's files, background included; empty where ``dataset.json`` gives none.
+    """Return the names of the label ids in a dataset's files, background included; none if ``dataset.json`` has none.
 
     Args:
-        content: of ``dataset.json``.
+        content: content of ``dataset.json``.
 
     Raises:
-        ValueError: If ``labels`` is there and does not map ids to names, or gives a name twice.
+        ValueError: If its ``labels`` do not map ids to names, or several ids have the same name.
+
+    Example:
+        >>> label_names({"labels": {"0": "background", "1": "spleen"}})
+        {0: 'background', 1: 'spleen'}
     """
     labels = content.get("labels", {})
     if not isinstance(labels, Mapping) or not all(
@@ -62,28 +74,32 @@ def label_names(content: Mapping[str, Any]) -> dict[int, str]:
     ):
         raise ValueError(f"'labels' of dataset.json must map ids to names, such as {{'1': 'spleen'}}, got {labels!r}.")
     names = {int(index): name for index, name in labels.items()}
-    twice = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
-    if twice:
-        raise ValueError(f"'labels' of dataset.json names several ids {twice[0]!r}; give each a name of its own.")
+    repeated = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    if repeated:
+        raise ValueError(f"'labels' of dataset.json names several ids {repeated[0]!r}; give each a name of its own.")
     return names
 
 
 def count_classes(labels: Mapping[str, Any]) -> int:
-    """Channels that a network of these labels needs, background included.
+    """Return the number of channels that a network needs for these labels, background included.
 
     Raises:
-        ValueError: If a label has no id of its own, a whole number above 0.
+        ValueError: If a label does not have a single id, an integer above 0.
+
+    Example:
+        >>> count_classes({"spleen": 1, "liver": 2})
+        3
     """
     for name, index in labels.items():
         if isinstance(index, bool) or not isinstance(index, int) or index < 1:
             raise ValueError(
-                f"labels gives {name!r} {index!r}; each label needs one id, 1 or more. Regions belong into reported."
+                f"labels gives {name!r} {index!r}; each label needs one id, 1 or more. Put regions in reported."
             )
     return 1 + max(labels.values(), default=0)
 
 
 def map_labels(names: Mapping[int, str], labels: Labels) -> list[list[int]]:
-    """Map the ids of a dataset's files to those of a network, by name.
+    """Return which id of a network each id of a dataset's files becomes, matched by name.
 
     Args:
         names: names of the ids in the files, from :func:`label_names`.
@@ -93,15 +109,19 @@ def map_labels(names: Mapping[int, str], labels: Labels) -> list[list[int]]:
         The ids in the files, in order, and the ids that they become: equal where ``names`` is empty.
 
     Raises:
-        ValueError: If ``names`` lacks a name of ``labels``; the nearest one is given. If an id of a region has no name.
+        ValueError: If ``names`` lacks a name of ``labels``, or an id of a region has no name of its own.
+
+    Example:
+        >>> map_labels({0: "background", 1: "spleen", 2: "liver", 3: "aorta"}, {"liver": 1, "spleen": 2})
+        [[0, 1, 2, 3], [0, 2, 1, 0]]
     """
     ids = label_ids(labels)
     if not names:
-        same = sorted({0, *(index for some in ids.values() for index in some)})
-        return [same, list(same)]
+        unchanged = sorted({0, *(index for members in ids.values() for index in members)})
+        return [unchanged, list(unchanged)]
     classes = named_labels(names, labels)
-    for region, some in ids.items():
-        unnamed = sorted(set(some) - set(classes.values()))
+    for region, members in ids.items():
+        unnamed = sorted(set(members) - set(classes.values()))
         if unnamed:
             raise ValueError(
                 f"labels has {unnamed[0]} in the region {region!r} but no name for {unnamed[0]} alone, by which to "
@@ -111,16 +131,19 @@ def map_labels(names: Mapping[int, str], labels: Labels) -> list[list[int]]:
 
 
 def named_labels(names: Mapping[int, str], labels: Labels) -> dict[str, int]:
-    """The configuration's labels that are no regions, by name, with the network's id.
+    """Return the labels that are not regions, with the network's id of each.
 
     Raises:
-        ValueError: If ``dataset.json`` names labels, but not one of these; naming the nearest.
+        ValueError: If ``dataset.json`` has names, but not one of these; names the most similar one.
+
+    Example:
+        >>> named_labels({1: "edema", 2: "enhancing"}, {"edema": 1, "enhancing": 2, "tumor": [1, 2]})
+        {'edema': 1, 'enhancing': 2}
     """
-    known, ids = set(names.values()), label_ids(labels)
-    single = {name: some[0] for name, some in ids.items() if isinstance(labels[name], int) or name in known}
+    known, ids = sorted(set(names.values())), label_ids(labels)
+    single = {name: members[0] for name, members in ids.items() if isinstance(labels[name], int) or name in known}
     for name in single:
         if known and name not in known:
-            nearest = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(map(repr, sorted(known)))}."
-            raise ValueError(f"labels names {name!r}, which dataset.json does not have; {hint}")
+            hint = nearest_name(name, known) or f" It has {', '.join(map(repr, known))}."
+            raise ValueError(f"labels names {name!r}, which dataset.json does not have.{hint}")
     return single

@@ -665,10 +665,10 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"train_cases": 5}, r"train_cases must be from 2 to 4, .*, 1 of them for validation .*, got 5"),
         ({"train_cases": 1}, r"train_cases must be from 2 to 4, .*, 1 of them for validation .*, got 1"),
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose"),
-        ({"labels": {"livver": 6}}, "labels names 'livver', which dataset.json does not have; did you mean 'liver'"),
+        ({"labels": {"livver": 6}}, "labels names 'livver', which dataset.json does not have. Did you mean 'liver'"),
         (
             {"labels": {"liver": 6, "kidneys": [2, 3]}},
-            r"labels gives 'kidneys' \[2, 3\]; .* Regions belong into reported",
+            r"labels gives 'kidneys' \[2, 3\]; .* Put regions in reported",
         ),
         ({"organs": 12}, "organs must be 13, or 8 for those that are reported for Synapse, got 12"),
         (

@@ -72,13 +72,13 @@ def test_the_control_drops_no_organs_from_unlabelled_crops(bundle: str, home: Pa
         crops: list[tuple[torch.Tensor, int]] = []
         trainer.student.register_forward_pre_hook(lambda module, args, into=crops: into.append((args[0].clone(), 0)))
         strong: list[torch.Tensor] = []
-        view = trainer._unlabeled_view
+        view = trainer._unlabeled_crops
 
         def watch(batch: Any, view: Any = view, strong: list[torch.Tensor] = strong) -> Any:
             strong.append(batch.strong)
             return view(batch)
 
-        trainer._unlabeled_view = watch
+        trainer._unlabeled_crops = watch
         trainer.run()
         images = [image for image, _ in crops if len(image) == 2]  # validation has one crop more
         seen[mode] = [torch.equal(image[1:], whole) for image, whole in zip(images, strong, strict=False)]

@@ -179,7 +179,10 @@ def test_cases_of_another_form(tmp_path: Path, case: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"section": "train"}, "section must be 'training', 'validation', 'test' or 'rest', got 'train'"),
+        (
+            {"section": "train"},
+            "section must be one of 'training', 'validation', 'test', 'rest', got 'train'. Did you mean 'training'",
+        ),
         ({"train_fraction": 0}, "train_fraction must be above 0 and at most 1, got 0"),
         ({"train_fraction": 1.5}, "train_fraction must be above 0 and at most 1, got 1.5"),
         ({"train_cases": 0}, "train_cases must be a whole number, 1 or more, or null for all, got 0"),

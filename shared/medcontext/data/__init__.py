@@ -1,4 +1,4 @@
-"""Datasets: reading and checking them."""
+"""Reading, checking and splitting datasets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeping what the deterministic transforms make of each case, in memory or on disk."""
+"""Caching the results of the deterministic transforms of each case, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def cached_dataset(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Dataset:
-    """A dataset that runs the transforms up to the first random one only once for each case.
+    """Return a dataset that runs the transforms up to the first random one only once for each case.
 
-    In memory the cases are prepared when the dataset is made. On disk each is prepared when it is first asked for, and
-    found again by later runs, of other bundles too, as long as neither its files nor the transforms have changed; what
-    is no longer used is left there, and the folder may be emptied at any time.
+    In memory, the cases are prepared when the dataset is created. On disk, each is prepared on first use and reused by
+    later runs, also of other bundles, as long as neither its files nor the transforms have changed. Cases that are no
+    longer used stay there; the folder may be emptied at any time.
 
     Args:
         data: cases, with paths (one, or a list of them) under ``image`` and ``label``.
         transform: a ``Compose`` of MONAI's transforms.
         cache_dir: folder on disk; ``None`` keeps the cases in memory.
         cache_rate: share of the cases to keep in memory.
-        num_workers: threads that prepare them for memory.
-        progress: show a progress bar meanwhile.
+        num_workers: threads that prepare cases for memory.
+        progress: show a progress bar while preparing.
     """
     if cache_dir is None:
         return CacheDataset(data, transform, cache_rate=cache_rate, num_workers=num_workers, progress=progress)
@@ -53,17 +53,17 @@ def cached_dataset(
 
 
 class DiskCacheDataset(PersistentDataset):
-    """MONAI's, with files that appear under their names only when they are whole, and damaged ones made anew."""
+    """MONAI's ``PersistentDataset``, with files that are complete whenever they exist, and damaged ones rebuilt."""
 
     def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
-        """The prepared case, from disk if it is there."""
+        """Return the prepared case, from disk if it is there."""
         key = self.hash_func(item_transformed).decode() + self.transform_hash
         file = Path(self.cache_dir) / f"{key}.pt"
         if file.is_file():
             try:
                 return torch.load(file, weights_only=True)
             except (OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-                logger.warning("%s is damaged (%s) and made anew", file, type(error).__name__)
+                logger.warning("%s is damaged (%s) and is rebuilt", file, type(error).__name__)
         prepared = self._pre_transform(deepcopy(item_transformed))
         content = convert_to_tensor(prepared, convert_numeric=False, track_meta=False)
         with whole_file(file) as stream:
@@ -72,7 +72,7 @@ class DiskCacheDataset(PersistentDataset):
 
 
 def case_key(case: Mapping[str, Any]) -> bytes:
-    """Hex digits that change with a case's entries, and with name, size or time of change of its files."""
+    """Return hex digits that change with a case's entries, and with name, size or modification time of its files."""
     digest = hashlib.sha256()
     for key, value in sorted(case.items()):
         digest.update(repr((key, value)).encode())
@@ -84,10 +84,10 @@ def case_key(case: Mapping[str, Any]) -> bytes:
 
 
 def transforms_key(transforms: Sequence[Any]) -> bytes:
-    """Hex digits that change with any argument of the transforms, and with the versions of MONAI and MedContext.
+    """Return hex digits that change with any argument of the transforms, and with the versions of the packages.
 
     Raises:
-        TypeError: If one cannot be pickled, so that nothing would tell when it changes.
+        TypeError: If a transform cannot be pickled, so that its changes would go unnoticed.
     """
     try:
         content = pickle.dumps(transforms)

@@ -1,4 +1,4 @@
-"""Finding what is wrong with a dataset before anything is trained on it."""
+"""Finding problems of a dataset before a network is trained on it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ Sections = Mapping[str, Sequence[Case]]
 
 @dataclass(frozen=True)
 class Problem:
-    """Something that is wrong with a case.
+    """Problem of a case.
 
     Attributes:
-        case: its name.
+        case: name of the case.
         section: ``training``, ``validation`` or ``test``.
-        problem: a sentence that names the file and the remedy.
+        problem: sentence that names the file and the remedy.
     """
 
     case: str
@@ -48,7 +48,7 @@ class Problem:
 
 
 def problems_table(problems: Sequence[Problem]) -> str:
-    """A table of problems, one line each."""
+    """Format problems as a table, one line each."""
     rows = [{"case": found.case, "section": found.section, "problem": found.problem} for found in problems]
     frame = pd.DataFrame(rows, columns=["case", "section", "problem"])
     for name in frame.columns:
@@ -65,10 +65,10 @@ def check_dataset(
     voxels: bool | None = None,
     hashes: bool = False,
 ) -> list[Problem]:
-    """All problems of the cases of a dataset, or of those that a run uses.
+    """Return all problems of the cases of a dataset, or of those that a run uses.
 
-    What was read from voxels is remembered beside ``dataset.json`` for as long as the files do not change. Cases that
-    stand in several sections are looked for in all of ``dataset.json``, whatever the run uses.
+    Facts about voxels are remembered in a file beside ``dataset.json`` until the files change. Cases listed in several
+    sections are searched for in all of ``dataset.json``, whatever the run uses.
 
     Args:
         datalist: path of the ``dataset.json``.
@@ -76,11 +76,11 @@ def check_dataset(
         in_channels: as for :func:`check_cases`.
         labels: as for :func:`check_cases`.
         voxels: ``True`` reads the voxels of all files, ``None`` of those that were not read before, ``False`` of none.
-        hashes: compare the files with the SHA-256 that ``dataset.json`` gives.
+        hashes: compare the files with the SHA-256 in ``dataset.json``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no valid ``dataset.json``, or hashes are to be compared that it does not give.
+        ValueError: If it is not a valid ``dataset.json``, or has no hashes to compare with.
     """
     folder = Path(datalist).absolute().parent
     listed = {name: load_listed(datalist, name) for name in ("training", "validation", "test", "unlabeled")}
@@ -91,10 +91,10 @@ def check_dataset(
     arguments: dict[str, Any] = {"folder": folder, "memory": FileMemory.beside(datalist), "sha256": recorded}
     problems = check_cases(used, in_channels=in_channels, labels=labels, voxels=voxels, **arguments)
     if sections is not None:
-        problems += [found for found in find_overlaps(listed, recorded, folder) if found not in problems]
+        problems += [problem for problem in find_overlaps(listed, recorded, folder) if problem not in problems]
     if UNLABELED in used:
-        more = _unlabeled_problems(datalist, listed, used, recorded, arguments["memory"])
-        problems += [found for found in more if found not in problems]
+        of_unlabeled = _unlabeled_problems(datalist, listed, used, recorded, arguments["memory"])
+        problems += [problem for problem in of_unlabeled if problem not in problems]
     return problems + (_compare_hashes(used, recorded, folder) if hashes else [])
 
 
@@ -105,40 +105,40 @@ def _unlabeled_problems(
     recorded: Mapping[str, str],
     memory: FileMemory,
 ) -> list[Problem]:
-    """Unlabelled scans that are also test or validation cases, or of another modality than the dataset."""
+    """Find unlabelled scans that are also test or validation cases, or of another modality than the dataset."""
     folder = Path(datalist).absolute().parent
-    apart = {name: listed[name] for name in ("validation", "test") if listed[name]}
-    sections = {**apart, UNLABELED: used[UNLABELED]}
-    cases = [case for _, case in _all(sections) if all(Path(file).is_file() for file in case_files(case))]
+    held_out = {name: listed[name] for name in ("validation", "test") if listed[name]}
+    sections = {**held_out, UNLABELED: used[UNLABELED]}
+    cases = [case for _, case in _section_cases(sections) if all(Path(file).is_file() for file in case_files(case))]
     hashes = {**recorded, **_hashes_of_suspects(cases, recorded, memory)}
-    found = [problem for problem in find_overlaps(sections, hashes, folder) if problem.section == UNLABELED]
+    problems = [problem for problem in find_overlaps(sections, hashes, folder) if problem.section == UNLABELED]
     expected = " ".join(map(str, dict(load_datalist(datalist).get("modality") or {}).values())).upper()
-    return found + _other_modality(used[UNLABELED], expected, memory) if expected else found
+    return problems + _modality_problems(used[UNLABELED], expected, memory) if expected else problems
 
 
-def _other_modality(cases: Sequence[Case], expected: str, memory: FileMemory) -> list[Problem]:
-    """Scans that are CT where the dataset is not, or the reverse, by DICOM's word for it or by their intensities."""
+def _modality_problems(cases: Sequence[Case], expected: str, memory: FileMemory) -> list[Problem]:
+    """Find scans that are CT where the dataset is not, or the reverse, by their DICOM modality or intensities."""
     present = [case for case in cases if Path(_images(case)[0]).is_file()]
     volumes = [_images(case)[0] for case in present if not is_dicom(_images(case)[0])]
     ranges = read_voxels(volumes, "range", memory)
-    found = []
+    problems = []
     for case in present:
         file = _images(case)[0]
-        seen = _seen_by_values(ranges[file]) if file in ranges else _seen_in_dicom(file)
-        if seen and ("CT" in expected) != (seen == "CT"):
-            text = f"{file} is {seen}, while the dataset is {expected}; give scans of the same modality."
-            found.append(_problem(UNLABELED, case, text))
-    return found
+        modality = _modality_by_values(ranges[file]) if file in ranges else _modality_in_dicom(file)
+        if modality and ("CT" in expected) != (modality == "CT"):
+            text = f"{file} is {modality}, while the dataset is {expected}; give scans of the same modality."
+            problems.append(_problem(UNLABELED, case, text))
+    return problems
 
 
-def _seen_in_dicom(file: str) -> str:
+def _modality_in_dicom(file: str) -> str:
     modality = modality_of(file)
     return "CT" if modality == "CT" else f"not CT but {modality}"
 
 
-def _seen_by_values(extent: Any) -> str:
-    """What the lowest and the highest value of a volume say, nothing where they leave it open."""
-    if isinstance(extent, Exception):  # reported for what it is elsewhere
+def _modality_by_values(extent: Any) -> str:
+    """Guess the modality from the lowest and the highest value of a volume; empty where they leave it open."""
+    if isinstance(extent, Exception):  # reported elsewhere
         return ""
     low, high = extent
     if low < -200:
@@ -156,30 +156,30 @@ def check_cases(
     sha256: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> list[Problem]:
-    """All problems of the given cases; an empty list means that they can be trained on.
+    """Return all problems of the given cases; with none, a network can be trained on them.
 
-    Looks for missing and unreadable files, wrong numbers of axes or channels, images and labels of different shape or
-    place, label values that are not expected, labels without any, voxels that are not finite, and cases, contents or
-    patients that stand in two sections.
+    Problems are missing and unreadable files, wrong numbers of axes or channels, images and labels of different shape
+    or position, unexpected label values, label maps without labels, voxels that are not finite, and cases, contents or
+    patients that are in two sections.
 
     Args:
         sections: cases by section name, with absolute paths.
         in_channels: channels that the network takes: several are the fourth axis of the image, or as many files.
-        labels: names and values of what label maps may hold, 0 aside.
+        labels: names and values that label maps may hold, in addition to 0.
         voxels: ``True`` reads the voxels of all files, ``None`` of those that the memory does not know, ``False`` of
             none.
-        memory: keeps what was read.
-        sha256: of files whose contents are known, by path.
-        folder: paths are shown from here.
+        memory: where facts about files are kept.
+        sha256: hashes of files whose contents are known, by path.
+        folder: folder to which the paths in messages are relative.
     """
     recorded = dict(sha256 or {})
     sound: list[tuple[str, Case]] = []
     problems: list[Problem] = []
     for section, cases in sections.items():
         for case in cases:
-            found = [_problem(section, case, text) for text in _check_headers(section, case, in_channels, folder)]
-            problems += found
-            sound += [] if found else [(section, case)]
+            texts = _check_headers(section, case, in_channels, folder)
+            problems += [_problem(section, case, text) for text in texts]
+            sound += [] if texts else [(section, case)]
     if voxels is not False:
         problems += _check_voxels(sound, {0, *labels.values()}, memory, bool(voxels), folder)
         recorded |= _hashes_of_suspects([case for _, case in sound], recorded, memory)
@@ -187,7 +187,7 @@ def check_cases(
 
 
 def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
-    """What keeps images from being predicted, as far as the headers of NIfTI files tell; of DICOM, the channels.
+    """Return what prevents a prediction of the images: problems in NIfTI headers, or the channels of DICOM.
 
     Args:
         cases: images without labels.
@@ -200,7 +200,7 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
         files = [file for file in _images(case) if file.endswith((".nii", ".nii.gz"))]
         if not files:
             continue
-        images, unreadable = _loaded({file: file for file in files})
+        images, unreadable = _load_headers({file: file for file in files})
         texts += unreadable or _check_channels([(file, images[file]) for file in files], in_channels)
     return texts
 
@@ -211,25 +211,25 @@ def _dicom_has_one_channel(case: Case, in_channels: int) -> str:
 
 
 def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | None = None) -> list[Problem]:
-    """Cases that are listed twice, images with the contents of another, and patients in two sections."""
+    """Find cases that are listed twice, images with the contents of another, and patients in two sections."""
     problems: list[Problem] = []
     paths: dict[str, str] = {}
     contents: dict[str, tuple[str, str]] = {}
     patients: dict[str, str] = {}
-    for section, case in _all(sections):
+    for section, case in _section_cases(sections):
         images = _images(case)
-        twice = [image for image in images if os.path.realpath(image) in paths]
-        for image in twice[:1]:
+        listed_before = [image for image in images if os.path.realpath(image) in paths]
+        for image in listed_before[:1]:
             before = paths[os.path.realpath(image)]
             where = f"twice under {section}" if before == section else f"under {before} and {section}"
             problems.append(_problem(section, case, f"{_shown(image, folder)} is listed {where}; list each case once."))
-        equal = [] if twice else [image for image in images if image in sha256 and sha256[image] in contents]
-        for image in equal[:1]:
+        copies = [] if listed_before else [image for image in images if sha256.get(image) in contents]
+        for image in copies[:1]:
             other, before = contents[sha256[image]]
             text = f"{_shown(image, folder)} has the same contents as {_shown(other, folder)} ({before}); remove one."
             problems.append(_problem(section, case, text))
         first = patients.setdefault(case["patient"], section) if "patient" in case else section
-        if first != section and not twice:
+        if first != section and not listed_before:
             text = f"The patient {case['patient']} is in {first} too; keep all cases of a patient in one section."
             problems.append(_problem(section, case, text))
         paths |= {os.path.realpath(image): section for image in images}
@@ -237,7 +237,7 @@ def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | 
     return problems
 
 
-def _all(sections: Sections) -> Iterator[tuple[str, Case]]:
+def _section_cases(sections: Sections) -> Iterator[tuple[str, Case]]:
     return ((section, case) for section, cases in sections.items() for case in cases)
 
 
@@ -262,7 +262,7 @@ def _check_headers(section: str, case: Case, in_channels: int, folder: Path | No
         missing.append(f"{shown[_images(case)[0]]} has no label; add one, or leave the case out.")
     if missing:
         return missing
-    loaded, unreadable = _loaded(shown)
+    loaded, unreadable = _load_headers(shown)
     if unreadable:
         return unreadable
     images = [(shown[file], loaded[file]) for file in _images(case)]
@@ -272,8 +272,8 @@ def _check_headers(section: str, case: Case, in_channels: int, folder: Path | No
     return _check_channels(images, in_channels) or _check_grid(images, label)
 
 
-def _loaded(shown: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Images by file, up to the first that cannot be read, and what is to be said of that one."""
+def _load_headers(shown: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """Return images by file up to the first that cannot be read, and the problem of that one."""
     loaded: dict[str, Any] = {}
     for file, name in shown.items():
         try:
@@ -304,7 +304,7 @@ def _check_grid(images: list[tuple[str, Any]], label: tuple[str, Any]) -> list[s
     first, image = images[0]
     for name, other in [*images[1:], label]:
         if len(other.shape) != 3 or image.shape[:3] != other.shape:
-            return [f"{name} has shape {other.shape}, its image {image.shape}; they must be of the same grid."]
+            return [f"{name} has shape {other.shape}, its image {image.shape}; they must have the same grid."]
         if len(images) > 1 and name != label[0] and not np.allclose(image.affine, other.affine):
             return [
                 f"{name} and {first} have different affines, so they cannot be stacked as channels; make them equal."
@@ -315,7 +315,7 @@ def _check_grid(images: list[tuple[str, Any]], label: tuple[str, Any]) -> list[s
 
 
 def _in_same_place(image: Any, other: Any) -> bool:
-    """Whether no corner of the grid is moved by more than a fraction of a voxel."""
+    """Return whether no corner of the grid is moved by more than a fraction of a voxel."""
     corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in image.shape[:3]))]).T
     moved = np.linalg.norm((image.affine @ corners - other.affine @ corners)[:3], axis=0).max()
     return bool(moved <= SHIFT_TOLERANCE * np.linalg.norm(image.affine[:3, :3], axis=0).min())
@@ -344,16 +344,16 @@ def _check_voxels(
 def _check_values(name: str, values: Any, allowed: set[int]) -> list[str]:
     if isinstance(values, Exception):
         return [f"{name} cannot be read ({_in_one_line(values)})."]
-    surplus = [value for value in values if value not in allowed]
-    if surplus:
-        more = ", …" if len(surplus) > SHOWN_VALUES else ""
-        shown = ", ".join("NaN" if value is None else f"{value:g}" for value in surplus[:SHOWN_VALUES])
+    unexpected = [value for value in values if value not in allowed]
+    if unexpected:
+        more = ", …" if len(unexpected) > SHOWN_VALUES else ""
+        shown = ", ".join("NaN" if value is None else f"{value:g}" for value in unexpected[:SHOWN_VALUES])
         return [f"{name} holds the values {shown}{more}, which `labels` does not declare; declare or remap them."]
     return [] if set(values) - {0} else [f"{name} holds no labelled voxel; leave the case out."]
 
 
 def _hashes_of_suspects(cases: list[Case], recorded: Mapping[str, str], memory: FileMemory | None) -> dict[str, str]:
-    """SHA-256 of the images whose size, and so perhaps whose contents, another image has."""
+    """Return the SHA-256 of the images that have the size, and so perhaps the contents, of another image."""
     by_size: dict[int, set[str]] = defaultdict(set)
     for image in {image for case in cases for image in _images(case)}:
         by_size[Path(image).stat().st_size].add(image)
@@ -364,7 +364,7 @@ def _hashes_of_suspects(cases: list[Case], recorded: Mapping[str, str], memory: 
 
 def _compare_hashes(sections: Sections, recorded: Mapping[str, str], folder: Path) -> list[Problem]:
     problems = []
-    for section, case in tqdm(list(_all(sections)), desc="comparing SHA-256", unit="case"):
+    for section, case in tqdm(list(_section_cases(sections)), desc="comparing SHA-256", unit="case"):
         for file in case_files(case):
             if Path(file).is_file() and file in recorded and sha256_of(file) != recorded[file]:
                 text = f"{_shown(file, folder)} has changed since it was prepared (SHA-256 differs); prepare it again."

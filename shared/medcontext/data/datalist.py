@@ -1,4 +1,4 @@
-"""Reading decathlon-style dataset files and splitting their cases."""
+"""Reading dataset files in the Decathlon's format, and splitting their cases."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medcontext.checks import check_choice
 from medcontext.labels import Labels, label_names, map_labels
 from medcontext.storage.files import write_file
 
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 Case = dict[str, Any]
-"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` where there is one."""
+"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known."""
 
 
 def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no JSON object, or lists no cases under ``training`` or ``test``.
+        ValueError: If it is not a JSON object, or lists no cases under ``training`` or ``test``.
     """
     path = Path(datalist)
     if not path.is_file():
@@ -62,14 +63,14 @@ def load_cases(
     train_cases: int | None = None,
     seed: int = 0,
 ) -> list[Case]:
-    """The cases of one section of a dataset file, with absolute paths.
+    """Return the cases of one section of a dataset file, with absolute paths.
 
     The test cases are those that the file lists. The validation cases are, in this order of precedence: the given fold
     of a seeded ``num_folds``-fold split of all but the test cases; those that the file lists; ``num_validation`` of the
     training cases, drawn with the seed. The training cases are the rest, of which ``train_fraction`` or ``train_cases``
-    keeps a seeded subset; a smaller one is always contained in a larger one. ``rest`` is what they leave out.
+    keeps a seeded subset; a smaller one is always contained in a larger one. ``rest`` are the cases left out of it.
 
-    Where the file names a ``patient`` for each case, all draws are of patients, who are never divided: the numbers
+    Where the file names a ``patient`` for each case, patients are drawn instead of cases and never divided; the numbers
     below then count patients.
 
     Args:
@@ -81,14 +82,13 @@ def load_cases(
         train_fraction: share of the training cases to keep, above 0 and up to 1; at least one case is kept.
         train_cases: instead of a share, the number of labelled cases that the run uses, those held out by
             ``num_validation`` included, or ``None``.
-        seed: of the split.
+        seed: seed of the split.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If an argument is out of range, or the file cannot give what is asked.
+        ValueError: If an argument is out of range, or the file has too few cases.
     """
-    if section not in ("training", "validation", "test", "rest"):
-        raise ValueError(f"section must be 'training', 'validation', 'test' or 'rest', got {section!r}.")
+    check_choice("section", section, ("training", "validation", "test", "rest"))
     _check_subset(train_fraction, train_cases)
     listed = {name: load_listed(datalist, name) for name in ("training", "validation", "test")}
     if section == "test":
@@ -112,13 +112,13 @@ def load_listed(datalist: str | os.PathLike[str], section: str) -> list[Case]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no valid dataset file.
+        ValueError: If it is not a valid dataset file.
     """
     folder = Path(datalist).absolute().parent
-    return [_absolute(case, folder) for case in load_datalist(datalist).get(section, [])]
+    return [_with_absolute_paths(case, folder) for case in load_datalist(datalist).get(section, [])]
 
 
-def _absolute(case: dict[str, Any] | str, folder: Path) -> Case:
+def _with_absolute_paths(case: dict[str, Any] | str, folder: Path) -> Case:
     files = {"image": case} if isinstance(case, str) else case
     if not isinstance(files, dict) or not all(_is_path(files.get(key)) for key in ("image", *files.keys() & {"label"})):
         raise ValueError(f"A case must give paths under 'image' and 'label' (several channels: a list), got {case!r}.")
@@ -134,14 +134,14 @@ def _join(folder: Path, value: str | Sequence[str]) -> str | list[str]:
 
 
 def case_files(case: Mapping[str, Any]) -> list[str]:
-    """Paths of a case's image, one or one for each channel, and of its label if it has one."""
+    """Return the paths of a case's image, one or one for each channel, and of its label if it has one."""
     image = case["image"]
     files = [image] if isinstance(image, str) else list(image)
     return [*files, case["label"]] if "label" in case else files
 
 
 def case_name(case: Mapping[str, Any]) -> str:
-    """Name of a case: that of its image's (first) file, without the ending."""
+    """Return the name of a case: that of its image's (first) file, without the ending."""
     return Path(case_files(case)[0]).name.split(".nii")[0]
 
 
@@ -161,7 +161,7 @@ def _check_subset(train_fraction: float, train_cases: int | None) -> None:
 def _subset(
     cases: list[Case], fraction: float, number: int | None, held_out: int, order: np.random.Generator
 ) -> tuple[list[Case], list[Case]]:
-    """The cases that are left out and those that are kept, ``number`` of them with the ``held_out`` ones."""
+    """Divide cases into those left out and those kept, which together with the ``held_out`` ones are ``number``."""
     patients = _patients(cases)
     if number is None:
         keep = max(1, math.ceil(fraction * len(patients) - 1e-9))
@@ -177,12 +177,12 @@ def _subset(
 
 
 def _patients(cases: list[Case]) -> list[Hashable]:
-    """The patients in the order of their first cases; a case that names none is its own."""
+    """Return the patients in the order of their first cases; a case without a patient is one of its own."""
     return list(dict.fromkeys(_patient(case, i) for i, case in enumerate(cases)))
 
 
-def _patient(case: Case, at: int) -> Hashable:
-    return str(case["patient"]) if "patient" in case else at
+def _patient(case: Case, index: int) -> Hashable:
+    return str(case["patient"]) if "patient" in case else index
 
 
 def _fold(cases: list[Case], fold: int, num_folds: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
@@ -203,16 +203,16 @@ def _hold_out(cases: list[Case], count: int, order: np.random.Generator) -> tupl
     return _split(cases, patients, order.permutation(len(patients))[:count])
 
 
-def _split(cases: list[Case], patients: list[Hashable], places: Iterable[int]) -> tuple[list[Case], list[Case]]:
-    """The cases of the patients at other places, and those of the patients at the given ones."""
-    chosen = {patients[place] for place in places}
-    held = [_patient(case, i) in chosen for i, case in enumerate(cases)]
-    rest = [case for case, is_held in zip(cases, held, strict=True) if not is_held]
-    return rest, [case for case, is_held in zip(cases, held, strict=True) if is_held]
+def _split(cases: list[Case], patients: list[Hashable], indices: Iterable[int]) -> tuple[list[Case], list[Case]]:
+    """Return the cases of all other patients, and those of the patients at the given indices."""
+    chosen = {patients[index] for index in indices}
+    is_chosen = [_patient(case, i) in chosen for i, case in enumerate(cases)]
+    rest = [case for case, taken in zip(cases, is_chosen, strict=True) if not taken]
+    return rest, [case for case, taken in zip(cases, is_chosen, strict=True) if taken]
 
 
 def data_hash(*sections: Sequence[Case]) -> str:
-    """Twelve hex digits that change with the cases of any section: their names, order and file sizes."""
+    """Return twelve hex digits that change with the cases of any section: their names, order and file sizes."""
     digest = hashlib.sha256()
     for cases in sections:
         digest.update(b"section")
@@ -223,14 +223,14 @@ def data_hash(*sections: Sequence[Case]) -> str:
 
 
 def describe_cases(sections: Mapping[str, Sequence[Case]], *, names: bool = False) -> dict[str, dict[str, Any]]:
-    """What identifies the cases of a run, section by section, to be logged beside it.
+    """Describe the cases of a run, section by section, for its log.
 
     Args:
         sections: cases by section name; empty sections are left out.
-        names: name the cases, instead of twelve digits of the SHA-256 of each name.
+        names: give the cases' names, instead of twelve digits of the SHA-256 of each.
 
     Returns:
-        For each section ``hash``, as :func:`data_hash` gives it, and the list ``cases``.
+        For each section ``hash``, from :func:`data_hash`, and the list ``cases``.
     """
     return {
         section: {"hash": data_hash(cases), "cases": [_log_name(case, names) for case in cases]}
@@ -240,7 +240,7 @@ def describe_cases(sections: Mapping[str, Sequence[Case]], *, names: bool = Fals
 
 
 def hashed_name(name: str) -> str:
-    """Twelve hex digits that stand for a case where its name is not to be shown."""
+    """Return twelve hex digits that stand for a case where its name must not be shown."""
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
@@ -252,12 +252,12 @@ def _log_name(case: Case, plain: bool) -> str:
 def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], fold: int, num_folds: int = 5) -> str:
     """Write a dataset file whose test cases are a fold of the training cases.
 
-    With it settings can be chosen in which the test cases have no part. The folds are those of :func:`load_cases` with
-    the seed 0; cases listed for validation take part in them. Unlabelled scans stay.
+    It serves to choose settings without looking at the test cases. The folds are those of :func:`load_cases` with the
+    seed 0 and include cases listed for validation. Unlabelled scans stay as they are.
 
     Args:
         datalist: path of the ``dataset.json``.
-        home: folder for what is derived from data; the file is ``folds/<name>/fold<fold>.json`` in it.
+        home: folder for derived data; the file is ``folds/<name>/fold<fold>.json`` in it.
         fold: index of the fold to test on.
         num_folds: number of folds, 2 or more.
 
@@ -273,7 +273,11 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
         load_cases(datalist, section, fold=fold, num_folds=num_folds) for section in ("training", "validation")
     )
     folder = Path(datalist).absolute().parent
-    others = {name: [_absolute(case, folder) for case in content[name]] for name in ("unlabeled",) if name in content}
+    others = {
+        name: [_with_absolute_paths(case, folder) for case in content[name]]
+        for name in ("unlabeled",)
+        if name in content
+    }
     written = {**content, **others, "training": training, "validation": [], "test": test}
     source = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
     path = Path(home) / "folds" / f"{folder.name}-{source}" / f"fold{fold}of{num_folds}.json"
@@ -283,22 +287,22 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
 
 
 def label_mapping(datalist: str | os.PathLike[str], labels: Labels) -> list[list[int]]:
-    """Original and target labels for MONAI's ``MapLabelValued``, matched by name.
+    """Return original and target labels for MONAI's ``MapLabelValued``, matched by name.
 
-    The ids that the files hold are named in ``dataset.json``; what a network calls the same label is said by the
-    configuration. Labels that the configuration does not mention become background, so that a network can be trained
-    on some of a dataset's organs, or on another edition of it.
+    ``dataset.json`` names the ids in the files, the configuration those of the network. Labels that the configuration
+    does not mention become background, so a network can be trained on some of a dataset's organs, or on another edition
+    of it.
 
     Args:
         datalist: path of the ``dataset.json``.
         labels: names with the network's ids. A region, a name with several ids, is a union of the network's ids; each
-            of these must also have a name of its own, which is what is looked up in ``dataset.json``.
+            of these must also have a name of its own, which is looked up in ``dataset.json``.
 
     Returns:
         The ids in the files, in order, and the ids that they become: equal where ``dataset.json`` names no labels.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If ``dataset.json`` does not have a name, naming its nearest; or an id of a region has no name.
+        ValueError: If ``dataset.json`` lacks a name, or an id of a region has no name of its own.
     """
     return map_labels(label_names(load_datalist(datalist)), labels)

@@ -1,4 +1,4 @@
-"""The datasets' label tables and published splits, in one place."""
+"""Label tables and published splits of the datasets."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from importlib import resources
 from typing import Any, TypeAlias
+
+from medcontext.checks import check_choice
 
 __all__ = [
     "ACDC_LABELS",
@@ -43,7 +45,7 @@ ACDC_LABELS: dict[int, str] = {0: "background", 1: "right_ventricle", 2: "myocar
 """ACDC's label ids and their names; the ventricles are their cavities, papillary muscles included."""
 
 BRATS_LABELS: dict[int, str] = {0: "background", 1: "edema", 2: "non_enhancing_tumor", 3: "enhancing_tumor"}
-"""Label ids and names of the Medical Segmentation Decathlon's Task01; the BraTS challenges number them otherwise."""
+"""Label ids and names of the Medical Segmentation Decathlon's Task01; the BraTS challenges number them differently."""
 
 BRATS_CHANNELS: dict[int, str] = {0: "FLAIR", 1: "T1w", 2: "T1gd", 3: "T2w"}
 """Channels of the Medical Segmentation Decathlon's Task01, in its order."""
@@ -55,7 +57,7 @@ UNLABELED = "unlabeled"
 """The section of ``dataset.json`` that lists images without labels."""
 
 PHANTOM_MARKER = ".phantoms-unfinished.json"
-"""The file that marks a folder as one of generated cases until its ``dataset.json`` does."""
+"""Name of the file that marks a folder of generated cases until it has its ``dataset.json``."""
 
 Split: TypeAlias = dict[str, list[str]]
 """Case ids by section of ``dataset.json``."""
@@ -64,32 +66,30 @@ _SPLIT_NAMES = {"btcv": "synapse", "acdc": "acdc", "brats": "brats", "hippocampu
 
 
 def load_split(dataset: str) -> Split:
-    """Published split of a dataset.
+    """Return the published split of a dataset.
 
     Args:
         dataset: ``"btcv"``, ``"acdc"``, ``"brats"`` or ``"hippocampus"``.
 
     Returns:
         Case ids by part: ``training``, ``validation`` (empty where none is published) and ``test``. For the hippocampus
-        the test cases alone: all other labelled cases train.
+        the test cases alone: all other labelled cases are for training.
 
     Raises:
         ValueError: If the dataset is unknown.
     """
-    if dataset not in _SPLIT_NAMES:
-        raise ValueError(f"dataset must be one of {sorted(_SPLIT_NAMES)}, got {dataset!r}.")
-    split = _published(dataset)
+    split = _published(check_choice("dataset", dataset, _SPLIT_NAMES))
     return {part: list(split.get(part, [])) for part in ("training", "validation", "test")}
 
 
 def _published(dataset: str) -> dict[str, Any]:
     content = json.loads(resources.files(__package__).joinpath("splits.json").read_text(encoding="utf-8"))
-    found: dict[str, Any] = content[_SPLIT_NAMES[dataset]]
-    return found
+    split: dict[str, Any] = content[_SPLIT_NAMES[dataset]]
+    return split
 
 
 def btcv_labels(organs: int = 13) -> dict[str, int]:
-    """Names and ids of the organs that a network learns from BTCV.
+    """Return names and ids of the organs that a network learns from BTCV.
 
     Args:
         organs: 13 for all, under BTCV's own ids; or 8 for those that are reported for Synapse, numbered from 1.
@@ -105,7 +105,7 @@ def btcv_labels(organs: int = 13) -> dict[str, int]:
 
 
 def synapse_organs(labels: Mapping[str, int]) -> dict[str, int]:
-    """Those of the labels that are reported for Synapse: its eight organs; all labels where not all eight are there."""
-    reported = _published("btcv")["evaluated_labels"]
-    found = {name: index for name, index in labels.items() if name in reported}
-    return found if len(found) == len(reported) else dict(labels)
+    """Return the labels that are reported for Synapse, its eight organs, or all labels if one of these is missing."""
+    organs = _published("btcv")["evaluated_labels"]
+    reported = {name: index for name, index in labels.items() if name in organs}
+    return reported if len(reported) == len(organs) else dict(labels)

@@ -19,34 +19,34 @@ logger = logging.getLogger(__name__)
 
 
 def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
-    """Images to predict, as cases without labels.
+    """List the images to predict, as cases without labels.
 
     Args:
-        source: one file; a datalist such as ``dataset.json``, of any name in ``.json``, or the folder that holds a
-            ``dataset.json`` (their test cases); a folder of NIfTI files, or, where it holds none, of DICOM files, which
-            may lie in folders below; a pattern of any of these, such as ``scans/**/*.nii.gz``; or several of all these.
-            What is named twice is listed once.
+        source: one file; a datalist such as ``dataset.json``, with any name ending in ``.json``, or the folder that
+            holds a ``dataset.json`` (their test cases); a folder of NIfTI files or, if it holds none, of DICOM files,
+            which may be in folders below; a pattern of any of these, such as ``scans/**/*.nii.gz``; or several of
+            these. An image that is named twice is listed once.
 
     Returns:
-        Cases with ``image``, a path or several, and ``case``, a name of its own: that of the (first) file, with as many
-        folders before it as tell the cases apart. Images in DICOM hold all files of a series, and have
-        ``series_instance_uid`` too. Label maps and probabilities that lie beside their image are no cases.
+        Cases with ``image``, a path or several, and ``case``, a unique name: that of the (first) file, preceded by as
+        many folders as tell the cases apart. Images in DICOM have all files of a series, and ``series_instance_uid``
+        too. Label maps and probabilities beside their image are not listed.
 
     Raises:
         FileNotFoundError: If there is nothing to predict.
         ImportError: If there are DICOM files and the libraries for them are missing.
-        ValueError: If two images have the same name, so that one prediction would overwrite the other; when none of
-            the DICOM series is a volume; when a file is damaged; or when a JSON file is no datalist.
+        ValueError: If two images have the same name, so that one prediction would overwrite the other; if none of the
+            DICOM series is a volume; if a file is damaged; or if a JSON file is not a datalist.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
-    listed = [case for each in sources for case in _listed(each)]
+    listed = [case for each in sources for case in _cases_at(each)]
     cases = list({tuple(map(os.path.abspath, case_files(case))): case for case in listed}.values())
     if not cases:
         raise FileNotFoundError("There is nothing to predict in an empty list; give images as --dataset_dir.")
-    return [{**case, "case": name} for case, name in zip(cases, _names(cases, source), strict=True)]
+    return [{**case, "case": name} for case, name in zip(cases, _unique_names(cases, source), strict=True)]
 
 
-def _listed(source: PathLike) -> list[Case]:
+def _cases_at(source: PathLike) -> list[Case]:
     path = Path(source).expanduser().absolute()
     pattern = os.path.expanduser(source)
     matches = [path] if path.exists() else [Path(match).absolute() for match in glob.glob(pattern, recursive=True)]
@@ -59,7 +59,8 @@ def _listed(source: PathLike) -> list[Case]:
     else:
         listed = [case for datalist in datalists.values() for case in load_cases(datalist, "test")]
         cases = [{"image": case["image"]} for case in listed]
-        cases += _cases({file for match in matches if match not in datalists for file in _files(match)}, source)
+        images = {file for match in matches if match not in datalists for file in _image_files(match)}
+        cases += _cases_of_files(images, source)
     if not cases:
         raise FileNotFoundError(
             f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, a pattern such as "
@@ -84,8 +85,8 @@ def _is_image(path: Path) -> bool:
     return _is_nifti(path) or is_dicom(path)
 
 
-def _files(path: Path) -> list[Path]:
-    """A file if it is an image, or what a folder holds: NIfTI files, else DICOM files at any depth."""
+def _image_files(path: Path) -> list[Path]:
+    """Return a file if it is an image, or the images in a folder: NIfTI files, else DICOM files at any depth."""
     if path.is_dir():
         return [file for file in path.iterdir() if _is_nifti(file)] or [
             file for file in path.rglob("*") if file.is_file() and is_dicom(file)
@@ -93,11 +94,11 @@ def _files(path: Path) -> list[Path]:
     return [path] if _is_image(path) else []
 
 
-def _cases(files: set[Path], source: PathLike) -> list[Case]:
-    """Cases of NIfTI files, less what was made of others of them, and of the series among DICOM files."""
+def _cases_of_files(files: set[Path], source: PathLike) -> list[Case]:
+    """Return cases of NIfTI files, except predictions of others among them, and of the series among DICOM files."""
     volumes = {file for file in files if _is_nifti(file)}
-    made = {_stem(file) + ending for file in volumes for ending in ("_seg", "_probabilities")}
-    cases: list[Case] = [{"image": str(file)} for file in sorted(volumes) if _stem(file) not in made]
+    predictions = {_stem(file) + ending for file in volumes for ending in ("_seg", "_probabilities")}
+    cases: list[Case] = [{"image": str(file)} for file in sorted(volumes) if _stem(file) not in predictions]
     if files == volumes:
         return cases
     series, reasons = find_series(files - volumes)
@@ -108,8 +109,8 @@ def _cases(files: set[Path], source: PathLike) -> list[Case]:
     return cases + [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
 
 
-def _names(cases: Sequence[Case], source: PathLike | Sequence[PathLike]) -> list[str]:
-    """A name for each case: its own, or that of its file after as many folders as tell all apart."""
+def _unique_names(cases: Sequence[Case], source: PathLike | Sequence[PathLike]) -> list[str]:
+    """Name each case by its own name, or by that of its file after as many folders as tell all apart."""
     short = [str(case.get("case") or case_name(case)) for case in cases]
     folders = [() if "case" in case else Path(case_files(case)[0]).parent.parts[1:] for case in cases]
     for depth in range(max(map(len, folders)) + 1):
@@ -118,5 +119,7 @@ def _names(cases: Sequence[Case], source: PathLike | Sequence[PathLike]) -> list
         ]
         if len(set(names)) == len(names):
             return names
-    twice = next(name for name in short if short.count(name) > 1)
-    raise ValueError(f"{source} holds several images called {twice}, whose predictions would be one file; rename.")
+    repeated = next(name for name in short if short.count(name) > 1)
+    raise ValueError(
+        f"{source} holds several images called {repeated}, whose predictions would be one file; rename them."
+    )

@@ -1,4 +1,4 @@
-"""Labels that have sides, along which no image may be mirrored."""
+"""Labels that have sides, along which images must not be mirrored."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["sided_axes", "sided_labels"]
 
-# what a name says of its side, and the anatomical directions between which mirroring would exchange the two
+# the words for two sides in names, and the anatomical directions that exchange them when mirrored
 _SIDES = (
     ("left", "right", "LR"),
     ("anterior", "posterior", "AP"),
@@ -20,12 +20,12 @@ _SIDES = (
 def sided_labels(labels: Mapping[str, Any]) -> list[list[str]]:
     """Find the pairs of labels whose names differ only in left and right, or in another pair of sides.
 
-    Sides are words of their own, in any case: ``left_kidney`` and ``Right Kidney`` are a pair, ``left_kidney`` and
-    ``right_adrenal_gland`` are none, since their other words differ. Names such as ACDC's ``left_ventricle``, which is
-    no mirror image of the right one, must be declared as no pair.
+    Sides are separate words, in upper or lower case: ``left_kidney`` and ``Right Kidney`` are a pair, ``left_kidney``
+    and ``right_adrenal_gland`` are not, since their other words differ. Exceptions such as ACDC's ``left_ventricle``,
+    which is no mirror image of the right one, must be declared.
 
     Args:
-        labels: by name.
+        labels: labels by name.
 
     Returns:
         Pairs of names.
@@ -45,9 +45,9 @@ def sided_axes(pairs: Iterable[Sequence[str]], orientation: str) -> list[int]:
     """Return the spatial axes along which mirroring would exchange the labels of a pair.
 
     Args:
-        pairs: of names, from :func:`sided_labels` or declared; where the names do not say along which axis they are
-            opposite, it is left and right.
-        orientation: what the axes run towards, such as ``"RAS"`` or ``"SPL"``.
+        pairs: pairs of names, from :func:`sided_labels` or declared; they are taken as left and right where the names
+            say nothing else.
+        orientation: ends that the axes run towards, such as ``"RAS"`` or ``"SPL"``.
 
     Raises:
         ValueError: If a pair is not two names.

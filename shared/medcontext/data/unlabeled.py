@@ -1,4 +1,4 @@
-"""Scans without labels that training uses beside the labelled ones."""
+"""Scans without labels that are trained on beside the labelled ones."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def load_unlabeled(
         datalist: path of the ``dataset.json``.
         unlabeled: ``"dataset"`` for those that ``dataset.json`` lists under ``unlabeled``; ``"rest"`` for the images of
             the training cases that ``train_cases`` or ``train_fraction`` leaves out, never their labels; ``None``.
-        unlabeled_dir: a folder of scans, or whatever else :func:`~medcontext.data.list_images` takes, in NIfTI or
-            DICOM; added to the others.
-        split: how the labelled cases are chosen, as for :func:`~medcontext.data.load_cases`.
+        unlabeled_dir: a folder of scans, or any other source that :func:`~medcontext.data.list_images` takes, in NIfTI
+            or DICOM; added to the others.
+        split: choice of the labelled cases, as for :func:`~medcontext.data.load_cases`.
 
     Returns:
         Cases with ``image`` alone.
 
     Raises:
         FileNotFoundError: If a file or folder is missing, or holds no scans.
-        ValueError: If ``unlabeled`` is neither, or there is nothing of what it names.
+        ValueError: If ``unlabeled`` is unknown, or there are no such scans.
     """
     if unlabeled not in (None, "dataset", "rest"):
         raise ValueError(
-            f"unlabeled must be 'dataset', 'rest' or null, got {unlabeled!r}; a folder is given as unlabeled_dir."
+            f"unlabeled must be 'dataset', 'rest' or null, got {unlabeled!r}; give a folder as unlabeled_dir."
         )
     cases: list[Case] = []
     if unlabeled == "dataset":
@@ -74,11 +74,11 @@ def pair_unlabeled(labeled: Dataset, unlabeled: Dataset | None) -> Dataset:
 class PairedDataset(Randomizable, Dataset):
     """Labelled crops, each with a crop of a random unlabelled scan beside it.
 
-    As long as the labelled dataset and in its order, so that samplers, epochs and schedules do not depend on how many
-    unlabelled scans there are. Which one is drawn depends on the random state alone.
+    It has the length and order of the labelled dataset, so samplers, epochs and schedules do not depend on the number
+    of unlabelled scans. The draw depends on the random state alone.
 
     Args:
-        labeled: items are dictionaries, or lists of them for several crops of a case.
+        labeled: dataset of dictionaries, or of lists of them for several crops of a case.
         unlabeled: the same, with ``unlabeled_image`` and ``unlabeled_strong``.
     """
 
@@ -100,13 +100,13 @@ class PairedDataset(Randomizable, Dataset):
 
     def randomize(self, data: Any = None) -> None:
         """Draw a scan."""
-        self._place = int(self.R.randint(len(self.unlabeled)))
+        self._drawn = int(self.R.randint(len(self.unlabeled)))
 
     def __getitem__(self, index: int) -> Any:
         """Return the crops of a labelled case with unlabelled ones."""
         labeled = _as_list(self.labeled[index])
         self.randomize()
-        unlabeled = _as_list(self.unlabeled[self._place])
+        unlabeled = _as_list(self.unlabeled[self._drawn])
         keys = (MedContextKeys.UNLABELED_IMAGE, MedContextKeys.UNLABELED_STRONG)
         return [{**crop, **{key: unlabeled[i % len(unlabeled)][key] for key in keys}} for i, crop in enumerate(labeled)]
 

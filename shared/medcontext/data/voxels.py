@@ -1,4 +1,4 @@
-"""What has to be read from the voxels of a file, once."""
+"""Facts about the voxels of files, each read once."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from medcontext.storage.file_memory import FileMemory
 __all__ = ["read_voxels"]
 
 THREADS = 4  # decompression lets other threads run; more would hold more volumes in memory
-MOST_VALUES = 300  # of a label map; an image taken for one has thousands
+MOST_VALUES = 300  # of a label map; an image given by mistake has thousands
 
 
 def read_voxels(files: Sequence[str], fact: str, memory: FileMemory | None, *, again: bool = False) -> dict[str, Any]:
-    """Read volumes whole, those that the memory knows excepted.
+    """Read a fact from all voxels of files, except those that the memory knows.
 
     Args:
         files: NIfTI files.
         fact: ``"values"``, the different values in ascending order, no more than 300 of them, ``"not_finite"``, the
             number of voxels that are NaN or infinite, or ``"range"``, the lowest and the highest finite value.
-        memory: keeps the facts.
-        again: read those too that the memory knows.
+        memory: where the facts are kept.
+        again: read the files that the memory knows too.
 
     Returns:
         The fact by file; for a file that cannot be read, the exception.
     """
-    known = {} if memory is None or again else {file: memory.recall(file, fact) for file in files}
-    found = {file: value for file, value in known.items() if value is not None}
-    unknown = [file for file in dict.fromkeys(files) if file not in found]
+    recalled = {} if memory is None or again else {file: memory.recall(file, fact) for file in files}
+    facts = {file: value for file, value in recalled.items() if value is not None}
+    unknown = [file for file in dict.fromkeys(files) if file not in facts]
     for file, value in _read_all(unknown, fact):
-        found[file] = value
+        facts[file] = value
         if memory is not None and not isinstance(value, Exception):
             memory.remember(file, fact, value)
-    return found
+    return facts
 
 
 def _read_all(files: list[str], fact: str) -> Iterator[tuple[str, Any]]:
@@ -62,7 +62,7 @@ def _read_all(files: list[str], fact: str) -> Iterator[tuple[str, Any]]:
 
 
 def _values(proxy: Any) -> list[float | None]:
-    """Different values of a label map, as precise as training has them; None for NaN, which JSON cannot hold."""
+    """Return the different values of a label map, as precise as in training; None for NaN, which JSON cannot hold."""
     stored = pd.unique(np.asarray(proxy.get_unscaled()).ravel(order="K"))
     values = np.unique((stored.astype(float) * proxy.slope + proxy.inter).astype(np.float32))[:MOST_VALUES]
     return [None if not np.isfinite(value) else float(value) for value in values]

@@ -15,13 +15,13 @@ class WarmupPolynomialSchedule(LambdaLR):
     run asks for more steps, which PyTorch's ``PolynomialLR`` cannot.
 
     Args:
-        optimizer: whose rates to set.
+        optimizer: the optimizer whose learning rates are set.
         warmup_steps: steps over which the rate rises to its curve; 0 for none.
         t_total: step at which the rate reaches 0.
         power: exponent of the decay.
 
     Raises:
-        ValueError: If there is no step to take, or ``warmup_steps`` or ``power`` is negative.
+        ValueError: If ``t_total`` is below 1, or ``warmup_steps`` or ``power`` is negative.
 
     Source: the "poly" schedule of Chen et al., DeepLab, TPAMI 2018, with nnU-Net's exponent 0.9.
     """
@@ -36,19 +36,23 @@ class WarmupPolynomialSchedule(LambdaLR):
         super().__init__(optimizer, self.factor)
 
     def factor(self, step: int) -> float:
-        """What the learning rate is multiplied with at a step, from 0."""
+        """Return the factor of the learning rate at a step, counted from 0."""
         rise = min((step + 1) / (self.warmup_steps + 1), 1.0)
         return float(rise * max(1 - step / self.t_total, 0.0) ** self.power)
 
 
 def ramp(progress: float, *, start: float = 0.0, length: float = 0.0, end: float = 1.0) -> float:
-    """Factor that rises from 0 to 1 and falls back to 0, at a point of the training run.
+    """Return a factor that rises from 0 to 1 and falls back to 0, at a point of the training run.
 
     Args:
         progress: share of the run that is done, within [0, 1].
-        start: share after which it rises.
+        start: share after which the factor rises.
         length: share over which it rises linearly; 0 for a step.
         end: share after which it is 0 again.
+
+    Example:
+        >>> [ramp(progress, start=0.2, length=0.4) for progress in (0.1, 0.4, 0.8)]
+        [0.0, 0.5, 1.0]
     """
     if progress < start or (progress >= end and end < 1):
         return 0.0

@@ -15,6 +15,7 @@ from monai.engines.workflow import Workflow
 from monai.utils import CommonKeys
 from torch import Tensor, nn
 
+from medcontext.checks import check_above_zero, check_choice
 from medcontext.keys import MedContextKeys
 from medcontext.losses import MedContextLoss, full_resolution, select_samples
 from medcontext.networks import TokenMasking, plain_network
@@ -23,12 +24,12 @@ __all__ = ["Batch", "MedContextEvents", "MedContextTrainer", "TrainingMode", "Tr
 
 
 class TrainingMode(StrEnum):
-    """What a training run learns from, from the plain control upwards.
+    """What a training run learns from, starting with the plain control.
 
-    ``baseline`` is plain supervised training. ``patch_dropout`` and ``masking_only`` train on masked crops too, with
-    patches dropped anywhere and with organs dropped, and use no teacher. ``medcontext`` is the method. The last two add
-    unlabelled scans: ``pseudo_labels`` learns the teacher's labels of whole crops, ``medcontext_unlabeled`` of crops
-    with the organs dropped that the teacher sees in them.
+    ``baseline`` is plain supervised training. ``patch_dropout`` and ``masking_only`` also train on masked crops, with
+    patches dropped anywhere or with organs dropped, and use no teacher. ``medcontext`` is the method. The last two add
+    unlabelled scans: ``pseudo_labels`` learns the teacher's labels of whole crops, ``medcontext_unlabeled`` those of
+    crops from which the organs that the teacher finds were dropped.
     """
 
     BASELINE = "baseline"
@@ -47,7 +48,7 @@ class TrainingPasses(StrEnum):
     """How often a step sees each crop.
 
     ``single`` is one pass over a batch in which some crops are masked. The paper's form sees every crop twice, whole
-    and masked: ``separate`` passes keep one graph alive at a time, ``batched`` ones run both as one batch.
+    and masked: ``separate`` passes keep one graph alive at a time, ``batched`` passes run both as one batch.
     """
 
     SINGLE = "single"
@@ -56,10 +57,10 @@ class TrainingPasses(StrEnum):
 
 
 class MedContextEvents(EventEnum):
-    """Events beside ignite's and MONAI's.
+    """Events in addition to ignite's and MONAI's.
 
-    ``OPTIMIZER_STEPPED`` fires after the optimizer, so once per accumulation window. ``RUN_ABORTED`` fires when
-    an exception, ``KeyboardInterrupt`` included, ends a run; it stands in ``engine.state.exception``.
+    ``OPTIMIZER_STEPPED`` fires after an optimizer step, hence once per accumulation window. ``RUN_ABORTED`` fires when
+    an exception, ``KeyboardInterrupt`` included, ends a run; the exception is in ``engine.state.exception``.
     """
 
     OPTIMIZER_STEPPED = "optimizer_stepped"
@@ -72,11 +73,11 @@ class Batch(NamedTuple):
     Attributes:
         image: whole crops (B, C, *spatial).
         label: label ids (B, 1, *spatial).
-        masked_image: the crops with the context dropped, (B, C, *spatial), if anything is.
-        context_mask: what was dropped, (B, 1, *spatial).
+        masked_image: the crops with the context dropped, (B, C, *spatial), if there is any.
+        context_mask: 1 where voxels were dropped, (B, 1, *spatial).
         masked: which of the B crops are masked.
         unlabeled: unlabelled crops as the teacher sees them, (U, C, *spatial), if there are any.
-        strong: the same crops as they are augmented for the student.
+        strong: the same crops, augmented for the student.
     """
 
     image: Tensor
@@ -91,13 +92,13 @@ class Batch(NamedTuple):
 class MedContextTrainer(SupervisedTrainer):
     """Train a network to segment and, from the same labels, to reconstruct what was dropped from its input.
 
-    By default a step is one pass over a batch whose crops are masked or not as the transforms drew it, against the full
-    label. Where the objective holds masked crops to a teacher, it sees them whole. Unlabelled crops join the same
-    batch: the student learns from them what the teacher, who sees them less augmented, is confident of.
+    By default, a step is one pass over a batch of which the transforms have masked some crops, against the full label.
+    Where the objective compares masked crops with a teacher, the teacher sees them whole. Unlabelled crops join the
+    same batch: the student learns from them what the teacher, which sees them less augmented, is confident of.
 
-    The paper's form segments every crop whole and masked, in ``separate`` passes, whose gradients add up to those of
-    the summed loss while peak memory stays near that of plain training, or ``batched``, which is faster where small
-    batches leave the device idle; networks with batch normalisation then share their statistics between the two.
+    The paper's form segments every crop whole and masked. In ``separate`` passes, the gradients add up to those of the
+    summed loss while peak memory stays near that of plain training. ``batched`` passes are faster where small batches
+    leave the device idle; networks with batch normalisation then share their statistics between the two.
 
     ``engine.state.output`` holds ``image``, ``label``, ``pred``, the scalar ``loss`` and the unweighted terms of
     :class:`~medcontext.losses.MedContextLoss` by name, with ``masked_fraction`` and, in the two-pass forms,
@@ -107,27 +108,27 @@ class MedContextTrainer(SupervisedTrainer):
     after those of the second.
 
     Args:
-        network: the student, plain or wrapped in DDP or :class:`~medcontext.networks.TokenMasking`. Token masking
-            makes the masked pass see the whole image with the tokens under ``context_mask`` replaced.
+        network: the student, plain or wrapped in DDP or :class:`~medcontext.networks.TokenMasking`. With token
+            masking, the masked pass sees the whole image, with the tokens under ``context_mask`` replaced.
         loss_function: the objective.
         teacher: the moving average of the student, updated by :class:`~medcontext.handlers.TeacherUpdate`.
         mode: one of :class:`TrainingMode`.
         passes: one of :class:`TrainingPasses`; the modes without a teacher and those with unlabelled scans have the
             ``single`` form only.
-        organ_dropout: called with unlabelled crops and the teacher's label ids, drops organs from them; needed by the
-            mode ``medcontext_unlabeled``.
-        max_grad_norm: clip the norm of all gradients to this before each step; ``None`` does not clip.
-        kwargs: all else that MONAI's ``SupervisedTrainer`` takes. With ``amp`` the forward passes run under
+        organ_dropout: called with unlabelled crops and the teacher's label ids to drop organs from the crops; required
+            by the mode ``medcontext_unlabeled``.
+        max_grad_norm: norm to which all gradients are clipped before each step; ``None`` does not clip.
+        kwargs: other arguments as for MONAI's ``SupervisedTrainer``. With ``amp``, the forward passes run under
             ``torch.autocast`` on the trainer's device, with gradient scaling where the device is CUDA.
 
     Attributes:
         context_strength: factor of the consistency weight, set by :class:`~medcontext.handlers.ContextSchedule`.
-        unlabeled_strength: the same for the unlabelled term; at 0 unlabelled crops are left out of the step.
+        unlabeled_strength: the same for the unlabelled term; at 0, unlabelled crops are left out of the step.
 
     Raises:
-        ValueError: If ``mode`` or ``passes`` is unknown, the two do not go together, or ``max_grad_norm`` is not above
-            0.
-        TypeError: If ``loss_function`` is no ``MedContextLoss``.
+        ValueError: If ``mode`` or ``passes`` is unknown, the two cannot be combined, the mode lacks what it needs, or
+            ``max_grad_norm`` is not above 0.
+        TypeError: If ``loss_function`` is not a ``MedContextLoss``.
 
     Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); the single pass and unlabelled scans are added
         here.
@@ -148,14 +149,14 @@ class MedContextTrainer(SupervisedTrainer):
         **kwargs: Any,
     ) -> None:
         _check_arguments(mode, passes, loss_function, max_grad_norm)
-        # handlers are attached inside MONAI's constructor and look at these
+        # MONAI's constructor attaches handlers, which read these attributes
         self.mode, self.passes = TrainingMode(mode), TrainingPasses(passes)
         self.teacher: Any = teacher
         self.organ_dropout = organ_dropout
         self.max_grad_norm = max_grad_norm
         self.context_strength = self.unlabeled_strength = 1.0
         if self.mode in USING_UNLABELED and teacher is None:
-            raise ValueError(f"mode {mode!r} needs a teacher, whose predictions are the labels of unlabelled scans.")
+            raise ValueError(f"mode {mode!r} needs a teacher, whose predictions label the unlabelled scans.")
         if self.mode is TrainingMode.MEDCONTEXT_UNLABELED and organ_dropout is None:
             raise ValueError(
                 "mode 'medcontext_unlabeled' needs organ_dropout, which drops organs from unlabelled crops."
@@ -207,11 +208,11 @@ class MedContextTrainer(SupervisedTrainer):
     def _unpack(self, batchdata: dict[str, Any]) -> Batch:
         """Return the batch as plain tensors on the device; MetaTensor would tax every operation of the network."""
         image, label = map(
-            _plain, self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
+            _without_metadata, self.prepare_batch(batchdata, self.state.device, self.non_blocking, **self.to_kwargs)
         )
         mask = None if self.mode is TrainingMode.BASELINE else batchdata.get(MedContextKeys.CONTEXT_MASK)
-        # asked before the mask moves to the device, which would have to be waited for
-        masked = [False] * len(image) if mask is None else _plain(mask).flatten(1).any(1).tolist()
+        # before the mask moves to the device, which would have to be synchronised
+        masked = [False] * len(image) if mask is None else _without_metadata(mask).flatten(1).any(1).tolist()
         return Batch(
             image,
             label,
@@ -228,20 +229,24 @@ class MedContextTrainer(SupervisedTrainer):
         return (
             None
             if value is None
-            else _plain(value).to(self.state.device, non_blocking=self.non_blocking, **self.to_kwargs)
+            else _without_metadata(value).to(self.state.device, non_blocking=self.non_blocking, **self.to_kwargs)
         )
 
     def _accumulation_window(self) -> tuple[bool, bool]:
-        """Whether this iteration opens and whether it closes a window; the end of an epoch closes one too."""
+        """Return whether this iteration opens and whether it closes a window; the end of an epoch closes one too."""
         steps, length = self.accumulation_steps, self.state.epoch_length
         position = self.state.iteration - 1 if length is None else (self.state.iteration - 1) % length
         return position % steps == 0, (position + 1) % steps == 0 or position + 1 == length
 
     def _single_pass(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
-        """See each crop once, masked or whole, and the unlabelled ones in the same batch."""
+        """Run each crop once, masked or whole, with the unlabelled ones in the same batch."""
         count = len(batch.image)
-        teacher_pred = self._teach(batch.image[batch.masked]) if self._is_consistent and any(batch.masked) else None
-        strong, unlabeled_pred = self._unlabeled_view(batch)
+        teacher_pred = (
+            self._teacher_logits(batch.image[batch.masked])
+            if self._compares_with_teacher and any(batch.masked)
+            else None
+        )
+        strong, unlabeled_pred = self._unlabeled_crops(batch)
         with self._gradient_sync(sync):
             with self._autocast():
                 both = self.inferer(*self._student_inputs(batch, strong))
@@ -252,41 +257,41 @@ class MedContextTrainer(SupervisedTrainer):
                 )
                 loss = terms.pop(CommonKeys.LOSS)
                 if unlabeled_pred is not None:
-                    others = select_samples(both, slice(count, None))
-                    more = self.loss_function.unlabeled(unlabeled_pred, others, self.unlabeled_strength)
-                    loss = loss + more.pop(CommonKeys.LOSS)
-                    terms |= more
+                    strong_pred = select_samples(both, slice(count, None))
+                    unlabeled_terms = self.loss_function.unlabeled(unlabeled_pred, strong_pred, self.unlabeled_strength)
+                    loss = loss + unlabeled_terms.pop(CommonKeys.LOSS)
+                    terms |= unlabeled_terms
             self._record(output, pred, loss, terms)
-            self._finish(loss)
+            self._backward_recorded(loss)
 
     def _student_inputs(self, batch: Batch, strong: Tensor | None) -> tuple[Any, ...]:
-        """Return what the student is called with: crops and, where it masks tokens instead of voxels, their masks."""
-        more = [] if strong is None else [strong]
+        """Return the inferer's arguments: crops, the student and, where it masks tokens instead of voxels, masks."""
+        unlabeled = [] if strong is None else [strong]
         if self._masks_tokens and self.mode in USING_TEACHER and batch.context_mask is not None:
-            masks = [batch.context_mask, *(torch.zeros_like(crops[:, :1]) for crops in more)]
-            return torch.cat([batch.image, *more]), self.network, torch.cat(masks)
+            masks = [batch.context_mask, *(torch.zeros_like(crops[:, :1]) for crops in unlabeled)]
+            return torch.cat([batch.image, *unlabeled]), self.network, torch.cat(masks)
         images = batch.image if batch.masked_image is None else batch.masked_image
-        return torch.cat([images, *more]) if more else images, self.network
+        return torch.cat([images, *unlabeled]) if unlabeled else images, self.network
 
-    def _unlabeled_view(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
-        """Return unlabelled crops as the student sees them, and the teacher's logits on them less augmented."""
+    def _unlabeled_crops(self, batch: Batch) -> tuple[Tensor | None, Tensor | None]:
+        """Return unlabelled crops as the student sees them, and the teacher's logits on the less augmented ones."""
         if batch.unlabeled is None or self.mode not in USING_UNLABELED:
             return None, None
         if not self.unlabeled_strength * self.loss_function.unlabeled_weight:
             return None, None
-        teacher_pred = self._teach(batch.unlabeled)
+        teacher_pred = self._teacher_logits(batch.unlabeled)
         if self.organ_dropout is None or self.mode is not TrainingMode.MEDCONTEXT_UNLABELED:
             return batch.strong, teacher_pred
         return self.organ_dropout(batch.strong, teacher_pred.argmax(1, keepdim=True))[0], teacher_pred
 
     def _separate_passes(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
-        """Back-propagate the whole crops before the masked ones are seen, so that one graph is alive at a time."""
+        """Back-propagate the whole crops before the pass over the masked ones, so only one graph is alive at a time."""
         with self._gradient_sync(False):
             with self._autocast():
                 pred = self.inferer(batch.image, self.network)
                 supervised = self.loss_function.supervised(pred, batch.label)
             self._backward(supervised)
-        teacher_pred = self._teach(batch.image) if self._is_consistent else None
+        teacher_pred = self._teacher_logits(batch.image) if self._compares_with_teacher else None
         with self._gradient_sync(sync):
             with self._autocast():
                 if self._masks_tokens:
@@ -298,11 +303,11 @@ class MedContextTrainer(SupervisedTrainer):
                 loss = self.loss_function.weighted(terms, self.context_strength)
             terms[MedContextKeys.LOSS_SUPERVISED] = supervised
             self._record(output, pred, supervised.detach() + loss, terms, teacher_pred, masked_pred)
-            self._finish(loss)
+            self._backward_recorded(loss)
 
     def _batched_passes(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
-        """See whole and masked crops as one batch."""
-        teacher_pred = self._teach(batch.image) if self._is_consistent else None
+        """Run whole and masked crops as one batch."""
+        teacher_pred = self._teacher_logits(batch.image) if self._compares_with_teacher else None
         with self._gradient_sync(sync):
             with self._autocast():
                 if self._masks_tokens:
@@ -319,21 +324,21 @@ class MedContextTrainer(SupervisedTrainer):
                 )
                 loss = terms.pop(CommonKeys.LOSS)
             self._record(output, pred, loss, terms, teacher_pred, masked_pred)
-            self._finish(loss)
+            self._backward_recorded(loss)
 
-    def _finish(self, loss: Tensor) -> None:
-        """Back-propagate a loss that is recorded."""
+    def _backward_recorded(self, loss: Tensor) -> None:
+        """Back-propagate a loss after it is recorded in the output."""
         self.fire_event(IterationEvents.LOSS_COMPLETED)
         self._backward(loss)
         self.fire_event(IterationEvents.BACKWARD_COMPLETED)
 
     @property
-    def _is_consistent(self) -> bool:
-        """Whether the objective holds masked crops to the teacher; a term without weight costs no pass."""
+    def _compares_with_teacher(self) -> bool:
+        """Whether the objective compares masked crops with the teacher; a term of weight 0 costs no pass."""
         weight = self.context_strength * self.loss_function.consistency_weight
         return self.teacher is not None and self.mode in USING_TEACHER and weight > 0
 
-    def _teach(self, image: Tensor) -> Tensor:
+    def _teacher_logits(self, image: Tensor) -> Tensor:
         with torch.no_grad(), self._autocast():
             prediction: Tensor = full_resolution(self.inferer(image, self.teacher.eval()))
         return prediction
@@ -347,7 +352,7 @@ class MedContextTrainer(SupervisedTrainer):
         teacher_pred: Any = None,
         masked_pred: Any = None,
     ) -> None:
-        """Write what the step made into its output, where handlers of the events that follow find it."""
+        """Store the results of the step in its output, for the handlers of the events that follow."""
         output[CommonKeys.PRED], output[CommonKeys.LOSS] = _detached(pred), loss.detach()
         output.update({name: term.detach() for name, term in terms.items()})
         if masked_pred is not None:
@@ -359,7 +364,7 @@ class MedContextTrainer(SupervisedTrainer):
         return torch.autocast(self.state.device.type, enabled=self.amp, **self.amp_kwargs)
 
     def _gradient_sync(self, sync: bool) -> AbstractContextManager[None]:
-        """Between processes only the last backward pass of a step exchanges gradients; they add up until then."""
+        """Let only the last backward pass of a step exchange gradients between processes; they add up until then."""
         if isinstance(self.network, nn.parallel.DistributedDataParallel) and not sync:
             return self.network.no_sync()
         return nullcontext()
@@ -376,12 +381,12 @@ class MedContextTrainer(SupervisedTrainer):
         self.fire_event(MedContextEvents.OPTIMIZER_STEPPED)
 
     def optimizer_step_index(self) -> int:
-        """Number of the optimizer step that this iteration belongs to, from 0, for schedules that follow steps."""
+        """Return the number of this iteration's optimizer step, from 0, for schedules that follow steps."""
         epochs, iterations = divmod(self.state.iteration - 1, int(self.state.epoch_length))
         return epochs * self._optimizer_steps_per_epoch() + iterations // self.accumulation_steps
 
     def total_optimizer_steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """Return the number of optimizer steps of the whole run."""
         return self._optimizer_steps_per_epoch() * int(self.state.max_epochs)
 
     def _optimizer_steps_per_epoch(self) -> int:
@@ -393,7 +398,7 @@ class MedContextTrainer(SupervisedTrainer):
         return plain_network(self.network)
 
 
-def _plain(value: Any) -> Any:
+def _without_metadata(value: Any) -> Any:
     return value.as_tensor() if hasattr(value, "as_tensor") else value
 
 
@@ -402,12 +407,11 @@ def _detached(prediction: Any) -> Tensor:
 
 
 def _check_arguments(mode: str, passes: str, loss_function: Any, max_grad_norm: float | None) -> None:
-    for name, value, choices in (("mode", mode, TrainingMode), ("passes", passes, TrainingPasses)):
-        if value not in list(choices):
-            raise ValueError(f"{name} must be one of {[str(choice) for choice in choices]}, got {value!r}.")
+    check_choice("mode", mode, TrainingMode)
+    check_choice("passes", passes, TrainingPasses)
     if passes != TrainingPasses.SINGLE and mode in USING_UNLABELED:
         raise ValueError(f"mode {mode!r} has a single pass, got passes {passes!r}; use 'single'.")
     if not isinstance(loss_function, MedContextLoss):
         raise TypeError(f"loss_function must be a MedContextLoss, got {type(loss_function).__name__}.")
-    if max_grad_norm is not None and not max_grad_norm > 0:
-        raise ValueError(f"max_grad_norm must be above 0, got {max_grad_norm}; use None not to clip.")
+    if max_grad_norm is not None:
+        check_above_zero("max_grad_norm", max_grad_norm, remedy="use None not to clip")
