@@ -8,7 +8,7 @@ from medcontext.bundle.launch import build_network, prepare, run
 from medcontext.bundle.places import find_home, find_root, name, version
 from medcontext.bundle.runs import checkpoint_run, has_training_state, latest_run, new_run_name, run_folder
 from medcontext.bundle.settings import hyperparameters, model_to_log
-from medcontext.bundle.workflow import current_workflow
+from medcontext.bundle.workflow import current_workflow, open_workflow
 
 __all__ = [
     "build_network",
@@ -25,6 +25,7 @@ __all__ = [
     "name",
     "new_run_name",
     "one_sentence",
+    "open_workflow",
     "prepare",
     "run",
     "run_folder",

@@ -2,11 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-__all__ = ["current_workflow"]
+__all__ = ["current_workflow", "open_workflow"]
+
+
+def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigWorkflow:
+    """Return an initialised training workflow, of which nothing is built yet.
+
+    MONAI's warnings of overlays in other folders, of a missing log file, and that a configuration is code, which
+    whoever names one knows, are left out.
+
+    Args:
+        config_file: ``train.json`` of a bundle, and overlays.
+        overrides: values of configuration keys.
+    """
+    files = config_file if isinstance(config_file, str) else list(config_file)
+    logger = logging.getLogger("monai.bundle.workflows")
+    level = logger.level
+    try:
+        logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            workflow = ConfigWorkflow(files, logging_file=False, workflow_type="train", **overrides)
+    finally:
+        logger.setLevel(level)
+    workflow.initialize()
+    return workflow
 
 
 def current_workflow() -> ConfigWorkflow | None:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
-
-from medcontext.bundle import check_configuration, one_sentence
+from medcontext.bundle import check_configuration, one_sentence, open_workflow
 from medcontext.data.datalist import write_fold
 from medcontext.experiment.grid import MODES, Cell, config_file, config_files
 
@@ -119,16 +115,7 @@ def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, An
     Raises:
         SystemExit: With one sentence, if it cannot be used.
     """
-    logger = logging.getLogger("monai.bundle.workflows")  # warns of overlays that lie elsewhere, and of no log file
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a configuration is code
-            workflow = ConfigWorkflow(list(config_file), logging_file=False, workflow_type="train", **overrides)
-    finally:
-        logger.setLevel(level)
-    workflow.initialize()
+    workflow = open_workflow(config_file, **overrides)
     check_configuration(workflow)
     return workflow.parser
 
