@@ -346,7 +346,7 @@ def test_one_command_from_the_grid_to_the_verdict(home: Path) -> None:
     command += [word for key, value in TINY[UNETR].items() for word in (f"--{key}", str(value))]
     command[command.index("--max_epochs") + 1] = "1"
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "UNETR on btcv, all training cases (3), 1 seed: cannot tell." in first.stdout
+    assert "UNETR on btcv, all training cases (3), 1 seed: inconclusive." in first.stdout
     folder = home / "runs" / "experiments" / "verdict"
     assert (folder / "comparison" / "comparison.html").is_file()
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns.db")

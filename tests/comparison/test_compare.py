@@ -311,7 +311,7 @@ def test_command(
     )
     *sentences, page = capsys.readouterr().out.splitlines()
     assert sentences == [
-        "UNETR, learning_rate 0.0001, 1 seed: cannot tell. MedContext is not yet comparable to the baseline at equal "
+        "UNETR, learning_rate 0.0001, 1 seed: inconclusive. MedContext is not yet comparable to the baseline at equal "
         "steps (+0.100; 1 seed, at least three are needed). There is no run of the baseline at equal time, patch "
         "dropout and masking only to compare with. Which rung carries the gain cannot be told yet: 1 seed, at least "
         "three are needed.",

@@ -74,7 +74,10 @@ class Comparison:
         }
 
     def few_shot(self) -> dict[str, tuple[str, list[Draw]]]:
-        """By the name of their figure, title and draws of each architecture and dataset, whatever the groups are."""
+        """Return by the name of their figure title and draws of each architecture and dataset with a curve to draw.
+
+        That takes two numbers of cases or more; the groups play no part.
+        """
         found: dict[tuple[str, str], list[Draw]] = {}
         for draw in (draw for group in self.groups for draw in group.draws if draw.compared):
             place = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
@@ -82,6 +85,7 @@ class Comparison:
         return {
             f"few_shot_{_safe('_'.join(place))}.png": (f"{network_name(place[0])} on {place[1]}", found[place])
             for place in sorted(found)
+            if len({(draw.run.tags.get("train_fraction"), draw.run.num_cases) for draw in found[place]}) > 1
         }
 
     def notes(self) -> list[str]:
