@@ -180,8 +180,10 @@ def test_a_damaged_scan_is_named_and_what_was_predicted_stays(
         nib.save(nib.Nifti1Image(volume(), VOXELS), home / "scans" / f"{name}.nii.gz")
     whole = (home / "scans" / "b.nii.gz").read_bytes()
     (home / "scans" / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
-    said = r"medcontext: \S*/scans/b.nii.gz cannot be read \(.*\); repair it or leave it out. What was predicted before"
-    with pytest.raises(SystemExit, match=f"^{said} it stays.$"):
+    said = (
+        r"medcontext: \S*/scans/b.nii.gz cannot be read \(.*\); repair it or leave it out. Earlier"
+    )
+    with pytest.raises(SystemExit, match=f"^{said} predictions are kept.$"):
         predict(UNETR, home, dataset_dir=str(home / "scans"), network=THRESHOLD, num_workers=num_workers)
     assert [path.name for path in (home / "out").glob("*.json")] == ["a.json"]
     assert "terminating due to exception" in caplog.text
@@ -191,5 +193,5 @@ def test_a_damaged_scan_is_named_and_what_was_predicted_stays(
 def test_dicom_without_its_libraries_is_told_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(home / "ct", volume(), VOXELS)
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(SystemExit, match=r"medcontext: DICOM needs .*pip install pydicom highdicom$"):
+    with pytest.raises(SystemExit, match=r"medcontext: DICOM requires .*pip install pydicom highdicom$"):
         run(UNETR, "inferring", "inference", dataset_dir=str(home / "ct"), network=THRESHOLD)

@@ -115,7 +115,7 @@ def test_a_certificate_that_nobody_vouches_for(
     on_github: OnGitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
-    with pytest.raises(ConnectionError, match="cannot be reached .*CERTIFICATE_VERIFY_FAILED.*; check the address"):
+    with pytest.raises(ConnectionError, match="is unreachable .*CERTIFICATE_VERIFY_FAILED.*; check the address"):
         download_bundle(UNETR, DOWNLOADS, tmp_path / "out")
 
 

@@ -142,5 +142,5 @@ def test_dicom_without_any_volume(tmp_path: Path) -> None:
 def test_dicom_without_its_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path / "ct", phantom(), OBLIQUE)
     monkeypatch.setitem(sys.modules, "highdicom", None)
-    with pytest.raises(ImportError, match=r"DICOM needs .*highdicom is missing.*pip install pydicom highdicom"):
+    with pytest.raises(ImportError, match=r"DICOM requires .*highdicom is missing.*pip install pydicom highdicom"):
         list_images(tmp_path / "ct")

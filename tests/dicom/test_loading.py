@@ -91,7 +91,7 @@ def test_frames_that_are_no_volume(tmp_path: Path) -> None:
     LegacyConvertedEnhancedCTImage([*slices[:3], *slices[4:]], UID(), 5, UID(), 1).save_as(tmp_path / "gap")
     LegacyConvertedEnhancedCTImage(slices[:1], UID(), 5, UID(), 1).save_as(tmp_path / "single")
     _, reasons = find_series([tmp_path / "gap", tmp_path / "single"])
-    assert ["no stack of evenly spaced slices" in reason for reason in reasons] == [True, False]
+    assert ["not a stack of evenly spaced slices" in reason for reason in reasons] == [True, False]
     assert reasons[1].endswith("is one slice only")
 
 

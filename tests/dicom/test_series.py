@@ -67,8 +67,8 @@ def jumping(k: int) -> list[float]:
     ("attributes", "reason"),
     [
         ({"ImageType": ["DERIVED", "PRIMARY", "LOCALIZER"]}, "is a localiser"),
-        ({"SOPClassUID": SecondaryCaptureImageStorage}, r"is no CT, MR or PET \(Secondary Capture Image Storage\)"),
-        ({"SOPClassUID": SegmentationStorage}, r"is no CT, MR or PET \(Segmentation Storage\)"),
+        ({"SOPClassUID": SecondaryCaptureImageStorage}, r"is not a CT, MR or PET \(Secondary Capture Image Storage\)"),
+        ({"SOPClassUID": SegmentationStorage}, r"is not a CT, MR or PET \(Segmentation Storage\)"),
         ({"PixelSpacing": None}, "has images without PixelSpacing"),
         ({"ImagePositionPatient": lambda k: None if k == 2 else [0, 0, k]}, "has images without ImagePositionPatient"),
         ({"PixelSpacing": lambda k: [1.0, 1.0 + k]}, "has slices of different sizes"),
@@ -123,7 +123,7 @@ def test_files_that_end_too_early(tmp_path: Path) -> None:
     _, (found,) = find_series(paths)
     assert found.endswith(f"has a file that ends too early, {paths[2]}")
     paths[2].write_bytes(whole[:150])
-    with pytest.raises(ValueError, match=r"002.dcm is no readable DICOM file: it ends before SOPClassUID"):
+    with pytest.raises(ValueError, match=r"002.dcm is not a readable DICOM file: it ends before SOPClassUID"):
         find_series(paths)
 
 

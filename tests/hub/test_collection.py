@@ -78,8 +78,8 @@ def test_versions_that_are_none_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ("medcontext_untr", "model_info.json has no bundle 'medcontext_untr'; did you mean 'medcontext_unetr'?"),
-        ("spleen", "has no bundle 'spleen'; it has b, medcontext_unetr.$"),
+        ("medcontext_untr", "model_info.json has no bundle 'medcontext_untr'. Did you mean 'medcontext_unetr'?"),
+        ("spleen", "has no bundle 'spleen'. It has b, medcontext_unetr.$"),
         ("b@0.3.0", "has no version '0.3.0' of b; it has 0.2.0, 0.9.0, 0.10.0, 1.0.0rc1.$"),
     ],
 )
@@ -108,17 +108,17 @@ def test_a_zip_beside_a_list_on_this_machine_is_not_downloaded(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ("<html>", "model_info.json is no list of bundles .*; give the address of a model_info.json"),
-        ([], "is no list of bundles, but list"),
+        ("<html>", "model_info.json is not a list of bundles .*; give the address of a model_info.json"),
+        ([], "is not a list of bundles, but list"),
         ({"a": entry()}, "'a' in .*model_info.json is not the name of a bundle, _v, and a version"),
         ({"../a_v0.1.0": entry()}, "is not the name of a bundle"),
-        ({"a_v0.1.0": "x"}, "does not say under 'source'"),
-        ({"a_v0.1.0": entry(source=1)}, "does not say under 'source'"),
-        ({"a_v0.1.0": entry(source="../x.zip")}, "points out of the folder that it lies in, to '../x.zip'"),
-        ({"a_v0.1.0": entry(source="/etc/passwd")}, "points out of the folder"),
-        ({"a_v0.1.0": entry(source="//example.org/x.zip")}, "points out of the folder"),
+        ({"a_v0.1.0": "x"}, "has no address of its zip under 'source'"),
+        ({"a_v0.1.0": entry(source=1)}, "has no address of its zip under 'source'"),
+        ({"a_v0.1.0": entry(source="../x.zip")}, "points out of its folder, to '../x.zip'"),
+        ({"a_v0.1.0": entry(source="/etc/passwd")}, "points out of its folder"),
+        ({"a_v0.1.0": entry(source="//example.org/x.zip")}, "points out of its folder"),
         ({"a_v0.1.0": entry(source="file:///etc/passwd")}, "give an address that begins with http:// or https://"),
-        ({"a_v0.1.0": entry(sha256="12")}, r"'a_v0.1.0' in .* has no hash that it could be checked by \(sha256: 12\)"),
+        ({"a_v0.1.0": entry(sha256="12")}, r"'a_v0.1.0' in .* has no hash to check it by \(sha256: 12\)"),
     ],
 )
 def test_refuses_what_is_no_list(entries: Any, message: str, tmp_path: Path) -> None:
@@ -136,10 +136,10 @@ def test_an_entry_that_is_odd_keeps_none_of_the_others(tmp_path: Path, caplog: p
     ("source", "error", "message"),
     [
         ("{url}/none", ConnectionError, "/none/model_info.json answered 404 Not Found; check the address.$"),
-        ("http://127.0.0.1:9/c", ConnectionError, "cannot be reached .*; check the address and the network"),
+        ("http://127.0.0.1:9/c", ConnectionError, "is unreachable .*; check the address and the network"),
         ("ftp://example.org/c", ValueError, "give an address that begins with http:// or https://"),
         ("http:///c", ValueError, "cannot be read; give an address"),
-        ("http://me:secret@example.org", ValueError, "^http://example.org comes with a password, which cannot be used"),
+        ("http://me:secret@example.org", ValueError, "^http://example.org contains a password, which is not supported"),
         ("nowhere", FileNotFoundError, "There is no nowhere; give a model_info.json or its folder"),
     ],
 )
@@ -152,7 +152,7 @@ def test_a_list_that_was_cut_or_is_endless(tmp_path: Path, monkeypatch: pytest.M
     listing(tmp_path, {"a_v0.1.0": entry()})
     with serve(tmp_path) as server:
         server.break_off = 10
-        with pytest.raises(ConnectionError, match="model_info.json broke off .*; call again"):
+        with pytest.raises(ConnectionError, match="model_info.json was cut off .*; call again"):
             read_collection(server.url)
         server.break_off = None
         monkeypatch.setattr("medcontext.hub.collection.LIMIT", 10)

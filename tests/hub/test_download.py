@@ -83,7 +83,7 @@ def test_even_a_broken_link_stays(server: FileServer, out: Path) -> None:
 
 def test_goes_on_after_a_cut(server: FileServer, out: Path) -> None:
     server.break_off = 70_000
-    with pytest.raises(ConnectionError, match="a_v0.1.0.zip broke off after 70000 of .* call again to go on"):
+    with pytest.raises(ConnectionError, match="a_v0.1.0.zip was cut off after 70000 of .* call again to resume"):
         download_bundle("a", server.url, out)
     assert not (out / "a").exists()
     server.break_off = None
@@ -99,17 +99,17 @@ def test_a_wrong_hash(kind: str, server: FileServer, out: Path) -> None:
     if kind == "sha1":
         info = server.folder / "model_info.json"
         info.write_text(info.read_text().replace('"sha256"', '"other"'))
-    with pytest.raises(ValueError, match=f"a_v0.1.0.zip is not what was published .its {kind} is not 000"):
+    with pytest.raises(ValueError, match=f"a_v0.1.0.zip is not the published file .its {kind} is not 000"):
         download_bundle("a", server.url, out)
     assert list(out.iterdir()) == []
-    with pytest.raises(ValueError, match=f"a_v0.1.0.zip is not what was published .its {kind} differs.; get it again"):
+    with pytest.raises(ValueError, match=f"a_v0.1.0.zip is not the published file .its {kind} differs.; get it again"):
         download_bundle("a", server.folder, out)
 
 
 def test_a_list_without_hashes_can_be_read_but_nothing_of_it_is_taken(server: FileServer, out: Path) -> None:
     republish(server, zipped(BIG), checksum="", sha256="")
     publish(server.folder, "b_v0.1.0", zipped({"b/x": b"x"}))
-    with pytest.raises(ValueError, match="^a_v0.1.0 is listed without a hash that it could be checked by; get it by"):
+    with pytest.raises(ValueError, match="^a_v0.1.0 is listed without a hash to check it by; get it by"):
         download_bundle("a", server.url, out)
     assert list(out.iterdir()) == []
     assert download_bundle("b", server.url, out) == out / "b"
@@ -138,8 +138,8 @@ def test_a_zip_that_is_listed_but_not_there(server: FileServer, out: Path) -> No
         (zipped({"a": b"x"}), "must hold one folder, a, but holds a"),
         (zipped({}), "but holds nothing"),
         (zipped({**CONTENT, "a/zeros": bytes(1 << 25)}), "of .* bytes would unpack to 4 files of 33554457 bytes"),
-        (b"no zip", "is neither a folder nor a whole zip or tar archive"),
-        (zipped(BIG)[:-100], "is neither a folder nor a whole zip"),
+        (b"no zip", "is neither a folder nor a complete zip or tar archive"),
+        (zipped(BIG)[:-100], "is neither a folder nor a complete zip"),
         (zipped(BIG).replace(WEIGHTS[:50], WEIGHTS[:49] + b"?"), "is damaged .*; download it again"),
     ],
 )
@@ -176,7 +176,7 @@ def test_large_files_go_on_after_a_cut(server: FileServer, out: Path) -> None:
     """The bundle waits for all of them; what was finished before the cut is not asked for again."""
     republish(server, large(server, teacher=OTHERS, model=WEIGHTS))
     server.break_off = 100_000
-    with pytest.raises(ConnectionError, match="/model broke off after 100000 of 200000 bytes"):
+    with pytest.raises(ConnectionError, match="/model was cut off after 100000 of 200000 bytes"):
         download_bundle("a", server.url, out)
     assert not (out / "a").exists()
     server.break_off = None
@@ -194,14 +194,14 @@ def test_a_large_file_that_is_in_the_zip_is_not_downloaded(server: FileServer, o
     assert contents(out) == inside
     shutil.rmtree(out)
     republish(server, zipped({**inside, "a/models/model.pt": OTHERS}))
-    with pytest.raises(ValueError, match="models/model.pt in the zip is not what the bundle's list of large"):
+    with pytest.raises(ValueError, match="models/model.pt in the zip has another hash than in the bundle's list"):
         download_bundle("a", server.url, out)
 
 
 def test_a_large_file_with_a_wrong_hash(server: FileServer, out: Path) -> None:
     republish(server, large(server, model=WEIGHTS))
     (server.folder / "model").write_bytes(OTHERS)
-    with pytest.raises(ValueError, match="/model is not what was published"):
+    with pytest.raises(ValueError, match="/model is not the published file"):
         download_bundle("a", server.url, out)
     (server.folder / "model").write_bytes(WEIGHTS)
     server.requests.clear()
@@ -216,9 +216,9 @@ def test_a_large_file_with_a_wrong_hash(server: FileServer, out: Path) -> None:
     [
         ("path: ../x\n  url: http://h/x", "large_files.yml lists '../x', which leads out of the bundle"),
         ("path: x\n  url: file:///x", "file:///x cannot be read; give an address"),
-        ("path: x\n  url: y", "large_files.yml lists 'x' at 'y', which is no address"),
-        ("path: x\n  url: http://h/x", "'x' in large_files.yml has no hash that it could be checked by .sha256: None."),
-        ("path: x\n  url: http://h/x\n  hash_val: ''", "no hash that it could be checked by"),
+        ("path: x\n  url: y", "large_files.yml lists 'x' at 'y', which is not a web address"),
+        ("path: x\n  url: http://h/x", "'x' in large_files.yml has no hash to check it by .sha256: None."),
+        ("path: x\n  url: http://h/x\n  hash_val: ''", "no hash to check it by"),
         ("path: x", r"large_files.yml of a cannot be understood \(KeyError\('url'\)\)"),
         ("path: [", "large_files.yml of a cannot be understood .ParserError"),
     ],
@@ -255,7 +255,7 @@ def test_a_full_disk(limit: int, server: FileServer, out: Path, capfd: pytest.Ca
     process = in_another_process(lambda: download_bundle("a", server.url, out), limit)
     process.join()
     assert process.exitcode == 3
-    assert "a_v0.1.0.zip.part cannot be written (File too large); mend this and call again" in capfd.readouterr().err
+    assert "a_v0.1.0.zip.part cannot be written (File too large); fix this and call again" in capfd.readouterr().err
     assert [path.name for path in out.iterdir()] == [".a_v0.1.0.part"]
     download_bundle("a", server.url, out)
     assert server.requests[-1][1] is not None
@@ -268,7 +268,7 @@ def test_a_disk_that_is_full_while_unpacking(server: FileServer, out: Path, capf
     process = in_another_process(lambda: download_bundle("a", server.url, out), 300_000)
     process.join()
     assert process.exitcode == 3
-    assert "a/zeros could not be brought to " in capfd.readouterr().err
+    assert "a/zeros could not be transferred to " in capfd.readouterr().err
     assert sorted(path.name for path in (out / ".a_v0.1.0.part").iterdir()) == ["a_v0.1.0.zip", "lock"]
     server.requests.clear()
     download_bundle("a", server.url, out)
@@ -330,7 +330,7 @@ def test_the_command(
     assert call("a@0.1.0", "--source", server.url, "--bundle_dir", str(out)) == f"{out / 'a'}\n"
     monkeypatch.chdir(out.parent)
     assert call("--source", "served/model_info.json", "a") == "a\n"
-    with pytest.raises(SystemExit, match="^medcontext: .*has no bundle 'c'; it has a, b.$"):
+    with pytest.raises(SystemExit, match="^medcontext: .*has no bundle 'c'. It has a, b.$"):
         call("c", "--source", server.url)
     with pytest.raises(SystemExit, match="^medcontext: a exists already"):
         call("a", "--source", server.url)

@@ -279,7 +279,7 @@ def test_cohort_with_other_parameters_is_refused(tmp_path, monkeypatch, change):
 def test_real_data_are_never_touched(tmp_path, name):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text('{"training": []}')
-    with pytest.raises(ValueError, match="no generated cohort"):
+    with pytest.raises(ValueError, match="not describe a generated cohort|not a generated cohort"):
         write_phantoms(tmp_path, **SMALL)
     assert contents(tmp_path) == {name: b'{"training": []}'}
 
@@ -293,7 +293,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"dataset": "lits"}, r"dataset must be one of \['acdc', 'brats', 'btcv', 'hippocampus'\], got 'lits'"),
+        ({"dataset": "lits"}, "dataset must be one of 'acdc', 'brats', 'btcv', 'hippocampus', got 'lits'"),
         ({"num_cases": 1}, r"num_cases .* from 2 \(one for each of training, test\) to 30"),
         ({"num_cases": 31}, "num_cases .* got 31"),
         ({"num_cases": 4.5}, "num_cases .* got 4.5"),

@@ -164,7 +164,7 @@ def test_all_missing_files_are_named(own_btcv: Path, tmp_path: Path) -> None:
         "  RawData/Training/label/label30.nii.gz",
     ]
     assert "Expected for each case, in any folder: Training/img/img*.nii.gz, Training/label/label*.nii.gz" in lines[5]
-    assert "leave the 2 incomplete cases out by --allow_missing True" in lines[5]
+    assert "leave the 2 incomplete cases out with --allow_missing True" in lines[5]
     assert not (tmp_path / "out").exists()
 
     content = read(prepare_dataset("btcv", own_btcv, tmp_path / "out", allow_missing=True))
@@ -240,10 +240,10 @@ def test_files_that_cannot_be_read_are_all_named(own_btcv: Path, tmp_path: Path)
             r"dataset must be one of \['acdc', 'brats', 'btcv', 'hippocampus'\], got 'lits'",
         ),
         ({"source": "absent"}, FileNotFoundError, "There is no absent; give the downloaded archive"),
-        ({"source": __file__}, ValueError, "is neither a folder nor a whole zip or tar archive"),
+        ({"source": __file__}, ValueError, "is neither a folder nor a complete zip or tar archive"),
         ({"source": __file__, "link": True}, ValueError, "files in an archive cannot be linked"),
         ({"link": "no"}, ValueError, "link must be True or False, got 'no'"),
-        ({"download": True}, ValueError, "download works for brats and hippocampus alone; btcv needs"),
+        ({"download": True}, ValueError, "download works for brats and hippocampus alone; btcv requires"),
         ({"dataset": "brats", "download": True, "link": True}, ValueError, "files in an archive cannot be linked"),
     ],
 )
@@ -257,7 +257,7 @@ def test_arguments(btcv: Path, tmp_path: Path, arguments: dict[str, Any], error:
 
 def test_outputs_that_would_touch_the_source(own_btcv: Path) -> None:
     for inside in (own_btcv, own_btcv / "prepared"):
-        with pytest.raises(ValueError, match="lies inside the source .*, which must stay as it is"):
+        with pytest.raises(ValueError, match="is inside the source .*, which must not be changed"):
             prepare_dataset("btcv", own_btcv, inside)
     assert not (own_btcv / "prepared").exists()
 
@@ -351,7 +351,7 @@ def test_a_full_disk_leaves_nothing_half_written(btcv: Path, tmp_path: Path, mon
         return copy(source, file, part)
 
     monkeypatch.setattr(transfer, "_copy", fill)
-    with pytest.raises(OSError, match="could not be brought to .*No space left on device.*what is done is kept"):
+    with pytest.raises(OSError, match="could not be transferred to .*No space left on device.*finished files are kept"):
         prepare_dataset("btcv", btcv, tmp_path)
     assert len(visible(tmp_path)) == 4
     assert not list(tmp_path.rglob("*.part"))

@@ -1,4 +1,4 @@
-"""DICOM: series of images to predict, and segmentations of them. Needs pydicom and highdicom."""
+"""DICOM: series of images to predict, and segmentations of them. Requires pydicom and highdicom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loading a DICOM series as MONAI loads a NIfTI file."""
+"""Loading a DICOM series like MONAI loads a NIfTI file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["ImageReadError", "LoadScand", "SeriesReader", "read_volume"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-# the values that converters to NIfTI give: rescale slope and intercept, and nothing else
-_VALUES: dict[str, Any] = {
+# values as from converters to NIfTI: rescale slope and intercept, and nothing else
+_READING: dict[str, Any] = {
     "dtype": np.float32,
     "apply_real_world_transform": False,
     "apply_presentation_lut": False,
@@ -36,33 +36,33 @@ def read_volume(files: Sequence[str]) -> Volume:
     """Read the files of one series, or the one that holds all of its slices.
 
     Args:
-        files: as :func:`medcontext.dicom.find_series` gives them.
+        files: files from :func:`medcontext.dicom.find_series`.
 
     Returns:
-        The volume, with axes slices, rows, columns and values in the scanner's units (HU, where it is a CT).
+        The volume, with axes slices, rows, columns and values in the scanner's units (HU for CT).
 
     Raises:
-        ValueError: If a file is damaged, or the images are no volume.
+        ValueError: If a file is damaged, or the images do not form a volume.
     """
     import highdicom
 
     datasets = [read(file) for file in files]
     if "NumberOfFrames" in datasets[0]:
-        volume = highdicom.Image.from_dataset(datasets[0], copy=False).get_volume(**_VALUES)
+        volume = highdicom.Image.from_dataset(datasets[0], copy=False).get_volume(**_READING)
     else:
-        volume = highdicom.get_volume_from_series(datasets, orientation_tol=ORIENTATION_TOLERANCE, **_VALUES)
+        volume = highdicom.get_volume_from_series(datasets, orientation_tol=ORIENTATION_TOLERANCE, **_READING)
     return volume.flip_spatial(0)  # see slice_order
 
 
 class SeriesReader(ImageReader):
     """Read the DICOM files of one series as one image, whose axes are columns, rows and slices.
 
-    MONAI's own readers take a folder for a series, whatever lies in it, and a list of files for channels; gaps between
-    the slices go unnoticed.
+    MONAI's own readers take a folder for a series, whatever it contains, and a list of files for channels; gaps between
+    slices go unnoticed.
     """
 
     def verify_suffix(self, filename: Files) -> bool:
-        """Whether the files are DICOM."""
+        """Return whether the files are DICOM."""
         return all(is_dicom(file) for file in ensure_tuple(filename))
 
     def read(self, data: Files, **kwargs: Any) -> Volume:
@@ -70,7 +70,7 @@ class SeriesReader(ImageReader):
         return read_volume([str(file) for file in ensure_tuple(data)])
 
     def get_data(self, img: Volume) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """Array (columns, rows, slices) and metadata as MONAI's readers give them, affine in RAS."""
+        """Return array (columns, rows, slices) and metadata like MONAI's readers, with the affine in RAS."""
         array = np.ascontiguousarray(img.array.transpose(2, 1, 0))
         affine = orientation_ras_lps(img.affine[:, [2, 1, 0, 3]])
         meta = {
@@ -84,14 +84,14 @@ class SeriesReader(ImageReader):
 
 
 class ImageReadError(ValueError):
-    """An image cannot be read, because its file is damaged, say."""
+    """An image cannot be read, for example because its file is damaged."""
 
 
 class LoadScand(LoadImaged):
-    """MONAI's ``LoadImaged`` that takes the files of a DICOM series for one volume and says which file is damaged.
+    """MONAI's ``LoadImaged`` that loads the files of a DICOM series as one volume and reports which file is damaged.
 
     Args:
-        keys: of the file or files, see :class:`monai.transforms.LoadImaged`.
+        keys: keys of the file or files, see :class:`monai.transforms.LoadImaged`.
     """
 
     def __init__(self, keys: KeysCollection) -> None:
@@ -102,7 +102,7 @@ class LoadScand(LoadImaged):
         """Load the images of one case.
 
         Raises:
-            ImageReadError: If one cannot be read; MONAI's ``Compose`` wraps it.
+            ImageReadError: If an image cannot be read; MONAI's ``Compose`` wraps it.
         """
         try:
             loaded: dict[Hashable, Any] = super().__call__(data, reader)
@@ -112,6 +112,6 @@ class LoadScand(LoadImaged):
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise ImageReadError(
                 f"{files[0]}{others} cannot be read ({reason}); repair it or leave it out. "
-                "What was predicted before it stays."
+                "Earlier predictions are kept."
             ) from error
         return loaded

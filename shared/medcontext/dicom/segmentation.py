@@ -1,4 +1,4 @@
-"""Label maps as DICOM SEG, which belong to the series that they were made from."""
+"""Label maps as DICOM SEG that refer to the series they were made from."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def write_segmentation(
     """Write a label map as binary DICOM SEG with one segment for each label.
 
     Segments are numbered in the order of ``labels`` and carry their names; those of anatomical structures in DICOM's
-    context group 7192 carry SNOMED's code and side too, others a code of the scheme ``99MEDCONTEXT``.
+    context group 7192 also have SNOMED's code and side, others a code of the scheme ``99MEDCONTEXT``.
 
     Args:
-        stream: where to write.
-        label_map: label ids (columns, rows, slices), as :class:`medcontext.dicom.SeriesReader` orders axes.
+        stream: stream to write to.
+        label_map: label ids (columns, rows, slices), with axes in the order of :class:`medcontext.dicom.SeriesReader`.
         files: DICOM files of the series, or the one that holds all of its slices.
         labels: names and ids.
         model: name of the model, for the segments' algorithm.
 
     Raises:
-        ValueError: If the series' size is not that of the label map.
+        ValueError: If the label map has another size than the series.
     """
     from highdicom.seg import Segmentation, SegmentationTypeValues
     from highdicom.uid import UID
@@ -49,7 +49,7 @@ def write_segmentation(
     sources = [read(file, stop_before_pixels=True) for file in files]
     frames = segments.transpose(2, 1, 0)
     if "NumberOfFrames" in sources[0]:
-        frames = _volume(files[0], frames)
+        frames = _with_geometry(files[0], frames)
     else:
         sources = [sources[i] for i in slice_order(sources)]
     Segmentation(
@@ -71,12 +71,12 @@ def write_segmentation(
     ).save_as(stream)
 
 
-def _volume(file: str, frames: npt.NDArray[Any]) -> Any:
-    """The frames with the places that they have in a file of many frames, whatever their order there."""
+def _with_geometry(file: str, frames: npt.NDArray[Any]) -> Any:
+    """Return the frames with their geometry from a file of many frames, whatever their order there."""
     import highdicom
 
     geometry: Any = highdicom.imread(file, lazy_frame_retrieval=True).get_volume_geometry(rtol=SPACING_TOLERANCE)
-    return geometry.flip_spatial(0).with_array(frames)  # as read_volume turns them
+    return geometry.flip_spatial(0).with_array(frames)  # as in read_volume
 
 
 def _segment(number: int, name: str, model: str) -> SegmentDescription:
@@ -86,7 +86,7 @@ def _segment(number: int, name: str, model: str) -> SegmentDescription:
     from pydicom.sr.codedict import codes
 
     category, kind, side = _codes(name)
-    described = SegmentDescription(
+    description = SegmentDescription(
         segment_number=number,
         segment_label=name.replace("_", " ")[:64],
         segmented_property_category=category,
@@ -97,28 +97,28 @@ def _segment(number: int, name: str, model: str) -> SegmentDescription:
         ),
     )
     if side is not None:
-        described.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
+        description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [
             CodedConcept.from_code(side)
         ]
-    return described
+    return description
 
 
 def _codes(name: str) -> tuple[Code, Code, Code | None]:
-    """Category, type and side of what a label names."""
+    """Return the codes of a label's category, type and side."""
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
     words = name.lower().replace("_", " ").split()
-    known = getattr(codes.cid7192, _keyword(words), None)
-    if known is not None:
-        return codes.SCT.AnatomicalStructure, known, None
-    known = getattr(codes.cid7192, _keyword(words[1:]), None) if words[0] in _SIDES else None
-    if known is not None:
-        return codes.SCT.AnatomicalStructure, known, getattr(codes.SCT, _SIDES[words[0]])
+    structure = getattr(codes.cid7192, _keyword(words), None)
+    if structure is not None:
+        return codes.SCT.AnatomicalStructure, structure, None
+    structure = getattr(codes.cid7192, _keyword(words[1:]), None) if words[0] in _SIDES else None
+    if structure is not None:
+        return codes.SCT.AnatomicalStructure, structure, getattr(codes.SCT, _SIDES[words[0]])
     value = "_".join(words).upper()
-    plain = re.sub(r"[^ -\[\]-~]", "", value)  # a code has up to 16 characters of ASCII, without backslashes
-    if plain != value or len(value) > 16:
-        value = f"{plain[:9] or 'LABEL'}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+    ascii_value = re.sub(r"[^ -\[\]-~]", "", value)  # a code has up to 16 characters of ASCII, without backslashes
+    if ascii_value != value or len(value) > 16:
+        value = f"{ascii_value[:9] or 'LABEL'}_{hashlib.sha256(name.encode()).hexdigest()[:6]}"
     return codes.SCT.Tissue, Code(value, "99MEDCONTEXT", name.replace("_", " ")[:64]), None
 
 

@@ -1,4 +1,4 @@
-"""Which DICOM files make a volume, in which order, and why others do not."""
+"""Which DICOM files form a volume, in which order, and why others do not."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = [
 Array: TypeAlias = npt.NDArray[np.float64]
 
 SPACING_TOLERANCE = 0.05
-"""Share of the mean distance by which slices may lie off, as positions are often rounded."""
+"""Share of the mean distance by which slices may be displaced, as positions are often rounded."""
 
 ORIENTATION_TOLERANCE = 1e-5
-"""What the cosine of the angle between slices may lack to 1: a quarter of a degree."""
+"""Difference to 1 that the cosine of the angle between slices may have: a quarter of a degree."""
 
 TILT_TOLERANCE = 0.01
-"""What the cosine of the angle between a stack and its normal may lack to 1 for highdicom, which looks at single slices
-too, where rounded positions tell little; here the whole stack may be off by half a pixel."""
+"""Difference to 1 that the cosine of the angle between a stack and its normal may have for highdicom, which also checks
+single slices, where rounded positions say little; here the whole stack may be off by half a pixel."""
 
 _PATIENT_VOLUMES = (
     "CTImageStorage",
@@ -67,13 +67,13 @@ _TAGS = (
 
 @dataclass(frozen=True)
 class Series:
-    """Images that make one volume.
+    """Images that form one volume.
 
     Attributes:
-        name: from the series' number and description, and eight digits of the SHA-256 of its UID, which keep the
-            scans of different patients apart; never from what names a patient.
+        name: the series' number and description, and eight digits of the SHA-256 of its UID, which keep the scans of
+            different patients apart; nothing that identifies a patient.
         uid: ``SeriesInstanceUID``.
-        files: one for each slice, in their order along the volume, or one that holds all.
+        files: one file for each slice, in their order along the volume, or one that holds all.
     """
 
     name: str
@@ -82,18 +82,22 @@ class Series:
 
 
 def require_dicom() -> None:
-    """Raise ImportError with what to install where the libraries for DICOM are missing."""
+    """Check that the libraries for DICOM are installed.
+
+    Raises:
+        ImportError: If they are not; the message says what to install.
+    """
     try:
         import highdicom  # noqa: F401
         import pydicom  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"DICOM needs pydicom and highdicom ({error.name} is missing): pip install pydicom highdicom"
+            f"DICOM requires pydicom and highdicom ({error.name} is missing): pip install pydicom highdicom"
         ) from error
 
 
 def is_dicom(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is in DICOM's file format, whatever its name."""
+    """Return whether a file is in DICOM's file format, whatever its name."""
     try:
         with open(path, "rb") as stream:
             return stream.read(132)[128:] == b"DICM"
@@ -102,15 +106,15 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
 
 
 def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], list[str]]:
-    """Sort DICOM files into the series that are volumes.
+    """Sort DICOM files into series that are volumes.
 
-    Localisers among a series' images are left out, and so are copies of an image and a disc's ``DICOMDIR``.
+    Localisers among a series' images are left out, as are copies of an image and a disc's ``DICOMDIR``.
 
     Args:
         files: DICOM files in any order, of any number of series.
 
     Returns:
-        The series that are volumes, by name, and for each other series a clause that says what keeps it from being one.
+        The series that are volumes, by name, and for each other series a clause that says why it is none.
 
     Raises:
         ImportError: If the libraries for DICOM are missing.
@@ -121,80 +125,80 @@ def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
     for path in sorted(str(file) for file in files if Path(file).name.upper() != "DICOMDIR"):
         header = read(path, specific_tags=list(_TAGS), stop_before_pixels=True)
         groups.setdefault(header.SeriesInstanceUID, {}).setdefault(header.SOPInstanceUID, (path, header))
-    found = [_series(uid, *zip(*images.values(), strict=True)) for uid, images in groups.items()]
-    volumes = [series for series in found if isinstance(series, Series)]
-    return sorted(volumes, key=lambda series: series.name), [reason for reason in found if isinstance(reason, str)]
+    results = [_series_or_reason(uid, *zip(*images.values(), strict=True)) for uid, images in groups.items()]
+    volumes = [series for series in results if isinstance(series, Series)]
+    return sorted(volumes, key=lambda series: series.name), [reason for reason in results if isinstance(reason, str)]
 
 
 def read(path: str, **kwargs: Any) -> Dataset:
-    """Read a DICOM file, with what highdicom needs of it; ``NumberOfFrames`` is there where it holds several.
+    """Read a DICOM file and complete the tags that highdicom needs; only files of several frames have a number of them.
 
     Args:
-        path: the file.
-        kwargs: those of ``pydicom.dcmread``.
+        path: path of the file.
+        kwargs: arguments of ``pydicom.dcmread``.
 
     Raises:
-        ValueError: If it is damaged.
+        ValueError: If the file is damaged.
     """
     import pydicom
 
     try:
         dataset = pydicom.dcmread(path, **kwargs)
     except Exception as error:
-        raise ValueError(f"{path} is no readable DICOM file ({type(error).__name__}: {error}).") from error
+        raise ValueError(f"{path} is not a readable DICOM file ({type(error).__name__}: {error}).") from error
     lacking = [tag for tag in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID") if not dataset.get(tag)]
     if lacking:
-        raise ValueError(f"{path} is no readable DICOM file: it ends before {lacking[0]}, or never had one.")
-    # highdicom needs what some anonymised files lack
+        raise ValueError(f"{path} is not a readable DICOM file: it ends before {lacking[0]}, or never had one.")
+    # highdicom needs tags that some anonymised files lack
     if not dataset.get("FrameOfReferenceUID"):
         dataset.FrameOfReferenceUID = dataset.SeriesInstanceUID
     for tag in _MAY_BE_EMPTY:
         if tag not in dataset:
             setattr(dataset, tag, None)
-    if int(dataset.get("NumberOfFrames") or 1) == 1:  # some scanners say so of ordinary slices
+    if int(dataset.get("NumberOfFrames") or 1) == 1:  # some scanners write it for ordinary slices
         dataset.pop("NumberOfFrames", None)
     return dataset
 
 
 def modality_of(path: str | os.PathLike[str]) -> str:
-    """Return what DICOM calls the modality of a file, such as ``CT`` or ``MR``."""
+    """Return the DICOM modality of a file, such as ``CT`` or ``MR``."""
     return str(getattr(read(str(path), stop_before_pixels=True), "Modality", "unknown"))
 
 
-def _series(uid: str, paths: Sequence[str], headers: Sequence[Dataset]) -> Series | str:
-    """The volume of one series, or why it is none."""
-    name = _name(uid, headers[0])
+def _series_or_reason(uid: str, paths: Sequence[str], headers: Sequence[Dataset]) -> Series | str:
+    """Return one series if it is a volume, or else the reason why it is none."""
+    name = _series_name(uid, headers[0])
     images = [(path, header) for path, header in zip(paths, headers, strict=True) if not _is_localiser(header)]
     if not images:
         return f"{name} is a localiser"
     first = images[0][1]
     if str(first.SOPClassUID) not in _volume_classes():
-        return f"{name} is no CT, MR or PET ({first.SOPClassUID.name})"
-    framed = "NumberOfFrames" in first
-    problem = _frames_problem([path for path, _ in images]) if framed else _slices_problem([h for _, h in images])
+        return f"{name} is not a CT, MR or PET ({first.SOPClassUID.name})"
+    has_frames = "NumberOfFrames" in first
+    problem = _frames_problem([path for path, _ in images]) if has_frames else _slices_problem([h for _, h in images])
     problem = problem or _pixels_problem(images)
     if problem is not None:
         return f"{name} {problem}"
-    order = [0] if framed else slice_order([header for _, header in images])
+    order = [0] if has_frames else slice_order([header for _, header in images])
     return Series(name, uid, tuple(images[i][0] for i in order))
 
 
 def slice_order(headers: Sequence[Dataset]) -> list[int]:
-    """Places of a series' images along the normal of their rows and columns, the order of NIfTI converters and ITK."""
+    """Return the order of a series' images along the normal of rows and columns, as in NIfTI converters and ITK."""
     from highdicom.spatial import get_series_volume_positions
 
-    _, places = get_series_volume_positions(
+    _, positions = get_series_volume_positions(
         headers, rtol=SPACING_TOLERANCE, orientation_tol=ORIENTATION_TOLERANCE, perpendicular_tol=TILT_TOLERANCE
     )
-    if places is None:
-        raise ValueError("The images are no stack of evenly spaced, parallel slices.")
-    return [int(place) for place in np.argsort(places)[::-1]]  # highdicom stacks them the other way
+    if positions is None:
+        raise ValueError("The images are not a stack of evenly spaced, parallel slices.")
+    return [int(index) for index in np.argsort(positions)[::-1]]  # highdicom stacks them the other way
 
 
-def _name(uid: str, header: Dataset) -> str:
+def _series_name(uid: str, header: Dataset) -> str:
     words = [str(header.get(tag) or "") for tag in ("SeriesNumber", "SeriesDescription")]
-    said = re.sub(r"\W+", "_", " ".join(words)).strip("_")[:60] or str(header.get("Modality") or "series").lower()
-    return f"{said}_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
+    title = re.sub(r"\W+", "_", " ".join(words)).strip("_")[:60] or str(header.get("Modality") or "series").lower()
+    return f"{title}_{hashlib.sha256(uid.encode()).hexdigest()[:8]}"
 
 
 def _is_localiser(header: Dataset) -> bool:
@@ -208,7 +212,7 @@ def _volume_classes() -> set[str]:
 
 
 def _frames_problem(paths: Sequence[str]) -> str | None:
-    """What keeps files of many frames from being a volume."""
+    """Return why files of many frames are not a volume, if they are not."""
     import highdicom
 
     if len(paths) > 1:
@@ -217,12 +221,12 @@ def _frames_problem(paths: Sequence[str]) -> str | None:
         rtol=SPACING_TOLERANCE, allow_duplicate_positions=False
     )
     if geometry is None:
-        return "has frames that are no stack of evenly spaced slices, one at each place"
+        return "has frames that are not a stack of evenly spaced slices, one at each place"
     return "is one slice only" if geometry.spatial_shape[0] == 1 else None
 
 
 def _slices_problem(headers: Sequence[Dataset]) -> str | None:
-    """What keeps slices from being a volume."""
+    """Return why slices are not a volume, if they are not."""
     if len(headers) == 1:
         return "is one slice only"
     missing = [tag for tag in _GEOMETRY if any(not header.get(tag) for header in headers)]
@@ -238,7 +242,7 @@ def _slices_problem(headers: Sequence[Dataset]) -> str | None:
 
 
 def _stack_problem(corners: Array, normal: Array, pixel: float) -> str | None:
-    """What keeps slices of one orientation from being a stack.
+    """Return why slices of one orientation are not a stack, if they are not.
 
     Args:
         corners: centres of their first pixels (N, 3) in mm.
@@ -250,7 +254,7 @@ def _stack_problem(corners: Array, normal: Array, pixel: float) -> str | None:
     if gaps.min() < 0.01 * gaps.max():
         return "has several images at one place, such as time points or b-values; give one of them"
     if np.abs(gaps - gaps.mean()).max() > SPACING_TOLERANCE * gaps.mean():
-        return f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; some are missing, or it is no even stack"
+        return f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; some are missing, or it is not an even stack"
     across = corners - along[:, None] * normal
     if np.linalg.norm(across - across[0], axis=1).max() > pixel / 2:
         return "has slices that are shifted against each other, as by a tilted gantry; resample it first"
@@ -258,7 +262,7 @@ def _stack_problem(corners: Array, normal: Array, pixel: float) -> str | None:
 
 
 def _pixels_problem(images: Sequence[tuple[str, Dataset]]) -> str | None:
-    """What keeps the pixels of files from being read."""
+    """Return why the pixels of files cannot be read, if they cannot."""
     from pydicom.pixels.decoders.base import get_decoder
 
     for path, header in images:

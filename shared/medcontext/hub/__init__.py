@@ -1,1 +1,1 @@
-"""Collections of bundles, and what is downloaded from them."""
+"""Collections of bundles, and downloads from them."""

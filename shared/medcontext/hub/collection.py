@@ -1,11 +1,10 @@
-"""Collections of bundles, as a ``model_info.json`` lists them: that of ``ci/package_bundles.py``, or a model zoo's.
+"""Collections of bundles, listed in a ``model_info.json`` from ``ci/package_bundles.py`` or a model zoo.
 
-MONAI reads such lists too, but only from GitHub, and puts version 0.9.0 above 0.10.0.
+MONAI reads such lists too, but only from GitHub, and takes version 0.9.0 for newer than 0.10.0.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from urllib.parse import urljoin, urlsplit
 
 from packaging.version import InvalidVersion, Version
 
+from medcontext.checks import nearest_name
 from medcontext.storage.archives import leads_out
 from medcontext.storage.fetch import Digest, is_address, read_address
 
@@ -35,10 +35,10 @@ class ListedBundle:
     """One version of a bundle.
 
     Attributes:
-        name: of the bundle, and of its folder.
-        version: as it is written in the list.
-        source: address of its zip, or its path.
-        digest: what the zip must hash to; ``None`` where the list does not tell.
+        name: name of the bundle and of its folder.
+        version: version as written in the list.
+        source: address or path of its zip.
+        digest: hash that the zip must have; ``None`` if the list has none.
     """
 
     name: str
@@ -48,16 +48,16 @@ class ListedBundle:
 
     @property
     def key(self) -> str:
-        """The name that it is listed under."""
+        """Key of the bundle in the list."""
         return f"{self.name}_v{self.version}"
 
 
 @dataclass(frozen=True)
 class Collection:
-    """What there is to download.
+    """Bundles that can be downloaded.
 
     Attributes:
-        address: of its ``model_info.json``, or the path.
+        address: address or path of the ``model_info.json``.
         bundles: all versions of all bundles, by name, each from the oldest to the latest.
     """
 
@@ -65,38 +65,37 @@ class Collection:
     bundles: tuple[ListedBundle, ...]
 
     def find(self, wanted: str) -> ListedBundle:
-        """The bundle that ``NAME@VERSION`` or ``NAME`` means; without a version the latest that is no preview.
+        """Return the bundle ``NAME@VERSION``, or the latest of ``NAME`` that is not a preview.
 
         Raises:
-            ValueError: If there is none, naming what there is.
+            ValueError: If there is none; the message names those that there are.
         """
         name, _, version = wanted.partition("@")
         versions = [bundle for bundle in self.bundles if bundle.name == name]
         if not versions:
             names = sorted({bundle.name for bundle in self.bundles})
-            nearest = difflib.get_close_matches(name, names, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"it has {', '.join(names) or 'nothing'}."
-            raise ValueError(f"{self.address} has no bundle {name!r}; {hint}")
+            hint = nearest_name(name, names) or f" It has {', '.join(names) or 'nothing'}."
+            raise ValueError(f"{self.address} has no bundle {name!r}.{hint}")
         if not version:
             finished = [bundle for bundle in versions if not _order(bundle.version)[1].is_prerelease]
             return (finished or versions)[-1]
         for bundle in versions:
             if version == bundle.version or _order(version) == _order(bundle.version):
                 return bundle
-        there = ", ".join(bundle.version for bundle in versions)
-        raise ValueError(f"{self.address} has no version {version!r} of {name}; it has {there}.")
+        available = ", ".join(bundle.version for bundle in versions)
+        raise ValueError(f"{self.address} has no version {version!r} of {name}; it has {available}.")
 
 
 def read_collection(source: str | os.PathLike[str]) -> Collection:
-    """Read what a collection holds.
+    """Read the list of a collection.
 
     Args:
         source: address or path of a ``model_info.json``, or of the folder that holds it.
 
     Raises:
-        ConnectionError: If the address cannot be read, with what to do.
-        FileNotFoundError: If there is nothing of that name.
-        ValueError: If it is no such list, or nothing in it can be understood; single entries are left out.
+        ConnectionError: If the address cannot be read; the message says what to do.
+        FileNotFoundError: If there is nothing at that path.
+        ValueError: If it is not such a list, or no entry can be understood; single entries are left out.
     """
     text = os.fspath(source)
     if is_address(text):
@@ -107,18 +106,18 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
     else:
         path = Path(text) / LISTING if Path(text).is_dir() else Path(text)
         if not path.is_file():
-            raise FileNotFoundError(f"There is no {path}; give a {LISTING} or its folder, or an address of the web.")
+            raise FileNotFoundError(f"There is no {path}; give a {LISTING} or its folder, or a web address.")
         address, content = str(path), path.read_bytes()
     try:
         listed = json.loads(content)
     except ValueError as error:
-        raise ValueError(f"{address} is no list of bundles ({error}); give the address of a {LISTING}.") from error
+        raise ValueError(f"{address} is not a list of bundles ({error}); give the address of a {LISTING}.") from error
     if not isinstance(listed, dict):
-        raise ValueError(f"{address} is no list of bundles, but {type(listed).__name__}; give a {LISTING}.")
+        raise ValueError(f"{address} is not a list of bundles, but {type(listed).__name__}; give a {LISTING}.")
     bundles, problems = [], []
     for key, entry in listed.items():
         try:
-            bundles.append(_bundle(address, key, entry))
+            bundles.append(_parse_entry(address, key, entry))
         except ValueError as error:
             problems.append(error)
     if problems and not bundles:
@@ -128,8 +127,8 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
     return Collection(address, tuple(sorted(bundles, key=lambda bundle: (bundle.name, _order(bundle.version)))))
 
 
-def _bundle(address: str, key: str, entry: Any) -> ListedBundle:
-    """One entry of a list.
+def _parse_entry(address: str, key: str, entry: Any) -> ListedBundle:
+    """Parse one entry of a list.
 
     Raises:
         ValueError: If it cannot be understood.
@@ -138,22 +137,22 @@ def _bundle(address: str, key: str, entry: Any) -> ListedBundle:
     if parts is None:
         raise ValueError(f"{subject} is not the name of a bundle, _v, and a version.")
     if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
-        raise ValueError(f"{subject} does not say under 'source' where its zip lies.")
+        raise ValueError(f"{subject} has no address of its zip under 'source'.")
     kind, value = ("sha256", entry["sha256"]) if entry.get("sha256") else ("sha1", entry.get("checksum"))
-    source = _source(address, entry["source"], subject)
+    source = _zip_location(address, entry["source"], subject)
     digest = Digest.parse(kind, value, subject) if value else None
     return ListedBundle(parts["name"], parts["version"], source, digest)
 
 
-def _source(address: str, source: str, subject: str) -> str:
-    """Where a zip lies: beside its list if it is there, so that the downloaded files of a release are a collection too.
+def _zip_location(address: str, source: str, subject: str) -> str:
+    """Return where a zip is: beside its list if possible, so the downloaded files of a release are a collection too.
 
     Raises:
-        ValueError: If that is neither on the web nor in the list's folder.
+        ValueError: If it is neither on the web nor in the list's folder.
     """
     remote = is_address(source)
     if not remote and leads_out(source):
-        raise ValueError(f"{subject} points out of the folder that it lies in, to {source!r}; do not use it.")
+        raise ValueError(f"{subject} points out of its folder, to {source!r}; do not use it.")
     if is_address(address):
         return urljoin(address, source)
     path = Path(address).parent / (PurePosixPath(urlsplit(source).path).name if remote else source)
@@ -161,7 +160,7 @@ def _source(address: str, source: str, subject: str) -> str:
 
 
 def _order(version: str) -> tuple[bool, Version, str]:
-    """By what versions are sorted and compared; those that are none by the rules of packaging come first."""
+    """Return the key by which versions are sorted; those that are invalid by the rules of packaging come first."""
     try:
         return True, Version(version), ""
     except InvalidVersion:

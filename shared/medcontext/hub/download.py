@@ -1,4 +1,4 @@
-"""Bundles out of a collection: downloaded, checked, unpacked and in place as a whole, or not at all."""
+"""Downloading bundles from a collection: checked, unpacked and moved into place completely, or not at all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LOCK, UNPACKED, MEMORY = "lock", "unpacked", ".files.jsonl"
 
 
 class LargeFile(NamedTuple):
-    """A file that is not in the zip: its path below the bundle, its address, and what it must hash to."""
+    """A file that is not in the zip: its path below the bundle, its address, and the hash that it must have."""
 
     path: str
     url: str
@@ -40,26 +40,26 @@ class LargeFile(NamedTuple):
 def download_bundle(wanted: str, source: str | os.PathLike[str], bundle_dir: str | os.PathLike[str] = ".") -> Path:
     """Download a bundle, with the large files that it names.
 
-    A call that was cut off can be repeated: what has arrived is kept, in a hidden folder beside the bundle.
+    An interrupted call can be repeated: finished downloads are kept in a hidden folder beside the bundle.
 
     Args:
         wanted: name of the bundle, or ``NAME@VERSION``; without a version the latest.
         source: address or path of the collection's ``model_info.json``, or of the folder that holds it.
-        bundle_dir: folder to put the bundle's folder into.
+        bundle_dir: folder to create the bundle's folder in.
 
     Returns:
         Folder of the bundle.
 
     Raises:
-        OSError: If something cannot be had, written, or is there already; with what to do.
-        ValueError: If there is no such bundle, or when it is not what was published, or not safe to unpack.
+        OSError: If something cannot be downloaded or written, or exists already; the message says what to do.
+        ValueError: If there is no such bundle, or it is not the published one, or not safe to unpack.
     """
     listed = read_collection(source).find(wanted)
     target = Path(bundle_dir) / listed.name
     _refuse_existing(target)
-    with _workplace(target.parent / f".{listed.key}.part") as work:
+    with _work_folder(target.parent / f".{listed.key}.part") as work:
         _refuse_existing(target)
-        bundle = _unpack(_archive(listed, work), listed.name, work / UNPACKED)
+        bundle = _unpack(_get_zip(listed, work), listed.name, work / UNPACKED)
         _add_large_files(bundle, work)
         bundle.rename(target)
     return target
@@ -71,32 +71,32 @@ def _refuse_existing(target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
-    """A folder for this process alone, of which only what the next call can use is left after a failure."""
+def _work_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder for this process only, and keep of it after a failure what the next call can use."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OSError(f"Cannot write to {folder.parent} ({error.strerror}); choose another bundle_dir.") from error
-    with _alone(folder):
+    with _locked(folder):
         shutil.rmtree(folder / UNPACKED, ignore_errors=True)
-        useful = True
+        reusable = True
         try:
             yield folder
-            useful = False
-        except DigestError:  # what is right is kept
+            reusable = False
+        except DigestError:  # the files with the right hash are kept
             raise
-        except ValueError:  # what is wrong with the contents stays wrong
-            useful = False
+        except ValueError:  # wrong contents stay wrong
+            reusable = False
             raise
         finally:
             shutil.rmtree(folder / UNPACKED, ignore_errors=True)
-            if not useful or {path.name for path in folder.iterdir()} <= {LOCK}:
+            if not reusable or {path.name for path in folder.iterdir()} <= {LOCK}:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    if sys.platform == "win32":  # which neither locks so, nor deletes a file that is open
+def _locked(folder: Path) -> Iterator[None]:
+    if sys.platform == "win32":  # has no such locks, and deletes no open file
         yield
         return
     with (folder / LOCK).open("w") as lock:
@@ -107,22 +107,22 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _archive(listed: ListedBundle, work: Path) -> Path:
-    """The zip, whole and checked."""
+def _get_zip(listed: ListedBundle, work: Path) -> Path:
+    """Return the path of the zip, downloaded and checked."""
     if listed.digest is None:
-        raise ValueError(f"{listed.key} is listed without a hash that it could be checked by; get it by other means.")
+        raise ValueError(f"{listed.key} is listed without a hash to check it by; get it by other means.")
     if is_address(listed.source):
         return fetch(listed.source, work / f"{listed.key}.zip", listed.digest)
     path = Path(listed.source)
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}, although the collection lists it; get it, and call again.")
     if not listed.digest.matches(path):
-        raise ValueError(f"{path} is not what was published (its {listed.digest.kind} differs); get it again.")
+        raise ValueError(f"{path} is not the published file (its {listed.digest.kind} differs); get it again.")
     return path
 
 
 def _unpack(archive: Path, name: str, folder: Path) -> Path:
-    """Unpack a zip into a new folder; MONAI's ``extractall`` has written some files when it refuses others."""
+    """Unpack a zip into a new folder; MONAI's ``extractall`` writes some files before it refuses others."""
     folder.mkdir()
     with open_source(archive, junk=None) as source:
         _check_contents(source, name)
@@ -131,11 +131,11 @@ def _unpack(archive: Path, name: str, folder: Path) -> Path:
 
 
 def _check_contents(source: Source, name: str) -> None:
-    """Raise ValueError unless there is one folder of the bundle's name, of a size that the archive can hold."""
+    """Raise ValueError unless there is one folder of the bundle's name, of a plausible size."""
     tops = sorted({path.partition("/")[0] for path in source.files})
     if tops != [name] or name in source.files:
-        found = ", ".join(tops[:5]) or "nothing"
-        raise ValueError(f"{source.path} must hold one folder, {name}, but holds {found}; this is not that bundle.")
+        content = ", ".join(tops[:5]) or "nothing"
+        raise ValueError(f"{source.path} must hold one folder, {name}, but holds {content}; this is not that bundle.")
     size, packed = sum(file.size for file in source.files.values()), source.path.stat().st_size
     if len(source.files) > MOST_FILES or size > max(SMALL, MOST_RATIO * packed):
         raise ValueError(
@@ -145,9 +145,9 @@ def _check_contents(source: Source, name: str) -> None:
 
 
 def _add_large_files(bundle: Path, work: Path) -> None:
-    """Bring what ``large_files.yml`` lists to its place, checked.
+    """Download the files that ``large_files.yml`` lists, check them, and move them into place.
 
-    MONAI's ``download_large_files`` takes files without a hash, and leaves the first in place when the second fails.
+    MONAI's ``download_large_files`` accepts files without a hash, and leaves the first in place if the second fails.
     """
     arrived = {}
     for large in _large_files(bundle):
@@ -155,14 +155,14 @@ def _add_large_files(bundle: Path, work: Path) -> None:
         if not path.is_file():
             arrived[path] = fetch(large.url, work / large.digest.value, large.digest)
         elif not large.digest.matches(path):
-            raise ValueError(f"{large.path} in the zip is not what the bundle's list of large files says it is.")
+            raise ValueError(f"{large.path} in the zip has another hash than in the bundle's list of large files.")
     for path, file in arrived.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         file.replace(path)
 
 
 def _large_files(bundle: Path) -> Iterator[LargeFile]:
-    """What a bundle lists in the files that MONAI reads."""
+    """Yield the large files that a bundle lists for MONAI."""
     lists = sorted(path for path in bundle.glob("large_files*") if path.suffix in (".yml", ".yaml", ".json"))
     for file in lists:
         try:
@@ -170,7 +170,7 @@ def _large_files(bundle: Path) -> Iterator[LargeFile]:
             yield from [_large_file(entry, file.name) for entry in entries]
         except ValueError:
             raise
-        except Exception as error:  # whatever the parsers of YAML raise
+        except Exception as error:  # from the parsers of YAML
             raise ValueError(f"{file.name} of {bundle.name} cannot be understood ({error!r}).") from error
 
 
@@ -179,6 +179,6 @@ def _large_file(entry: Any, file: str) -> LargeFile:
     if leads_out(path):
         raise ValueError(f"{file} lists {path!r}, which leads out of the bundle; do not use it.")
     if not is_address(url):
-        raise ValueError(f"{file} lists {path!r} at {url!r}, which is no address of the web.")
+        raise ValueError(f"{file} lists {path!r} at {url!r}, which is not a web address.")
     kind = entry.get("hash_type") or "sha256"
     return LargeFile(path, url, Digest.parse(kind, entry.get("hash_val"), f"{path!r} in {file}"))

@@ -1,4 +1,4 @@
-"""Generated cohorts in the form of real datasets."""
+"""Generated cohorts in the layouts of real datasets."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A generated cardiac MR with the labels of ACDC: short-axis slices of one patient at end-diastole and end-systole.
 
 The phantom is a teaching model, not a simulation. A heart of natural size lies in a narrowed chest that fills the field
-of 240 × 240 mm, whatever the number of pixels; slices are thick, few, and moved against each other as between
+of 240 × 240 mm, whatever the number of pixels; slices are thick, few, and shifted against each other as between
 breath-holds. The left ventricle is a ring of muscle that narrows towards the apex, the right one a crescent on its
 right that ends before it, and the outermost slices show neither. At end-systole the same heart is shorter, its cavities
 are smaller and its wall is thicker, by the patient's group. All blood shares one intensity: both cavities, atria,
@@ -41,19 +41,19 @@ Phase = Literal["ED", "ES"]
 FIELD_MM = (240.0, 240.0, 100.0)
 AIR, LUNG, FAT = 0.01, 0.07, 0.78
 LONG_AXIS = 51.0
-"""From the apex to the middle of the ellipsoid whose lower part the left ventricle is, in mm."""
+"""Distance in mm from the apex to the middle of the ellipsoid whose lower part is the left ventricle."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """How the hearts of one of ACDC's five groups of patients differ.
+    """Properties of the hearts in one of ACDC's five groups of patients.
 
     Attributes:
-        radius: of the left cavity at end-diastole in mm.
+        radius: radius of the left cavity at end-diastole in mm.
         wall: thickness of the myocardium at end-diastole in mm.
         shortening: share of the left cavity's radius that contraction takes.
-        right: size of the right ventricle, 1 being normal.
-        infarct: how far in mm the cavity lies off the ring's middle at end-systole, where a part of the wall is still.
+        right: size of the right ventricle, where 1 is normal.
+        infarct: distance in mm of the cavity from the ring's middle at end-systole, where a part of the wall is still.
     """
 
     radius: float
@@ -86,26 +86,26 @@ class Heart:
 
 
 class ChestSketch(Sketch):
-    """A sketch with one patient's intensities, blood being about 1."""
+    """A sketch with one patient's intensities, in which blood is about 1."""
 
     def __init__(self, canvas: Canvas, rng: np.random.Generator) -> None:
         super().__init__(canvas, rng, ACDC_LABELS)
         self.muscle = rng.uniform(0.36, 0.48)
 
     def blood(self) -> float:
-        """The intensity of one vessel or cavity."""
+        """Draw the intensity of one vessel or cavity."""
         return self.near(1.0, 0.025)
 
     def tissue(self) -> float:
-        """The intensity of one muscle or solid organ."""
+        """Draw the intensity of one muscle or solid organ."""
         return self.near(self.muscle, 0.012)
 
 
 @cache
 def acdc_frames() -> dict[str, dict[Phase, int]]:
-    """Number of every patient's end-diastolic and end-systolic frame, as in the published case ids.
+    """Return the numbers of every patient's end-diastolic and end-systolic frame, as in the published case ids.
 
-    The cine starts at end-diastole; where no frame is the first, the later one shows end-diastole.
+    The cine starts at end-diastole; where neither frame is the first, the later one shows end-diastole.
     """
     frames: dict[str, list[int]] = {}
     for case in (case for part in load_split("acdc").values() for case in part):
@@ -118,7 +118,7 @@ def acdc_frames() -> dict[str, dict[Phase, int]]:
 
 
 def acdc_info(seed: int, patient: int) -> dict[str, str | int | float]:
-    """What ACDC's ``Info.cfg`` says of a patient: frames, group, height (cm), length of the cine and weight (kg)."""
+    """Return a patient's ``Info.cfg`` of ACDC: frames, group, height (cm), length of the cine and weight (kg)."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, patient, 2)))
     frames = acdc_frames().get(f"patient{patient:03d}", {"ED": 1, "ES": 10})
     return {
@@ -147,7 +147,7 @@ def make_acdc_phantom(
     Args:
         seed: the cohort's seed.
         patient: the patient's number; each (seed, patient) has its own stream of random numbers, from which both phases
-            are drawn alike but for the noise.
+            are drawn alike except for the noise.
         phase: ``"ED"`` (end-diastole) or ``"ES"`` (end-systole).
         size: pixels along x and y, and the slices along z of a usual patient: a fifth more or fewer by patient, and
             more where the slices are thinner.
@@ -182,7 +182,7 @@ def make_acdc_phantom(
 
 
 def _paint_chest(sketch: ChestSketch) -> None:
-    """Skin, fat, chest wall with ribs, lungs with their vessels, and the spine."""
+    """Paint skin, fat, chest wall with ribs, lungs with their vessels, and the spine."""
     rng = sketch.rng
     skin = Column((0, -6), (117 + rng.uniform(-4, 0), 102 + rng.uniform(-4, 2)))
     fat = rng.uniform(7, 15)
@@ -209,10 +209,10 @@ def _paint_chest(sketch: ChestSketch) -> None:
 
 
 def _paint_abdomen(sketch: ChestSketch) -> None:
-    """Under the diaphragm: liver with its veins, spleen, and a stomach that looks like a ventricle."""
+    """Paint, under the diaphragm, liver with its veins, spleen, and a stomach that looks like a ventricle."""
     rng = sketch.rng
     drop = sketch.vary((2, 4, 4))
-    # The plane of the short axis meets the diaphragm the higher, the nearer it lies to the apex.
+    # the nearer to the apex, the higher the plane of the short axis meets the diaphragm
     dome = HalfSpace(np.array([0, -24, 0]) + drop, (0, 1, 0.35))
     liver = sketch.ellipsoid((54, -36, -22), (54, 36, 78), (0, 0, -14), drop)
     sketch.paint(Clip(liver, (dome,)), sketch.tissue(), roughness=0.8)
@@ -229,7 +229,7 @@ def _paint_abdomen(sketch: ChestSketch) -> None:
 
 
 def _draw_heart(sketch: ChestSketch, group: Group, phase: Phase) -> Heart:
-    """Size and place of the ventricles; both phases draw the same random numbers."""
+    """Draw size and position of the ventricles; both phases draw the same random numbers."""
     rng = sketch.rng
     middle = np.array([-16, 8, 12]) + sketch.vary((3, 3, 3))
     angle = 12 + float(rng.uniform(-14, 14))
@@ -241,23 +241,23 @@ def _draw_heart(sketch: ChestSketch, group: Group, phase: Phase) -> Heart:
     still = rng.uniform(-np.pi, np.pi)
     inner, outer, descent = radius, radius + wall, 0.0
     if phase == "ES":
-        # The muscle keeps its volume: what the ring loses in length and radius its wall gains in thickness.
+        # the muscle keeps its volume: as the ring gets shorter and narrower, its wall gets thicker
         inner, descent = radius * (1 - contraction), 36 * contraction
         shorter = 1 - descent / (base + length)
         outer = np.sqrt(inner**2 + ((radius + wall) ** 2 - radius**2) / shorter)
         right = right * (1 - 0.75 * contraction)
-    off = group.infarct * (phase == "ES") * np.array([np.cos(still), np.sin(still), 0])
-    turned = rotation((0, 0, angle))
-    axis = turned @ (1.0, 0.0, 0.0)
+    displacement = group.infarct * (phase == "ES") * np.array([np.cos(still), np.sin(still), 0])
+    turn = rotation((0, 0, angle))
+    axis = turn @ (1.0, 0.0, 0.0)
     crescent = Ellipsoid(
-        middle + turned @ (0.66 * (radius + wall) + 6, 7.0, 2),
+        middle + turn @ (0.66 * (radius + wall) + 6, 7.0, 2),
         (28 * right[0], 41 * right[1], 0.78 * length),
         (0, 0, angle + 6),
     )
     return Heart(
         middle,
         Ellipsoid(middle, (outer * oval, outer / oval, length)),
-        Ellipsoid(middle + off, (inner * oval, inner / oval, length - 0.9 * wall)),
+        Ellipsoid(middle + displacement, (inner * oval, inner / oval, length - 0.9 * wall)),
         crescent,
         HalfSpace(middle + np.array([0, 0, base - descent]), (0, 0, 1)),
         axis,
@@ -265,10 +265,10 @@ def _draw_heart(sketch: ChestSketch, group: Group, phase: Phase) -> Heart:
 
 
 def _paint_vessels(sketch: ChestSketch, heart: Heart) -> None:
-    """Fat around the heart, and blood without a label: atria and aortic root above the base, arteries, caval vein."""
+    """Paint fat around the heart, and blood without a label: atria and aortic root, arteries, caval vein."""
     middle, radius = heart.middle, float(heart.outer.radii[0])
     above = HalfSpace(heart.base.point, (0, 0, -1))
-    surround = Blend(Ellipsoid(middle, np.asarray(heart.outer.radii) + 6), _grown(heart.right, 8.0), softness=12.0)
+    surround = Blend(Ellipsoid(middle, np.asarray(heart.outer.radii) + 6), _enlarged(heart.right, 8.0), softness=12.0)
     sketch.paint(surround, FAT, roughness=1.2)
     for course, width in (
         ([(-22, -58, -80), (-26, -54, 0), (-30, -46, 80)], 10.5),
@@ -286,18 +286,18 @@ def _paint_vessels(sketch: ChestSketch, heart: Heart) -> None:
     )
     for chamber in atria:
         chamber = Ellipsoid(np.asarray(chamber.centre) + sketch.vary(1.5), chamber.radii)
-        sketch.paint(Clip(_grown(chamber, 2.2), (above,)), sketch.tissue())
+        sketch.paint(Clip(_enlarged(chamber, 2.2), (above,)), sketch.tissue())
         sketch.paint(Clip(chamber, (above,)), sketch.blood(), roughness=0.5)
 
 
-def _grown(shape: Ellipsoid, margin: float) -> Ellipsoid:
+def _enlarged(shape: Ellipsoid, margin: float) -> Ellipsoid:
     return Ellipsoid(shape.centre, np.asarray(shape.radii) + margin, shape.angles)
 
 
 def _paint_ventricles(sketch: ChestSketch, heart: Heart) -> None:
-    """The labelled structures below the base, and the muscles inside the cavities."""
+    """Paint the labelled structures below the base, and the muscles inside the cavities."""
     rng = sketch.rng
-    wall = _grown(heart.right, 2.6)
+    wall = _enlarged(heart.right, 2.6)
     sketch.paint(Clip(wall, (heart.base,)), sketch.tissue(), roughness=0.5)
     cavity = Cut(Clip(heart.right, (heart.base,)), (heart.outer,))
     sketch.paint(cavity, sketch.blood(), "right_ventricle", 0.8)
@@ -314,7 +314,7 @@ def _paint_ventricles(sketch: ChestSketch, heart: Heart) -> None:
 
 
 def _add_shading_and_noise(canvas: Canvas, shading: Volume, rng: np.random.Generator) -> Volume:
-    """Image times texture and the coils' shading (brighter in front), with the noise of a magnitude image (Rice)."""
+    """Return the image with texture, the coils' shading (brighter in front), and the Rician noise of a magnitude."""
     front = canvas.grid[1] * np.float32(0.0018)
     image = canvas.image * (1 + np.float32(0.035) * canvas.roughness) * (1 + np.float32(0.11) * shading + front)
     real, imaginary = rng.standard_normal((2, *image.shape), dtype=np.float32) * np.float32(rng.uniform(0.025, 0.05))

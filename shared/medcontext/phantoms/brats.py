@@ -3,9 +3,9 @@
 The phantom is a teaching model, not a simulation. A skull-stripped brain (0 outside) with folded cortex, white matter,
 deep nuclei, ventricles, cerebellum and brain stem carries one tumour that pushes its surroundings aside: a core, most
 often a ring that takes up contrast around a part that does not, within oedema that spreads along the white matter.
-What is bright on FLAIR or after contrast is not always tumour: white-matter lesions and the ventricles' caps look like
-oedema, veins, sinus and choroid plexus take up contrast, and old infarcts look like a core, all without a label. Every
-channel of every case has its own scale and shading, as MR has no unit.
+Not everything that is bright on FLAIR or after contrast is tumour: white-matter lesions and the ventricles' caps look
+like oedema, veins, sinus and choroid plexus take up contrast, and old infarcts look like a core, all without a label.
+Every channel of every case has its own scale and shading, as MR has no unit.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FIELD_MM = (192.0, 192.0, 160.0)
 RIBBON = 3.4
 """Thickness of the cortex in mm."""
 
-# FLAIR, T1w, T1gd and T2w; white matter on T1w is about 0.75.
+# FLAIR, T1w, T1gd and T2w; white matter on T1w is about 0.75
 FLUID = (0.12, 0.22, 0.21, 1.0)
 GREY = (0.60, 0.53, 0.53, 0.60)
 WHITE = (0.47, 0.74, 0.72, 0.43)
@@ -45,7 +45,7 @@ CEREBRUM = Blend(
 CEREBELLUM = Blend(Ellipsoid((23, -47, -34), (30, 32, 24)), Ellipsoid((-23, -47, -34), (30, 32, 24)), softness=8.0)
 STEM = Tube([(0, -16, -8), (0, -18, -30), (0, -27, -48), (0, -33, -74)], (13, 15, 10, 8)).smooth()
 CALLOSUM = Ellipsoid((0, -6, 6), (40, 50, 25))
-"""Below its upper surface the hemispheres are joined."""
+"""The hemispheres are joined below its upper surface."""
 
 
 def make_brats_phantom(
@@ -70,7 +70,7 @@ def make_brats_phantom(
     pose = Pose(rotation(rng.uniform(-1, 1, 3) * 4) * rng.uniform(0.94, 1.03, 3), rng.uniform(-3, 3, 3), warp=2.0)
     canvas = Canvas(size, pose, rng, (0.0,) * 4, FIELD_MM)
     sketch = Sketch(canvas, rng, BRATS_LABELS)
-    place, radius = _draw_place(rng)
+    place, radius = _draw_tumour(rng)
     _push_aside(canvas, place, radius)
     mask, white = _paint_cerebrum(sketch)
     mask |= _paint_hindbrain(sketch)
@@ -83,8 +83,8 @@ def make_brats_phantom(
     return Phantom(np.ascontiguousarray(np.moveaxis(image, 0, -1)), canvas.label, centred_affine(size, spacing, centre))
 
 
-def _draw_place(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], float]:
-    """Middle of the tumour, in the white matter of one hemisphere, and the radius of its core in mm."""
+def _draw_tumour(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], float]:
+    """Draw the tumour's middle, in the white matter of one hemisphere, and the radius of its core in mm."""
     radius = float(rng.uniform(9, 19))
     while True:
         place = rng.uniform((18, -58, -16), (52, 58, 52)) * (rng.choice((-1, 1)), 1, 1)
@@ -94,7 +94,7 @@ def _draw_place(rng: np.random.Generator) -> tuple[npt.NDArray[np.float64], floa
 
 
 def _push_aside(canvas: Canvas, place: npt.NDArray[np.float64], radius: float) -> None:
-    """The tumour's mass effect: what is painted later moves away from its middle."""
+    """Simulate the tumour's mass effect: everything painted later is moved away from its middle."""
     reach, share = 1.9 * radius, 0.24
     offsets = [c - np.float32(p) for c, p in zip(canvas.body, place, strict=True)]
     weight = 1 + (offsets[0] ** 2 + offsets[1] ** 2 + offsets[2] ** 2) * np.float32(1 / reach**2)
@@ -105,11 +105,11 @@ def _push_aside(canvas: Canvas, place: npt.NDArray[np.float64], radius: float) -
 
 
 def _paint_cerebrum(sketch: Sketch) -> tuple[npt.NDArray[np.bool_], Volume]:
-    """Folded cortex over white matter; returns the mask of the cerebrum and the distance in mm to the white matter."""
+    """Paint folded cortex over white matter; return the cerebrum's mask and the distance in mm to the white matter."""
     canvas = sketch.canvas
     x, _, _ = canvas.body
     hull: Volume = CEREBRUM.distance(*canvas.body) + np.float32(0.8) * canvas.roughness
-    # The sheets on which a random field is zero, as far apart as sulci are; 7 mm for a change of 1.
+    # sheets where a random field is zero, as far apart as sulci; 7 mm for a change of 1
     folds = np.abs(smooth_field(canvas.label.shape, (25, 25, 21), sketch.rng)) * np.float32(7)
     folds = np.maximum(folds, -np.float32(sketch.rng.uniform(12, 17)) - hull)
     fissure = np.maximum(np.abs(x), -CALLOSUM.distance(*canvas.body))
@@ -130,7 +130,7 @@ def _paint_cerebrum(sketch: Sketch) -> tuple[npt.NDArray[np.bool_], Volume]:
 
 
 def _paint_hindbrain(sketch: Sketch) -> npt.NDArray[np.bool_]:
-    """Cerebellum with its folia, and brain stem; returns their mask."""
+    """Paint cerebellum with its folia, and brain stem; return their mask."""
     canvas = sketch.canvas
     small, stem = CEREBELLUM.distance(*canvas.body), STEM.distance(*canvas.body)
     mask: npt.NDArray[np.bool_] = (small < 1) | (stem < 1)
@@ -145,7 +145,7 @@ def _paint_hindbrain(sketch: Sketch) -> npt.NDArray[np.bool_]:
 
 
 def _paint_depth(sketch: Sketch) -> Shape:
-    """Deep nuclei and the fluid-filled ventricles, which are returned."""
+    """Paint deep nuclei and the fluid-filled ventricles; return the ventricles."""
     wide = 1 + float(sketch.rng.uniform(-0.3, 0.45))
     parts: list[Shape] = [
         sketch.ellipsoid((0, -9, 4), (1.6 * wide, 12, 8)),
@@ -174,21 +174,21 @@ def _paint_depth(sketch: Sketch) -> Shape:
 
 
 def _paint_lookalikes(sketch: Sketch, ventricles: Shape) -> None:
-    """Lesions of the white matter, old infarcts, veins and the sagittal sinus, all without a label."""
+    """Paint lesions of the white matter, old infarcts, veins and the sagittal sinus, all without a label."""
     rng = sketch.rng
     for side in (-1, 1):
         for tip in ((9, 36, 13), (24, -60, 8)):
             cap = sketch.ellipsoid(np.multiply(tip, (side, 1, 1)), rng.uniform(3, 7, 3))
             sketch.paint(Cut(cap, (ventricles,)), EDEMA, roughness=1.0)
     for _ in range(int(rng.integers(6, 18))):
-        lesion = Ellipsoid(_inside(rng, 11), rng.uniform(1.8, 4.5, 3), rng.uniform(-90, 90, 3))
+        lesion = Ellipsoid(_point_in_cerebrum(rng, 11), rng.uniform(1.8, 4.5, 3), rng.uniform(-90, 90, 3))
         sketch.paint(Cut(lesion, (ventricles,)), sketch.near(1.0, 0.04) * np.asarray(EDEMA), roughness=1.0)
     for _ in range(int(rng.integers(1, 4))):
-        scar = Ellipsoid(_inside(rng, 9), rng.uniform(4, 8, 3), rng.uniform(-90, 90, 3))
+        scar = Ellipsoid(_point_in_cerebrum(rng, 9), rng.uniform(4, 8, 3), rng.uniform(-90, 90, 3))
         sketch.paint(scar, EDEMA, roughness=1.0)
         sketch.paint(Ellipsoid(scar.centre, np.asarray(scar.radii) - 2, scar.angles), CORE, roughness=0.5)
     for _ in range(14):
-        start, end = _inside(rng, 2), _inside(rng, 12)
+        start, end = _point_in_cerebrum(rng, 2), _point_in_cerebrum(rng, 12)
         vein = sketch.tube([start, start + 0.15 * (end - start) + sketch.vary(3), start + 0.35 * (end - start)], 1.5)
         sketch.paint(vein, VEIN)
     for course, width in (
@@ -200,8 +200,8 @@ def _paint_lookalikes(sketch: Sketch, ventricles: Shape) -> None:
         sketch.paint(sketch.tube(course, width), VEIN)
 
 
-def _inside(rng: np.random.Generator, depth: float) -> npt.NDArray[np.float64]:
-    """A random place in the cerebrum, at least so many mm below its surface."""
+def _point_in_cerebrum(rng: np.random.Generator, depth: float) -> npt.NDArray[np.float64]:
+    """Draw a point in the cerebrum, at least ``depth`` mm below its surface."""
     while True:
         place = rng.uniform((-66, -85, -20), (66, 85, 68))
         if CEREBRUM.distance(*(np.array([c], np.float32) for c in place))[0] < -depth:
@@ -211,7 +211,7 @@ def _inside(rng: np.random.Generator, depth: float) -> npt.NDArray[np.float64]:
 def _paint_tumour(
     sketch: Sketch, place: npt.NDArray[np.float64], radius: float, white: Volume, ventricles: Shape
 ) -> None:
-    """Oedema along the white matter, and a core that takes up contrast at its rim or, if of low grade, in spots."""
+    """Paint oedema along the white matter, and a core with contrast at its rim or, if of low grade, in spots."""
     canvas, rng = sketch.canvas, sketch.rng
     lobes = [Ellipsoid(place, radius * rng.uniform(0.75, 1.1, 3), rng.uniform(-90, 90, 3))]
     for _ in range(int(rng.integers(1, 4))):
@@ -227,29 +227,29 @@ def _paint_tumour(
     spread = np.float32(rng.uniform(6, 17))
     edema = distance - spread * (1 + np.float32(0.45) * fringe) + np.clip(white + 1, 0, 4) * np.float32(2.2)
     edema = np.minimum(edema, distance - 1.5)
-    canvas.cover(np.maximum(edema, outside), _near(sketch, EDEMA), sketch.ids["edema"])
-    necrosis = _near(sketch, CORE)
+    canvas.cover(np.maximum(edema, outside), _varied_intensities(sketch, EDEMA), sketch.ids["edema"])
+    necrosis = _varied_intensities(sketch, CORE)
     ring = rng.uniform() < 0.75
     if ring:
         rim = np.float32(min(rng.uniform(2.4, 4.5), 0.28 * radius)) * (1 + np.float32(0.3) * np.clip(fringe, -1.5, 1.5))
-        canvas.cover(distance.copy(), _near(sketch, ENHANCING), sketch.ids["enhancing_tumor"])
+        canvas.cover(distance.copy(), _varied_intensities(sketch, ENHANCING), sketch.ids["enhancing_tumor"])
         canvas.cover(distance + rim, necrosis, sketch.ids["non_enhancing_tumor"])
     else:
         canvas.cover(distance.copy(), necrosis * (1.1, 1.25, 1.25, 0.95), sketch.ids["non_enhancing_tumor"])
     for _ in range(int(rng.integers(0, 3) if ring else rng.integers(2, 5))):
         offset = rng.uniform(-0.45, 0.45, 3) * radius
         spot = Ellipsoid(place + offset, radius * rng.uniform(0.18, 0.34, 3) + 0.8, rng.uniform(-90, 90, 3))
-        sketch.paint(Clip(spot, (core,), 0.5), _near(sketch, ENHANCING), "enhancing_tumor", 0.6)
+        sketch.paint(Clip(spot, (core,), 0.5), _varied_intensities(sketch, ENHANCING), "enhancing_tumor", 0.6)
 
 
-def _near(sketch: Sketch, values: tuple[float, ...]) -> npt.NDArray[np.float64]:
+def _varied_intensities(sketch: Sketch, values: tuple[float, ...]) -> npt.NDArray[np.float64]:
     return np.asarray(values) * (1 + sketch.vary(0.05, len(values)))
 
 
 def _add_shading_and_noise(
     canvas: Canvas, mask: npt.NDArray[np.bool_], rng: np.random.Generator
 ) -> npt.NDArray[np.int16]:
-    """Every channel's own scale, shading and noise within the mask, 0 outside."""
+    """Return the image with each channel's scale, shading and noise within the mask, and 0 outside."""
     image = np.zeros(canvas.image.shape, np.int16)
     for source, target in zip(canvas.image, image, strict=True):
         shading = 1 + np.float32(0.06) * smooth_field(source.shape, (5, 5, 5), rng)

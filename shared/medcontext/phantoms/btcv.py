@@ -1,9 +1,9 @@
 """A generated abdominal CT with the 13 organs of BTCV.
 
 The phantom is a teaching model, not a simulation. The whole trunk is shrunk into the field (about 2/5 of an adult in
-plane, 1/2 along z), whatever the number of voxels. Small organs are larger than true to that scale: the adrenals, the
-oesophagus, the gallbladder and the veins are up to three times too thick, so that they survive resampling to 3 × 3 × 4
-mm. Organs keep their relative places; pose, build, shape, size and intensity vary by case. Liver, spleen, kidneys and
+plane, 1/2 along z), whatever the number of voxels. Small organs are larger than to scale: the adrenals, the oesophagus,
+the gallbladder and the veins are up to three times too thick, so that they survive resampling to 3 × 3 × 4 mm. Organs
+keep their relative positions; pose, build, shape, size and intensity vary by case. Liver, spleen, kidneys and
 pancreas share one intensity, the vessels another, and bowel, lymph nodes, an accessory spleen and further vessels have
 the same intensities without a label: only context tells them apart.
 """
@@ -48,8 +48,8 @@ class Tissue:
     """One case's attenuations in HU.
 
     Attributes:
-        parenchyma: liver, spleen, kidneys and pancreas, up to a few HU of their own.
-        vessel: aorta and veins, up to a few HU of their own.
+        parenchyma: liver, spleen, kidneys and pancreas, which differ by a few HU.
+        vessel: aorta and veins, which differ by a few HU.
         muscle: muscle, oesophagus and the wall of stomach and bowel.
         bone: vertebrae, ribs and pelvis.
     """
@@ -101,14 +101,14 @@ def make_btcv_phantom(
 
 
 def _draw_pose(rng: np.random.Generator) -> Pose:
-    """A patient of the case's own build, lying a little askew."""
+    """Draw the build of a patient, who is lying a little askew."""
     build = rng.uniform((0.93, 0.93, 0.95), (1.02, 1.04, 1.05))
     turn = rotation(rng.uniform(-1, 1, 3) * (3, 2, 6))
     return Pose(turn * build, rng.uniform(-1, 1, 3) * (2, 3, 4), warp=1.4)
 
 
 def _paint_trunk(sketch: AbdomenSketch) -> None:
-    """Table, skin, fat, the muscular wall and the fat-filled cavity."""
+    """Paint table, skin, fat, the muscular wall and the fat-filled cavity."""
     canvas, muscle = sketch.canvas, sketch.tissue.muscle
     x, y, _ = canvas.grid
     depth = y + np.float32(52) - x * x * np.float32(1 / 400)
@@ -125,7 +125,7 @@ def _paint_trunk(sketch: AbdomenSketch) -> None:
 
 
 def _paint_chest(sketch: AbdomenSketch) -> None:
-    """Bases of the lungs over the diaphragm, and the heart between them."""
+    """Paint the bases of the lungs over the diaphragm, and the heart between them."""
     chest = Cut(Clip(CAVITY, (HalfSpace((0, 0, 20), (0, 0, -1)),)), (DIAPHRAGM,), margin=1.0)
     sketch.paint(chest, sketch.near(LUNG, 15))
     for mediastinum, radius in (([(-1, -14, 100), (-1, -12, 44)], 12), ([(-3, 20, 100), (-1, 22, 46)], 14)):
@@ -136,7 +136,7 @@ def _paint_chest(sketch: AbdomenSketch) -> None:
 
 
 def _paint_skeleton(sketch: AbdomenSketch) -> None:
-    """Ribs, spine and the wings of the pelvis, with the muscles along the spine."""
+    """Paint ribs, spine and the wings of the pelvis, with the muscles along the spine."""
     bone = sketch.tissue.bone
     for side in (-1, 1):
         psoas = sketch.tube([(11 * side, -20, 12), (16 * side, -17, -45), (23 * side, -8, -100)], (2, 7, 9))
@@ -155,7 +155,7 @@ def _paint_skeleton(sketch: AbdomenSketch) -> None:
 
 
 def _paint_ribs(sketch: AbdomenSketch, start: float, pitch: float) -> None:
-    """Ribs from the spine along the wall, sloping down to the front."""
+    """Paint ribs from the spine along the wall, sloping down to the front."""
     angles = np.radians(np.linspace(-62, 20, 6))
     along = np.column_stack([54 * np.cos(angles), -1 + 36 * np.sin(angles), -0.55 * 36 * np.sin(angles)])
     for level in np.arange(start - 2 * pitch, 130, pitch):
@@ -168,7 +168,7 @@ def _paint_ribs(sketch: AbdomenSketch, start: float, pitch: float) -> None:
 
 
 def _paint_bowel(sketch: AbdomenSketch) -> None:
-    """Colon and small bowel: walls of organ intensity, filled with fluid, stool or gas."""
+    """Paint colon and small bowel: walls of organ intensity, filled with fluid, stool or gas."""
     colon = (
         [(43, -1, -84), (44, 3, -50), (41, 10, -30)],
         [(41, 10, -30), (24, 24, -27), (0, 28, -34), (-22, 25, -25), (-41, 9, -12)],
@@ -186,7 +186,7 @@ def _paint_bowel(sketch: AbdomenSketch) -> None:
 
 
 def _paint_gut(sketch: AbdomenSketch, tube: Tube, wall: float) -> None:
-    """A stretch of bowel; every third or so is collapsed and looks solid."""
+    """Paint a stretch of bowel; about every third is collapsed and looks solid."""
     sketch.paint(tube, sketch.near(sketch.rng.choice((sketch.tissue.muscle, sketch.tissue.parenchyma))))
     filling = sketch.rng.choice((FLUID, FLUID, GAS, np.nan))
     if not np.isnan(filling):
@@ -194,7 +194,7 @@ def _paint_gut(sketch: AbdomenSketch, tube: Tube, wall: float) -> None:
 
 
 def _paint_lookalikes(sketch: AbdomenSketch) -> None:
-    """Unlabelled bodies of organ and vessel intensity in the abdominal fat."""
+    """Paint unlabelled bodies of organ and vessel intensity in the abdominal fat."""
     rng, tissue = sketch.rng, sketch.tissue
     for hu in [tissue.parenchyma] * 6 + [tissue.vessel] * 4:
         centre = rng.uniform((-36, -4, -84), (36, 26, -34))
@@ -213,7 +213,7 @@ def _paint_lookalikes(sketch: AbdomenSketch) -> None:
 
 
 def _paint_organs(sketch: AbdomenSketch) -> None:
-    """The 13 labelled organs, from the large and soft to the thin ones that run over them."""
+    """Paint the 13 labelled organs, from the large and soft ones to the thin ones that run over them."""
     rng = sketch.rng
     upper = sketch.vary((1.2, 1.0, 1.5))
     kidneys = {side: sketch.vary((1.0, 1.0, 2.5)) for side in ("right", "left")}
@@ -246,7 +246,7 @@ def _paint_organs(sketch: AbdomenSketch) -> None:
 
 
 def _paint_liver(sketch: AbdomenSketch, kidney: Shape, shift: Vector) -> None:
-    """Liver: two lobes filling the right dome, hollowed from below, with its veins."""
+    """Paint the liver: two lobes that fill the right dome, hollowed from below, with their veins."""
     right = sketch.ellipsoid((27, 3, 22), (30, 31, 42))
     left = sketch.ellipsoid((-1, 20, 36), (26, 13, 17), (0, -8, 0), shift)
     visceral = HalfSpace(np.array([27, 3, -7]) + shift + sketch.vary(1.5), (-0.5, -0.35, -1))
@@ -259,7 +259,7 @@ def _paint_liver(sketch: AbdomenSketch, kidney: Shape, shift: Vector) -> None:
 
 
 def _paint_stomach(sketch: AbdomenSketch, stomach: Tube, shift: Vector) -> None:
-    """Stomach: a wall around fluid or food, with gas under the front wall in about half of the cases."""
+    """Paint the stomach: a wall around fluid or food, with gas under the front wall in about half of the cases."""
     body = Clip(stomach, (CAVITY, DIAPHRAGM), margin=1.0)
     sketch.paint(body, sketch.tissue.muscle + 15, "stomach", 0.4)
     lumen = Clip(stomach, (CAVITY, DIAPHRAGM, stomach), margin=3.0)
@@ -272,7 +272,7 @@ def _paint_stomach(sketch: AbdomenSketch, stomach: Tube, shift: Vector) -> None:
 
 
 def _paint_adrenals(sketch: AbdomenSketch, kidneys: dict[str, npt.NDArray[np.float64]]) -> None:
-    """Adrenals: two limbs each, on the inner upper side of the kidneys."""
+    """Paint the adrenals: two limbs each, on the inner upper side of the kidneys."""
     hu = sketch.tissue.parenchyma - 8
     limbs = {
         "right": [(14, -16, 9), (17, -11, 22), (22, -16, 11)],
@@ -284,7 +284,7 @@ def _paint_adrenals(sketch: AbdomenSketch, kidneys: dict[str, npt.NDArray[np.flo
 
 
 def _paint_vessels(sketch: AbdomenSketch, kidneys: dict[str, npt.NDArray[np.float64]], upper: Vector) -> None:
-    """Renal veins (no label), portal and splenic vein, inferior vena cava, aorta."""
+    """Paint renal veins (no label), portal and splenic vein, inferior vena cava, aorta."""
     vessel = sketch.tissue.vessel
     for side, start in (("right", (21, -12, -15)), ("left", (-21, -12, -9))):
         renal = sketch.tube([np.asarray(start) + kidneys[side], (3 if side == "left" else 14, -3, -10), (9, -6, -8)], 2)
@@ -304,7 +304,7 @@ def _paint_vessels(sketch: AbdomenSketch, kidneys: dict[str, npt.NDArray[np.floa
 
 
 def _add_texture_and_noise(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Faint mottling of the tissues, and CT noise that is a little correlated in plane."""
+    """Add faint mottling of the tissues, and CT noise that is slightly correlated in plane."""
     canvas.image += 3 * canvas.roughness
     noise: Volume = rng.standard_normal(canvas.image.shape, dtype=np.float32)
     noise[1:] += np.float32(0.6) * noise[:-1]

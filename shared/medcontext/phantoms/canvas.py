@@ -1,6 +1,6 @@
 """The canvas on which generated anatomy is painted, image and label together.
 
-The canvas carries every voxel's body coordinates, already bent by the case's pose and by a smooth warp, so that shapes
+The canvas holds every voxel's body coordinates, already transformed by the case's pose and a smooth warp, so shapes
 stay simple and neighbours move together. As in the shapes, only ``+ - * /`` and ``sqrt`` touch whole volumes.
 """
 
@@ -22,7 +22,7 @@ SLAB_VOXELS = 32_768
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the body lies in the field: ``field = matrix @ body + offset``, plus the warp's amplitude in mm."""
+    """Position of the body in the field: ``field = matrix @ body + offset``, plus the warp's amplitude in mm."""
 
     matrix: npt.NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
     offset: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
@@ -30,13 +30,13 @@ class Pose:
 
 
 class Canvas:
-    """An image and its label map, painted shape by shape; what is painted later wins.
+    """An image and its label map, painted shape by shape; later shapes cover earlier ones.
 
     Args:
-        size: voxels along x, y, z; the field is spread over them, whatever their number.
+        size: voxels along x, y, z, over which the field is spread.
         pose: the body's pose and warp.
         rng: source of the warp and of the surfaces' irregularity.
-        background: intensity of what is not painted; a sequence of them gives the image as many channels.
+        background: intensity where nothing is painted; a sequence gives the image as many channels.
         field_mm: the field's size along x, y, z.
         edge: width in mm of the partial-volume edges, by default 1.2 voxels.
 
@@ -84,7 +84,7 @@ class Canvas:
         self.shifted += float(np.abs(shifts).max())
 
     def box(self, bounds: Bounds) -> tuple[slice, slice, slice] | None:
-        """The voxels that a shape with these bounds can reach under the pose and the warp; None if there are none."""
+        """Return the voxels that a shape with these bounds can reach under the pose and the warp, if there are any."""
         low, high = (np.clip(corner, -FAR, FAR) for corner in bounds)
         middle = self.pose.matrix @ ((low + high) / 2) + self.pose.offset
         slack = 3 * self.pose.warp + self.shifted + self.edge
@@ -101,14 +101,14 @@ class Canvas:
 
         Args:
             shape: what to paint, in body coordinates.
-            value: its intensity, one for all channels or one for each; NaN leaves a channel as it is.
-            label: its label; 0 clears labels below it.
-            roughness: standard deviation of its surface's irregularity in mm.
+            value: intensity, one for all channels or one for each; NaN leaves a channel as it is.
+            label: label; 0 clears labels below the shape.
+            roughness: standard deviation of the surface's irregularity in mm.
         """
         box = self.box(shape.bounds)
         if box is None:
             return
-        # Thin slabs keep the temporaries in the processor's cache, which halves the time.
+        # thin slabs keep the temporaries in the processor's cache, which halves the time
         depth = max(1, SLAB_VOXELS // ((box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
         for start in range(box[0].start, box[0].stop, depth):
             slab = (slice(start, min(start + depth, box[0].stop)), *box[1:])
@@ -120,9 +120,9 @@ class Canvas:
     def cover(
         self, distance: Volume, value: float | Vector, label: int | None = 0, slab: tuple[slice, ...] = (slice(None),)
     ) -> None:
-        """Paint what lies below a signed distance in mm, given for the voxels of ``slab``; it is overwritten.
+        """Paint where a signed distance in mm, given for the voxels of ``slab``, is negative.
 
-        With ``label=None`` the label map stays as it is.
+        The array of distances is overwritten. With ``label=None`` the label map stays as it is.
         """
         if label is not None:
             np.copyto(self.label[slab], np.uint8(label), where=distance < 0)
@@ -136,11 +136,11 @@ class Canvas:
 
 
 def smooth_field(size: tuple[int, int, int], knots: tuple[int, int, int], rng: np.random.Generator) -> Volume:
-    """A smooth random field of about unit standard deviation: cubic B-splines over a grid of random knots."""
+    """Draw a smooth random field of about unit standard deviation: cubic B-splines over a grid of random knots."""
     values = rng.standard_normal(knots, dtype=np.float32)
-    # A cubic B-spline's weights have a root mean square of about 0.69 per axis.
+    # the weights of a cubic B-spline have a root mean square of about 0.69 per axis
     values *= np.float32(1 / 0.69**3)
-    # The first axis comes last: its planes are contiguous, so the largest step only adds whole planes.
+    # the first axis comes last: its planes are contiguous, so the largest step only adds whole planes
     for axis in (2, 1, 0):
         values = _upsample(values, size[axis], axis)
     return values

@@ -1,8 +1,8 @@
 """Cohorts of generated volumes in the layouts of real datasets, so that unmodified configs run on them.
 
-A cohort has the published case ids and split, and a decathlon-style ``dataset.json`` beside the volumes. The same
-parameters give the same bytes, whatever the number of cases and the order in which they are written, as long as NumPy,
-zlib and the processor's architecture are the same.
+A cohort has the published case ids and split, and a ``dataset.json`` in the Decathlon's format beside the volumes. The
+same parameters give the same bytes, whatever the number of cases and the order in which they are written, as long as
+NumPy, zlib and the processor's architecture are the same.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from tqdm import tqdm
 
+from medcontext.checks import check_choice
 from medcontext.data.datasets import (
     ACDC_LABELS,
     BRATS_CHANNELS,
@@ -43,10 +44,10 @@ from medcontext.storage.files import write_file
 __all__ = ["PHANTOM_DATASETS", "PhantomDataset", "nifti_bytes", "phantom_split", "store_phantom", "write_phantoms"]
 
 GENERATOR = 1
-"""Raised whenever the same parameters give other volumes than before."""
+"""Increased whenever the same parameters give other volumes than before."""
 
 ORIENTATIONS = ("RAS", "LPS", "RAS", "RAS", "LAS", "RAS", "RAS", "ASR", "RAS", "RAS", "LIA", "RAS")
-"""How the volumes are stored, by the patient's place in the published split: a third are not RAS."""
+"""Orientations of the stored volumes, by the patient's index in the published split: a third are not RAS."""
 
 Size = tuple[int, int, int]
 Spacing = tuple[float, float, float]
@@ -54,7 +55,7 @@ Spacing = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class PhantomDataset:
-    """What it takes to generate the twin of one dataset.
+    """Everything needed to generate the twin of one dataset.
 
     Attributes:
         make: generates one case in RAS from seed, case id, size and spacing.
@@ -68,8 +69,8 @@ class PhantomDataset:
         smallest: fewest voxels along x, y, z.
         num_cases: default number of cases; 0 stands for the whole published split.
         frames: cases of one patient, which follow each other in the split and stay together.
-        unlabelled: path of the image of a scan that has no label, where the dataset has such scans.
-        companions: paths and contents of what else lies beside a case, from seed and case id.
+        unlabelled: path of the image of a scan without a label, if the dataset has such scans.
+        companions: returns paths and contents of further files beside a case, from seed and case id.
     """
 
     make: Callable[[int, str, Size, Spacing], Phantom]
@@ -114,7 +115,7 @@ PHANTOM_DATASETS: dict[str, PhantomDataset] = {
         description="Generated short-axis cardiac MR at end-diastole and end-systole with the layout of ACDC",
         modality={0: "MR"},
         labels=ACDC_LABELS,
-        # The first ten characters of a case id name the patient.
+        # the first ten characters of a case id name the patient
         image="training/{0:.10}/{0}.nii.gz",
         label="training/{0:.10}/{0}_gt.nii.gz",
         size=(160, 160, 10),
@@ -147,14 +148,14 @@ PHANTOM_DATASETS: dict[str, PhantomDataset] = {
         unlabelled="imagesTs/{}.nii.gz",
     ),
 }
-"""Datasets of which twins can be generated, by name."""
+"""Datasets whose twins can be generated, by name."""
 
 
 def phantom_split(dataset: str) -> Split:
-    """Case ids of the twin of a dataset by section: those of the published split.
+    """Return the case ids of the twin of a dataset by section: those of the published split.
 
-    For the hippocampus only the test cases are published by name. The numbers between theirs give 200 further labelled
-    cases and, in the section ``unlabeled``, 130 scans, as many as the Decathlon has.
+    For the hippocampus only the test cases are published by name. The numbers between theirs are used for 200 further
+    labelled cases and, in the section ``unlabeled``, 130 scans, as many as the Decathlon has.
 
     Raises:
         ValueError: If the dataset is unknown.
@@ -180,24 +181,25 @@ def write_phantoms(
     """Write a cohort of generated volumes in the layout of a real dataset.
 
     The folder must be new, empty, or hold a cohort with the same parameters: a finished one is left as it is, and an
-    interrupted one is completed. Files appear under their names only when they are whole, ``dataset.json`` last.
+    interrupted one is completed. Files get their names only when they are complete, ``dataset.json`` last.
 
     Args:
-        output_dir: the cohort's folder, made if need be.
-        dataset: whose twin to write: ``"btcv"`` (abdominal CT in HU, 13 organs), ``"acdc"`` (short-axis cardiac MR, two
-            frames of each patient), ``"brats"`` (brain MR in four channels, three parts of a glioma) or
+        output_dir: the cohort's folder, created if necessary.
+        dataset: dataset whose twin is written: ``"btcv"`` (abdominal CT in HU, 13 organs), ``"acdc"`` (short-axis
+            cardiac MR, two frames of each patient), ``"brats"`` (brain MR in four channels, three parts of a glioma) or
             ``"hippocampus"`` (small crops of brain MR, two parts of the hippocampus, and scans without labels).
-        num_cases: labelled cases in all, from one in each part to the number in the published split: 30 for BTCV (18 to
-            train and 12 to test), 200 for ACDC (two for each patient), 484 for BraTS, 260 for the hippocampus. The
-            default is all of them, but 40 for BraTS, of which all would take half a gigabyte. Fewer keep the published
-            proportion, with at least one patient in each part, and are the first of each part; so do unlabelled scans.
+        num_cases: number of labelled cases, from one in each part to the number in the published split: 30 for BTCV (18
+            for training and 12 for testing), 200 for ACDC (two of each patient), 484 for BraTS, 260 for the
+            hippocampus. The default is all of them, but 40 for BraTS, of which all would take half a gigabyte. Fewer
+            are the first of each part, in the published proportion and with at least one patient in each part, and
+            unlabelled scans are reduced alike.
         size: voxels along x, y, z, at least 32 each; by default 96 × 96 × 96 for BTCV, 96 × 96 × 80 for BraTS,
             160 × 160 × 10 for ACDC, whose slices vary in number and may be as few as 4, and 35 × 50 × 36 (varied by
             case, at least 24 × 32 × 24) for the hippocampus. The body fills the field: halve the size and double the
-            spacing to see the same at half the resolution.
+            spacing for the same body at half the resolution.
         spacing: voxel size in mm along x, y, z; by default 1.5 × 1.5 × 2 for BTCV, 1.5 × 1.5 × 10 for ACDC (varied by
             patient), 2 × 2 × 2 for BraTS and 1 × 1 × 1 for the hippocampus.
-        seed: of the cohort, 0 or more. Each case depends on the seed, its id, the size and the spacing alone.
+        seed: seed of the cohort, 0 or more. Each case depends on the seed, its id, the size and the spacing alone.
         progress: show a progress bar.
 
     Returns:
@@ -206,9 +208,7 @@ def write_phantoms(
     Raises:
         ValueError: If an argument is out of range, or the folder holds anything else than this cohort.
     """
-    if dataset not in PHANTOM_DATASETS:
-        raise ValueError(f"dataset must be one of {sorted(PHANTOM_DATASETS)}, got {dataset!r}.")
-    kind = PHANTOM_DATASETS[dataset]
+    kind = PHANTOM_DATASETS[check_choice("dataset", dataset, sorted(PHANTOM_DATASETS))]
     shape = _checked_size(kind.size if size is None else size, kind.smallest)
     voxel = _checked_spacing(kind.spacing if spacing is None else spacing)
     if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
@@ -232,7 +232,7 @@ def write_phantoms(
     for case in tqdm(missing, desc=f"{dataset} phantoms", unit="case", disable=not progress):
         phantom = kind.make(int(seed), case, shape, voxel)
         volumes = store_phantom(phantom, ORIENTATIONS[order.index(case) // kind.frames % len(ORIENTATIONS)])
-        # the label's volume is that of no file where the case is a scan without one
+        # not strict: the label's volume has no file where the case is a scan without one
         for path, content in (*zip(files[case], volumes, strict=False), *companions[case].items()):
             write_file(folder / path, content)
     write_file(datalist, _to_json(_describe(kind, split, record)))
@@ -245,7 +245,7 @@ def store_phantom(phantom: Phantom, orientation: str = "RAS") -> tuple[bytes, by
 
     Args:
         phantom: the case, in RAS.
-        orientation: what the stored axes run towards, such as ``"LPS"``; the affine keeps every voxel's place in space.
+        orientation: ends that the stored axes run towards, such as ``"LPS"``; the affine keeps every voxel in place.
 
     Returns:
         The bytes of the image's and of the label map's file.
@@ -258,13 +258,13 @@ def store_phantom(phantom: Phantom, orientation: str = "RAS") -> tuple[bytes, by
 
 
 def nifti_bytes(volume: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> bytes:
-    """One volume as a ``.nii.gz`` file whose header says that it is no patient."""
+    """Return a volume as the bytes of a ``.nii.gz`` file whose header says that it is no patient."""
     nifti = nib.Nifti1Image(volume, affine)
     nifti.set_qform(affine, code="scanner")
     nifti.set_sform(affine, code="scanner")
     nifti.header.set_xyzt_units("mm")
     nifti.header["descrip"] = b"MedContext phantom, no patient"
-    # Without a time and a name in gzip's header the same volume gives the same bytes.
+    # without a time and a name in gzip's header the same volume gives the same bytes
     return gzip.compress(nifti.to_bytes(), compresslevel=1, mtime=0)
 
 
@@ -286,7 +286,7 @@ def _checked_spacing(spacing: Sequence[float]) -> Spacing:
 
 
 def _chosen_cases(kind: PhantomDataset, published: Split, num_cases: int | None) -> Split:
-    """The cases of a cohort, and as large a share of the scans without labels."""
+    """Choose the cases of a cohort, and as large a share of the scans without labels."""
     labelled = {part: cases for part, cases in published.items() if part != UNLABELED}
     split = _take_cases(labelled, num_cases if num_cases is not None else kind.num_cases or None, kind.frames)
     if UNLABELED not in published:
@@ -297,14 +297,14 @@ def _chosen_cases(kind: PhantomDataset, published: Split, num_cases: int | None)
 
 
 def _entry(kind: PhantomDataset, section: str, case: str) -> dict[str, str]:
-    """Paths of a case's image and, unless it is a scan without one, its label map."""
+    """Return the paths of a case's image and, unless it is a scan without one, of its label map."""
     if section == UNLABELED:
         return {"image": kind.unlabelled.format(case)}
     return {"image": kind.image.format(case), "label": kind.label.format(case)}
 
 
 def _take_cases(published: dict[str, list[str]], num_cases: int | None, frames: int) -> dict[str, list[str]]:
-    """The first patients of each part of the published split, in its proportion, ``frames`` cases each."""
+    """Return the first patients of each part of the published split, in its proportion, ``frames`` cases each."""
     total, parts = sum(map(len, published.values())), [part for part, cases in published.items() if cases]
     count = total if num_cases is None else num_cases
     if not isinstance(count, Integral) or count % frames or not frames * len(parts) <= count <= total:
@@ -325,21 +325,21 @@ def _refuse_other_content(folder: Path, record: dict[str, Any]) -> None:
     found = next((path for path in (folder / "dataset.json", folder / PHANTOM_MARKER) if path.is_file()), None)
     if found is None:
         if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
-            raise ValueError(f"{folder} holds files that are no generated cohort. Give a new or empty folder.")
+            raise ValueError(f"{folder} holds files that are not a generated cohort. Give a new or empty folder.")
         return
     try:
         present = json.loads(found.read_text(encoding="utf-8"))["phantom"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{found} describes no generated cohort. Give a new or empty folder.") from error
+        raise ValueError(f"{found} does not describe a generated cohort. Give a new or empty folder.") from error
     if present != record:
         raise ValueError(
-            f"{folder} holds a cohort with other parameters: {present} there, {record} asked for. "
+            f"{folder} holds a cohort with other parameters: it has {present}, requested were {record}. "
             "Delete the folder or give another one."
         )
 
 
 def _describe(kind: PhantomDataset, split: dict[str, list[str]], record: dict[str, Any]) -> dict[str, Any]:
-    """The content of ``dataset.json``."""
+    """Return the content of ``dataset.json``."""
     files = {part: [_entry(kind, part, case) for case in cases] for part, cases in split.items()}
     return {
         "name": f"{record['dataset']} phantoms",

@@ -4,8 +4,8 @@ The phantom is a teaching model, not a simulation. The hippocampus, left or righ
 below, along the floor of the ventricle's horn to its tail. A plane behind the hook that the head bends into parts the
 anterior from the posterior label; nothing in the image shows it but the shape. All grey matter shares one intensity:
 hippocampus, the amygdala before it, the parahippocampal gyrus that runs below it with the same calibre, thalamus and
-the folded cortex around, so that place and shape are what tells them apart. None of these has a label. As in the real
-crops, which are cut to size, the number of voxels varies by case, and MR has no unit: scale and shading do too.
+the folded cortex around, so only place and shape tell them apart. None of the others has a label. As in the real crops,
+which are cut to size, the number of voxels varies by case, and so do scale and shading, since MR has no unit.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class CropSketch(Sketch):
         self.matter = GREY + float(self.vary(0.03, 1)[0])
 
     def grey(self) -> float:
-        """The intensity of one structure of grey matter."""
+        """Draw the intensity of one structure of grey matter."""
         return self.near(self.matter, 0.012)
 
     def fluid(self) -> float:
-        """The intensity of one cleft or ventricle."""
+        """Draw the intensity of one cleft or ventricle."""
         return self.near(FLUID, 0.03)
 
 
@@ -71,15 +71,16 @@ def make_hippocampus_phantom(
     _paint_surroundings(sketch)
     _paint_hippocampus(sketch)
     centre = np.rint(rng.uniform((20, -35, -30), (32, -15, -10))) * (mirror[0, 0], 1, 1)
-    return Phantom(_finish(canvas, rng), canvas.label, centred_affine(shape, spacing, centre))
+    image = _add_shading_and_noise(canvas, rng)
+    return Phantom(image, canvas.label, centred_affine(shape, spacing, centre))
 
 
 def _paint_surroundings(sketch: CropSketch) -> None:
-    """Folded cortex outwards and below, brain stem and thalamus inwards, and the clefts between them."""
+    """Paint folded cortex outwards and below, brain stem and thalamus inwards, and the clefts between them."""
     rng = sketch.rng
     folds = smooth_field(sketch.canvas.label.shape, (8, 9, 8), rng)
     body = sketch.canvas.body
-    # Sheets on which a random field is zero, at the sides alone: cortex on both banks of a furrow.
+    # sheets where a random field is zero, at the sides only: cortex on both banks of a furrow
     sheets = np.abs(folds) * np.float32(4.5)
     depth = np.minimum(np.float32(9) - body[0], body[2] + np.float32(10.5))
     cortex = np.maximum(sheets - np.float32(2.6), depth)
@@ -100,7 +101,7 @@ def _paint_surroundings(sketch: CropSketch) -> None:
 
 
 def _paint_hippocampus(sketch: CropSketch) -> None:
-    """The horn of the ventricle and, in its floor, the hippocampus in its capsule of white matter."""
+    """Paint the horn of the ventricle and, in its floor, the hippocampus in its capsule of white matter."""
     canvas, rng = sketch.canvas, sketch.rng
     drop = sketch.vary((0.8, 1.0, 0.8))
     horn = [(3.5, 17, -6), (4.5, 8, -3.5), (4, -4, 1.5), (3, -14, 5.5), (1, -22, 9)]
@@ -115,11 +116,11 @@ def _paint_hippocampus(sketch: CropSketch) -> None:
     front = np.maximum(distance, border.distance(*canvas.body))
     canvas.cover(distance - np.float32(0.8), sketch.near(0.92, 0.02))
     canvas.cover(distance, sketch.grey(), sketch.ids["posterior"])
-    canvas.cover(front, np.nan, sketch.ids["anterior"])  # the same intensity: the label alone changes
+    canvas.cover(front, np.nan, sketch.ids["anterior"])  # same intensity, other label
 
 
-def _finish(canvas: Canvas, rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """The image with texture, shading, noise and a scale of its own."""
+def _add_shading_and_noise(canvas: Canvas, rng: np.random.Generator) -> npt.NDArray[np.int16]:
+    """Return the image with texture, shading, noise and a random scale."""
     shading = 1 + np.float32(0.07) * smooth_field(canvas.label.shape, (4, 4, 4), rng)
     noise = rng.standard_normal(canvas.label.shape, dtype=np.float32) * np.float32(rng.uniform(0.03, 0.06))
     values = (canvas.image * (1 + np.float32(0.03) * canvas.roughness) * shading + noise) * 10 ** rng.uniform(2, 3.8)

@@ -1,10 +1,10 @@
-"""Solid shapes of which generated anatomy is made.
+"""Solid shapes for generated anatomy.
 
 Shapes live in *body coordinates*: millimetres from the middle of a reference field, with x to the patient's right, y to
 the front and z to the head.
 
-Only ``+ - * /`` and ``sqrt`` touch whole volumes (no BLAS, no vectorised transcendental functions): the result does not
-depend on the number of threads.
+Only ``+ - * /`` and ``sqrt`` touch whole volumes (no BLAS, no vectorised transcendental functions), so the result does
+not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Points = Sequence[Vector] | npt.NDArray[np.float64]
 Bounds = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 FAR = 1e3
-"""Bound in mm of shapes that have no end."""
+"""Bound in mm of shapes that are infinite."""
 
 
 class Shape(Protocol):
@@ -51,22 +51,22 @@ class Shape(Protocol):
         """Lower and upper corner in mm."""
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm at each point."""
+        """Return the signed distance in mm at each point."""
 
 
 def rotation(angles: Vector) -> npt.NDArray[np.float64]:
-    """Rotation matrix for angles in degrees about x, then y, then z."""
+    """Return the rotation matrix for angles in degrees about x, then y, then z."""
     (sx, sy, sz), (cx, cy, cz) = (f(np.radians(np.asarray(angles, dtype=float))) for f in (np.sin, np.cos))
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
-    turned: npt.NDArray[np.float64] = about_z @ about_y @ about_x
-    return turned
+    matrix: npt.NDArray[np.float64] = about_z @ about_y @ about_x
+    return matrix
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """An ellipsoid with its centre and radii in mm, turned by ``angles`` (degrees about x, y, z)."""
+    """An ellipsoid with its centre and radii in mm, rotated by ``angles`` (degrees about x, y, z)."""
 
     centre: Vector
     radii: Vector
@@ -80,7 +80,7 @@ class Ellipsoid:
         return centre - reach, centre + reach
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm, exact to first order at the surface."""
+        """Return the signed distance in mm, exact to first order at the surface."""
         offsets = [c - np.float32(centre) for c, centre in zip((x, y, z), self.centre, strict=True)]
         if any(self.angles):
             turn = rotation(self.angles).T.astype(np.float32)
@@ -102,13 +102,13 @@ class Column:
         return np.append(centre - radii, -FAR), np.append(centre + radii, FAR)
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm, exact to first order at the surface."""
+        """Return the signed distance in mm, exact to first order at the surface."""
         return _quadric_distance([x - np.float32(self.centre[0]), y - np.float32(self.centre[1])], self.radii)
 
 
 def _quadric_distance(offsets: Sequence[Volume], radii: Vector) -> Volume:
-    """First-order distance to ``sum((offset / radius)²) = 1``: the level above 1 over the level's slope."""
-    # The offsets from zero make the quotient at the centre, where both vanish, the shortest radius.
+    """Return the first-order distance to ``sum((offset / radius)²) = 1``: the level above 1 over the level's slope."""
+    # small offsets from zero: at the centre, where both vanish, the quotient is the shortest radius
     level = np.full(offsets[0].shape, 1e-12, np.float32)
     slope = np.full(offsets[0].shape, 1e-12 / min(radii) ** 2, np.float32)
     for offset, radius in zip(offsets, radii, strict=True):
@@ -133,7 +133,7 @@ class Tube:
     radii: Vector
 
     def smooth(self) -> Tube:
-        """The same tube with its corners cut once (Chaikin), ends kept."""
+        """Return the tube with its corners cut once (Chaikin) and its ends kept."""
         points, radii = np.asarray(self.points, dtype=float), np.asarray(self.radii, dtype=float)
         path = np.column_stack([points, radii])
         near, far = 0.75 * path[:-1] + 0.25 * path[1:], 0.25 * path[:-1] + 0.75 * path[1:]
@@ -148,7 +148,7 @@ class Tube:
         return (points - radii).min(axis=0), (points + radii).max(axis=0)
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm to the nearest segment."""
+        """Return the signed distance in mm to the nearest segment."""
         points, radii = np.asarray(self.points, np.float32), np.asarray(self.radii, np.float32)
         nearest = np.full(x.shape, FAR, np.float32)
         for start, end, first, last in zip(points, points[1:], radii, radii[1:], strict=False):
@@ -178,7 +178,7 @@ class HalfSpace:
         return np.full(3, -FAR), np.full(3, FAR)
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm."""
+        """Return the signed distance in mm."""
         normal = np.asarray(self.normal, dtype=float)
         nx, ny, nz = (normal / np.sqrt((normal**2).sum())).astype(np.float32)
         px, py, pz = np.asarray(self.point, np.float32)
@@ -200,7 +200,7 @@ class Blend:
         return np.minimum(low, other_low) - self.softness / 4, np.maximum(high, other_high) + self.softness / 4
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm (polynomial smooth minimum)."""
+        """Return the signed distance in mm (polynomial smooth minimum)."""
         first, second = self.first.distance(x, y, z), self.second.distance(x, y, z)
         share = np.clip(0.5 + (second - first) * np.float32(0.5 / self.softness), 0, 1)
         return second + share * (first - second) - np.float32(self.softness) * share * (1 - share)
@@ -208,7 +208,7 @@ class Blend:
 
 @dataclass(frozen=True)
 class Clip:
-    """What the first shape has in common with all others, each of them shrunk by ``margin`` mm."""
+    """The intersection of the first shape with all others, each of them shrunk by ``margin`` mm."""
 
     shape: Shape
     others: Sequence[Shape]
@@ -220,7 +220,7 @@ class Clip:
         return self.shape.bounds
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm."""
+        """Return the signed distance in mm."""
         nearest = self.shape.distance(x, y, z)
         for other in self.others:
             nearest = np.maximum(nearest, other.distance(x, y, z) + np.float32(self.margin))
@@ -241,7 +241,7 @@ class Cut:
         return self.shape.bounds
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm."""
+        """Return the signed distance in mm."""
         nearest = self.shape.distance(x, y, z)
         for other in self.others:
             nearest = np.maximum(nearest, np.float32(self.margin) - other.distance(x, y, z))
@@ -250,7 +250,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Repeat:
-    """A shape around z = 0 repeated along z, every ``pitch`` mm from ``start`` on."""
+    """A shape around z = 0, repeated along z every ``pitch`` mm from ``start`` on."""
 
     shape: Shape
     pitch: float
@@ -263,7 +263,7 @@ class Repeat:
         return np.append(low[:2], -FAR), np.append(high[:2], FAR)
 
     def distance(self, x: Volume, y: Volume, z: Volume) -> Volume:
-        """Signed distance in mm to the nearest copy."""
+        """Return the signed distance in mm to the nearest copy."""
         pitch = np.float32(self.pitch)
         turns = (z - np.float32(self.start)) / pitch
         return self.shape.distance(x, y, (turns - np.rint(turns)) * pitch)

@@ -1,4 +1,4 @@
-"""One generated case, and what its anatomy is drawn with."""
+"""One generated case, and the means to draw its anatomy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sketch:
     """A canvas with one case's random variation, on which its organs are painted by name.
 
     Args:
-        canvas: what to paint on.
+        canvas: canvas to paint on.
         rng: source of the variation.
         labels: label ids and their names.
     """
@@ -43,23 +43,23 @@ class Sketch:
         self.ids = {name: index for index, name in labels.items()}
 
     def vary(self, deviation: Vector | float, size: int = 3) -> npt.NDArray[np.float64]:
-        """Normal variation, cut off at two standard deviations."""
+        """Draw normal variation, cut off at two standard deviations."""
         return self.rng.standard_normal(size).clip(-2, 2) * np.asarray(deviation)
 
     def near(self, value: float, deviation: float = 4.0) -> float:
-        """An intensity a little beside the given one."""
+        """Draw an intensity near the given one."""
         return value + float(self.vary(deviation, 1)[0])
 
     def ellipsoid(
         self, centre: Vector, radii: Vector, angles: Vector = (0, 0, 0), shift: Vector = (0, 0, 0)
     ) -> Ellipsoid:
-        """An ellipsoid of the case's own place, size and pose, moved by ``shift``."""
-        moved = np.asarray(centre) + shift + self.vary(0.8)
-        grown = np.asarray(radii) * (1 + self.vary(0.04) + self.vary(0.04, 1))
-        return Ellipsoid(moved, grown, np.asarray(angles) + self.vary(4))
+        """Draw an ellipsoid with the case's variation of position, size and pose, moved by ``shift``."""
+        varied_centre = np.asarray(centre) + shift + self.vary(0.8)
+        varied_radii = np.asarray(radii) * (1 + self.vary(0.04) + self.vary(0.04, 1))
+        return Ellipsoid(varied_centre, varied_radii, np.asarray(angles) + self.vary(4))
 
     def tube(self, points: Points, radii: Vector | float, shift: Vector = (0, 0, 0), wander: float = 0.7) -> Tube:
-        """A smooth tube of the case's own course and width, moved by ``shift``."""
+        """Draw a smooth tube with the case's variation of course and width, moved by ``shift``."""
         course = np.asarray(points, dtype=float) + shift
         course = course + np.stack([self.vary(wander) for _ in course])
         width = np.broadcast_to(np.asarray(radii, dtype=float), (len(course),)) * (1 + self.vary(0.06, 1))
@@ -73,7 +73,7 @@ class Sketch:
 def centred_affine(
     size: Sequence[int], spacing: Sequence[float], centre: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Affine of a RAS volume of this size and spacing (mm) with its middle at ``centre`` (mm)."""
+    """Return the affine of a RAS volume of this size and spacing (mm) with its middle at ``centre`` (mm)."""
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = centre - np.asarray(spacing) * (np.asarray(size) - 1) / 2
     return affine

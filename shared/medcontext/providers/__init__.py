@@ -1,4 +1,4 @@
-"""Datasets as their providers hand them out, brought into the form that the bundles train on."""
+"""Preparation of the providers' downloads for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ACDC, cine cardiac MRI, as the challenge hands it out and as nnU-Net lays it out."""
+"""ACDC, cine cardiac MRI, in the layouts of the challenge and of nnU-Net."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ REFERENCE = "https://www.creatis.insa-lyon.fr/Challenge/acdc/"
 
 
 def find_other_frames(source: Source, cases: Sequence[str]) -> list[str]:
-    """Cases that are neither the end-diastolic nor the end-systolic frame that the patient's ``Info.cfg`` names."""
+    """Find cases that are neither the end-diastolic nor the end-systolic frame in the patient's ``Info.cfg``."""
     infos = {name.split("/")[-2]: name for name in source.files if name.endswith("/Info.cfg")}
     problems = []
     for patient in sorted({case.split("_")[0] for case in cases} & infos.keys()):
         with source.open(infos[patient]) as stream:
             lines = [line.partition(":") for line in stream.read().decode("utf-8", "replace").splitlines()]
-        named = {key.strip(): value.strip() for key, _, value in lines}
-        frames = {f"{patient}_frame{named[key].zfill(2)}" for key in ("ED", "ES") if key in named}
+        info = {key.strip(): value.strip() for key, _, value in lines}
+        frames = {f"{patient}_frame{info[key].zfill(2)}" for key in ("ED", "ES") if key in info}
         others = [case for case in cases if case.startswith(f"{patient}_") and case not in frames]
         if others:
             problems.append(

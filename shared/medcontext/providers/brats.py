@@ -23,7 +23,7 @@ def _challenge(
     reference: str,
     patient: str | None = None,
 ) -> Edition:
-    """An edition with one folder for each case and one file for each channel."""
+    """Build an edition with one folder for each case and one file for each channel."""
 
     def pattern(suffix: str) -> Pattern:
         return Pattern(rf"(?P<case>{case})[_-]{suffix}", "{case}/{case}" + f"{'-' if '-' in case else '_'}{suffix}")

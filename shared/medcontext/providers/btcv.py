@@ -1,4 +1,4 @@
-"""BTCV, abdominal CT, as Synapse hands it out."""
+"""BTCV, abdominal CT, in the layout of Synapse."""
 
 from __future__ import annotations
 

@@ -9,20 +9,20 @@ __all__ = ["download_task"]
 
 
 def download_task(task: str, folder: str | os.PathLike[str]) -> Path:
-    """Download a task's archive unless it is there, and compare its checksum.
+    """Download a task's archive unless it exists, and check its hash.
 
     Args:
         task: the task's name, such as ``Task04_Hippocampus`` (27 MB) or ``Task01_BrainTumour`` (7 GB).
-        folder: where the archive shall lie.
+        folder: folder to download the archive to.
 
     Returns:
         Path of the archive.
 
     Raises:
-        OSError: If it cannot be had.
+        OSError: If it cannot be downloaded.
         ValueError: If its checksum is not the published one.
     """
-    from monai.apps import DecathlonDataset, download_url  # here, for it takes seconds and only a download needs it
+    from monai.apps import DecathlonDataset, download_url  # takes seconds to import, and only a download needs it
     from monai.apps.utils import HashCheckError
 
     archive = Path(folder) / f"{task}.tar"

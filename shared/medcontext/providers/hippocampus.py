@@ -20,23 +20,23 @@ SECTIONS = ("training", "validation", "test", UNLABELED)
 
 
 def read_split(source: Source, found: FoundCases) -> tuple[Split, str]:
-    """The cases of each section.
+    """Return the cases of each section.
 
-    A ``dataset.json`` whose test cases have labels keeps its split. Else, as in the Decathlon's own, the test cases are
-    those of :func:`~medcontext.data.datasets.load_split`, and all others train. Test cases without labels become
-    unlabelled scans; where none are listed, all that the source holds do.
+    The split of a ``dataset.json`` whose test cases have labels is kept. Otherwise, as with the Decathlon's own, the
+    test cases are those of :func:`~medcontext.data.datasets.load_split`, and all others are for training. Test cases
+    without labels become unlabelled scans; where none are listed, all scans without labels in the source do.
 
     Args:
         source: the download.
         found: the cases in it.
 
     Returns:
-        Case ids by section, and where this split comes from.
+        Case ids by section, and the origin of this split.
 
     Raises:
         ValueError: If ``dataset.json`` cannot be read.
     """
-    listed = _listed(source)
+    listed = _listed_entries(source)
     cases = {name: [_case(entry) for entry in entries if "label" in entry] for name, entries in listed.items()}
     scans = [_case(entry) for name in ("test", UNLABELED) for entry in listed[name] if "label" not in entry]
     if not scans:
@@ -55,7 +55,7 @@ def read_split(source: Source, found: FoundCases) -> tuple[Split, str]:
 
 
 def find_contradictions(source: Source, cases: Sequence[str]) -> list[str]:
-    """What ``dataset.json`` says against the files, against itself, or against the labels' meaning.
+    """Find contradictions of ``dataset.json`` to the files, to itself, or to the meaning of the labels.
 
     Args:
         source: the download.
@@ -65,7 +65,7 @@ def find_contradictions(source: Source, cases: Sequence[str]) -> list[str]:
     for name in source.files:
         if _parent(name) in ("imagesTr", "imagesTs"):
             folders.setdefault(_stem(name), []).append(name)
-    problems = _problems_of_lists(_listed(source))
+    problems = _problems_of_lists(_listed_entries(source))
     for case in dict.fromkeys(cases):
         names = folders.get(case, [])
         if len(set(map(_parent, names))) > 1:
@@ -91,8 +91,8 @@ def _problems_of_lists(listed: dict[str, list[dict[str, Any]]]) -> list[str]:
     return problems
 
 
-def _listed(source: Source) -> dict[str, list[dict[str, Any]]]:
-    """The entries of each section of the source's ``dataset.json``; one that is only a path has no label."""
+def _listed_entries(source: Source) -> dict[str, list[dict[str, Any]]]:
+    """Return the entries of each section of the source's ``dataset.json``; one that is only a path has no label."""
     content, listed = _content(source), dict[str, list[dict[str, Any]]]()
     for section in SECTIONS:
         entries = content.get(section, [])
@@ -107,7 +107,7 @@ def _listed(source: Source) -> dict[str, list[dict[str, Any]]]:
 
 
 def _content(source: Source) -> dict[str, Any]:
-    """What the ``dataset.json`` beside the images says; nothing where there is none."""
+    """Return the content of the ``dataset.json`` beside the images, empty if there is none."""
     folders = {PurePosixPath(name).parent.parent for name in source.files if _parent(name) in ("imagesTr", "labelsTr")}
     names = [name for folder in sorted(folders) if (name := str(folder / "dataset.json")) in source.files]
     if not names:

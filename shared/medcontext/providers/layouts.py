@@ -1,4 +1,4 @@
-"""How a provider lays out a dataset, and finding its cases in what was downloaded."""
+"""Layouts of the providers' datasets, and the search for their cases in a download."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ class Pattern:
     """One kind of file of a case.
 
     Attributes:
-        found: regular expression of its path in the download, with a group ``case``; the folders above are free. The
-            ending ``.nii`` or ``.nii.gz`` is added.
+        source: regular expression of its path in the download, with a group ``case``, below any folders. The ending
+            ``.nii`` or ``.nii.gz`` is added.
         target: its path in the prepared folder, without the ending, with ``{case}`` and ``{patient}``.
     """
 
-    found: str
+    source: str
     target: str
 
 
 @dataclass(frozen=True)
 class Edition:
-    """One form in which a dataset is handed out, and what its files mean.
+    """One form in which a dataset is published, and the meaning of its files.
 
     Attributes:
-        name: of the edition.
+        name: name of the edition.
         channels: the image's file, or one file for each channel, in the network's order.
         label: the label map's file.
         modality: names of the channels.
-        labels: names of the label ids, as they are in the files, background included.
+        labels: names of the label ids in the files, background included.
         description: what the dataset shows.
-        reference: where it comes from.
-        example: what case ids look like, for messages.
+        reference: where the dataset is published.
+        example: pattern of case ids, for messages.
         other: regular expression of paths in the download that are known and not needed.
         patient: regular expression of the patient at the start of a case id, where a patient has several cases.
         published_split: whether the case ids are those of a published split.
-        unlabelled: the file of images that come without labels, where these are kept as unlabelled scans.
-        read_split: the case ids of each section, ``unlabeled`` included, and where this split comes from; for downloads
-            that list their own cases.
-        find_contradictions: looks for facts in the source that speak against the given cases, one sentence each.
+        unlabelled: the file of images without labels, where these are kept as unlabelled scans.
+        read_split: returns the case ids of each section, ``unlabeled`` included, and the origin of this split; for
+            downloads that list their own cases.
+        find_contradictions: returns facts in the source that contradict the given cases, one sentence each.
     """
 
     name: str
@@ -73,16 +73,16 @@ class Edition:
         return (*self.channels, self.label)
 
     def patterns_of(self, section: str) -> tuple[Pattern, ...]:
-        """The patterns of the files that a case of this section has."""
+        """Return the patterns of the files that a case of this section has."""
         return (self.unlabelled,) if section == UNLABELED and self.unlabelled else self.patterns
 
     def patient_of(self, case: str) -> str:
-        """The patient whom a case shows: the case itself where none is named."""
-        found = re.match(self.patient, case) if self.patient else None
-        return found[0] if found else case
+        """Return the patient of a case, or the case itself where its name has none."""
+        match = re.match(self.patient, case) if self.patient else None
+        return match[0] if match else case
 
     def target(self, pattern: Pattern, case: str, ending: str = ".nii.gz") -> str:
-        """Path of a case's file in the prepared folder."""
+        """Return the path of a case's file in the prepared folder."""
         return pattern.target.format(case=case, patient=self.patient_of(case)) + ending
 
 
@@ -93,17 +93,17 @@ class FoundCases:
     Attributes:
         edition: the edition.
         files: names in the source by case, then by pattern.
-        twice: sentences about files that are there twice.
-        strangers: NIfTI files that belong to no case.
+        duplicates: sentences about files that exist twice.
+        unassigned: NIfTI files that belong to no case.
     """
 
     edition: Edition
     files: dict[str, dict[Pattern, str]] = field(default_factory=dict)
-    twice: list[str] = field(default_factory=list)
-    strangers: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    unassigned: list[str] = field(default_factory=list)
 
     def missing(self, case: str, section: str) -> list[str]:
-        """Paths in the prepared folder of the files that a case of this section lacks."""
+        """Return the paths in the prepared folder of the files that a case of this section lacks."""
         present = self.files.get(case, {})
         return [
             self.edition.target(pattern, case)
@@ -113,10 +113,10 @@ class FoundCases:
 
 
 def find_cases(editions: Sequence[Edition], source: Source) -> FoundCases:
-    """Find out which edition a source holds, and its cases.
+    """Determine which edition a source holds, and find its cases.
 
     Raises:
-        ValueError: If it holds none, or several; naming what was expected and what is there.
+        ValueError: If it holds none, or several; the message names what was expected and what was found.
     """
     found = [cases for cases in (_cases_of(edition, source) for edition in editions) if cases.files]
     if len(found) == 1:
@@ -128,19 +128,20 @@ def find_cases(editions: Sequence[Edition], source: Source) -> FoundCases:
         )
     expected = "\n".join(f"  {edition.name}: {expected_files(edition)}" for edition in editions)
     raise ValueError(
-        f"{source.path} holds none of the files of this dataset. Expected, in any folder:\n{expected}\n{_there(source)}"
+        f"{source.path} holds none of the files of this dataset. Expected, in any folder:\n{expected}\n"
+        f"{_content_in_words(source)}"
     )
 
 
 def expected_files(edition: Edition) -> str:
-    """Names of one case's files, for messages."""
+    """Return the names of one case's files, for messages."""
     return ", ".join(edition.target(pattern, edition.example) for pattern in edition.patterns)
 
 
 def _cases_of(edition: Edition, source: Source) -> FoundCases:
     result = FoundCases(edition)
     patterns = [*edition.patterns, *([edition.unlabelled] if edition.unlabelled else [])]
-    expressions = {pattern: re.compile(rf"(?:^|/){pattern.found}\.nii(?:\.gz)?$") for pattern in patterns}
+    expressions = {pattern: re.compile(rf"(?:^|/){pattern.source}\.nii(?:\.gz)?$") for pattern in patterns}
     for name in source.files:
         if not NIFTI.search(name) or (edition.other and re.search(edition.other, name)):
             continue
@@ -150,11 +151,13 @@ def _cases_of(edition: Edition, source: Source) -> FoundCases:
                 continue
             files = result.files.setdefault(match["case"], {})
             if pattern in files:
-                result.twice.append(f"{files[pattern]} and {name} are the same file of {match['case']}; remove one.")
+                result.duplicates.append(
+                    f"{files[pattern]} and {name} are the same file of {match['case']}; remove one."
+                )
             files[pattern] = name
             break
         else:
-            result.strangers.append(name)
+            result.unassigned.append(name)
     return result
 
 
@@ -162,7 +165,7 @@ def _first_file(found: FoundCases) -> str:
     return next(name for files in found.files.values() for name in files.values())
 
 
-def _there(source: Source) -> str:
+def _content_in_words(source: Source) -> str:
     volumes = [name for name in source.files if NIFTI.search(name)]
     archives = [name for name in source.files if ARCHIVE.search(name)]
     if archives:

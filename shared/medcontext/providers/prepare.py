@@ -1,4 +1,4 @@
-"""From a provider's download to a folder that the bundles train on."""
+"""Preparation of a provider's download as a dataset for the bundles."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import medcontext
+from medcontext.checks import nearest_name
 from medcontext.data.datalist import load_datalist
 from medcontext.data.datasets import PHANTOM_MARKER, UNLABELED, Split, load_split
 from medcontext.providers import acdc, brats, btcv, hippocampus
@@ -33,7 +34,7 @@ EDITIONS: dict[str, tuple[Edition, ...]] = {
     "brats": brats.EDITIONS,
     "hippocampus": hippocampus.EDITIONS,
 }
-"""The forms in which each dataset is accepted, by its name."""
+"""Editions of each dataset that are accepted, by the dataset's name."""
 
 DOWNLOADS = {"brats": brats.TASK, "hippocampus": hippocampus.TASK}
 """Tasks of the Medical Segmentation Decathlon, which need no registration, by the dataset's name."""
@@ -55,41 +56,42 @@ def prepare_dataset(
     allow_missing: bool = False,
     download: bool = False,
 ) -> Path:
-    """Bring a dataset's download into ``output_dir`` and write its ``dataset.json``.
+    """Transfer a dataset's download to ``output_dir`` and write its ``dataset.json``.
 
     Cases and split are the published ones; BraTS 2021 and 2023, whose splits are not published, are split 80:15:5 by
-    patient with a fixed seed, and a split of the source's own is kept for the hippocampus. Label ids stay as the
-    provider has them, and ``dataset.json`` names them. The source is never changed. A call that was cut off can be
-    repeated: finished files are kept while they and the source are unchanged.
+    patient with a fixed seed, and for the hippocampus a split in the source is kept. Label ids stay as the provider has
+    them, and ``dataset.json`` names them. The source is never changed. An interrupted call can be repeated: finished
+    files are kept unless they or the source have changed.
 
     Args:
         dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         source: the downloaded zip or tar, or the folder that it was unpacked into, or any folder above that.
-        output_dir: where the dataset shall lie, in a folder of its own.
-        link: make symbolic links instead of copies; the source must be a folder.
+        output_dir: folder of the dataset, for this dataset alone.
+        link: create symbolic links instead of copies; the source must be a folder.
         allow_missing: leave incomplete cases out instead of refusing.
-        download: get the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
+        download: download the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
 
     Returns:
         Path of the ``dataset.json``.
 
     Raises:
-        FileNotFoundError: If there is no source, or it lacks cases; all that is missing is named.
+        FileNotFoundError: If there is no source, or it lacks cases; the message names all that is missing.
         OSError: If the output cannot be written, or the download fails.
-        ValueError: If the dataset is not known, the source is damaged, holds something else or several editions, or
-            the output is in use for something else.
+        ValueError: If the dataset is unknown; if the source is damaged, holds something else or several editions; or if
+            the output folder is used for something else.
     """
     if dataset not in EDITIONS:
         raise ValueError(
-            f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}; write other dataset.json by hand."
+            f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}.{nearest_name(dataset, EDITIONS)} For other "
+            "data, write dataset.json by hand."
         )
     for name, value in {"link": link, "allow_missing": allow_missing, "download": download}.items():
         if not isinstance(value, bool):
             raise ValueError(f"{name} must be True or False, got {value!r}.")
     if download and dataset not in DOWNLOADS:
         raise ValueError(
-            f"download works for {' and '.join(DOWNLOADS)} alone; {dataset} needs a registration: get it and give its "
-            "path."
+            f"download works for {' and '.join(DOWNLOADS)} alone; {dataset} requires a registration: download it "
+            "yourself and give its path."
         )
     source, output_dir = Path(source), Path(output_dir)
     _refuse_link(source, link, download)
@@ -97,12 +99,12 @@ def prepare_dataset(
     _refuse_output_in(source, output_dir)
     with open_source(source) as opened:
         found = find_cases(EDITIONS[dataset], opened)
-        wanted, origin = _split(dataset, found, opened)
-        split = _complete_cases(found, wanted, opened, allow_missing)
-        left_out = _left_out(found, wanted, split)
+        full_split, origin = _split(dataset, found, opened)
+        split = _complete_cases(found, full_split, opened, allow_missing)
+        left_out = _left_out(found, full_split, split)
         phantom = _phantom_record(opened)
         plan = {target: name for files in _files_of(found, split) for target, name in files.items()}
-        datalist = _start(output_dir, found.edition)
+        datalist = _make_output_folder(output_dir, found.edition)
         hashes = transfer_files(opened, plan, output_dir, FileMemory.beside(datalist), link=link)
     content = {**_description(found, split, phantom), **_geometry(output_dir, found, split)}
     content["prepared"] = _circumstances(found.edition, origin, link, left_out)
@@ -121,17 +123,17 @@ def _refuse_link(source: Path, link: bool, download: bool) -> None:
 def _refuse_output_in(source: Path, output: Path) -> None:
     if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
         raise ValueError(
-            f"output_dir {output} lies inside the source {source}, which must stay as it is; choose another."
+            f"output_dir {output} is inside the source {source}, which must not be changed; choose another."
         )
 
 
-def _start(output: Path, edition: Edition) -> Path:
-    """Make the output folder, and take away a ``dataset.json`` that is about to be out of date."""
+def _make_output_folder(output: Path, edition: Edition) -> Path:
+    """Create the output folder, and remove a ``dataset.json`` that is about to be outdated."""
     datalist = output / "dataset.json"
     present = load_datalist(datalist) if datalist.is_file() else {}
     if (output / PHANTOM_MARKER).exists() or ("phantom" in present and "prepared" not in present):
         raise ValueError(
-            f"{output} holds generated phantoms; give another folder, so that nobody takes them for patients."
+            f"{output} holds generated phantoms; give another folder, so that nobody mistakes them for patients."
         )
     if present and present.get("prepared", {}).get("edition") != edition.name:
         raise ValueError(f"{output} holds another dataset ({present.get('name', 'unnamed')}); give another folder.")
@@ -146,7 +148,7 @@ def _start(output: Path, edition: Edition) -> Path:
 
 
 def _split(dataset: str, found: FoundCases, source: Source) -> tuple[Split, str]:
-    """The case ids of each section, and where this split comes from."""
+    """Return the case ids of each section, and the origin of this split."""
     if found.edition.read_split:
         return found.edition.read_split(source, found)
     if found.edition.published_split:
@@ -164,9 +166,14 @@ def _split(dataset: str, found: FoundCases, source: Source) -> tuple[Split, str]
 
 
 def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missing: bool) -> Split:
-    """The split without the incomplete cases that may be left out; raises with all that is wrong otherwise."""
+    """Return the split without the incomplete cases that may be left out.
+
+    Raises:
+        FileNotFoundError: If cases are incomplete and may not be left out, or none is left to train on.
+        ValueError: If the source contradicts itself.
+    """
     edition, cases = found.edition, [case for part in split.values() for case in part]
-    problems = list(found.twice)
+    problems = list(found.duplicates)
     if edition.find_contradictions:
         problems += edition.find_contradictions(source, [case for case in cases if case in found.files])
     if problems:
@@ -175,11 +182,11 @@ def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missi
     incomplete = [case for case, files in missing_of.items() if files]
     if incomplete and not allow_missing:
         missing = [file for files in missing_of.values() for file in files]
-        unknown = f"\nIt has files of unknown names:\n{_indented(found.strangers)}" if found.strangers else ""
+        unknown = f"\nIt has files of unknown names:\n{_indented(found.unassigned)}" if found.unassigned else ""
         raise FileNotFoundError(
             f"{source.path} lacks {len(missing)} files of {edition.name}:\n{_indented(missing)}{unknown}\n"
-            f"Expected for each case, in any folder: {expected_files(edition)}. Get the whole download, or leave the "
-            f"{len(incomplete)} incomplete cases out by --allow_missing True."
+            f"Expected for each case, in any folder: {expected_files(edition)}. Get the complete download, or leave "
+            f"the {len(incomplete)} incomplete cases out with --allow_missing True."
         )
     complete = {part: [case for case in members if case not in set(incomplete)] for part, members in split.items()}
     if not complete["training"]:
@@ -194,19 +201,19 @@ def _indented(lines: Iterable[str]) -> str:
     return "\n".join(f"  {line}" for line in lines)
 
 
-def _left_out(found: FoundCases, wanted: Split, split: Split) -> list[str]:
-    section_of = {case: part for part, cases in wanted.items() for case in cases}
+def _left_out(found: FoundCases, full_split: Split, split: Split) -> list[str]:
+    section_of = {case: part for part, cases in full_split.items() for case in cases}
     used = {case for cases in split.values() for case in cases}
     lines = []
     for case in sorted((found.files.keys() | section_of.keys()) - used):
         missing = found.missing(case, section_of[case]) if case in section_of else []
         reason = f"lacks {', '.join(missing)}" if missing else "not in the split"
         lines.append(f"{case}: {reason}")
-    return lines + [f"{name}: belongs to no case" for name in found.strangers]
+    return lines + [f"{name}: belongs to no case" for name in found.unassigned]
 
 
 def _phantom_record(source: Source) -> Any:
-    """What a generated cohort says about itself, so that nobody takes a prepared one for patients."""
+    """Return the record of a generated cohort, so that nobody mistakes it for patients once it is prepared."""
     for name in source.files:
         if name.rsplit("/", 1)[-1] != "dataset.json":
             continue
@@ -218,7 +225,7 @@ def _phantom_record(source: Source) -> Any:
 
 
 def _files(found: FoundCases, case: str, section: str) -> dict[str, str]:
-    """Names in the source of a case's files, by path in the prepared folder, the label's last."""
+    """Return the names of a case's files in the source by path in the prepared folder, the label's last."""
     names = found.files[case]
     return {
         found.edition.target(pattern, case, ".nii.gz" if names[pattern].endswith(".gz") else ".nii"): names[pattern]
@@ -240,7 +247,7 @@ def _entry(found: FoundCases, case: str, section: str) -> dict[str, Any]:
 
 
 def _description(found: FoundCases, split: Split, phantom: Any) -> dict[str, Any]:
-    """The part of ``dataset.json`` that readers of the Decathlon's format know."""
+    """Return the part of ``dataset.json`` that is in the Decathlon's format."""
     edition = found.edition
     generated = {"name": f"{edition.name} phantoms", "phantom": phantom} if phantom else {}
     return {
@@ -267,7 +274,7 @@ def _circumstances(edition: Edition, origin: str, link: bool, left_out: list[str
 
 
 def _geometry(folder: Path, found: FoundCases, split: Split) -> dict[str, Any]:
-    """Voxel sizes in mm and sizes in voxels along x, y, z over all images: median, least and greatest."""
+    """Return median, minimum and maximum of voxel sizes in mm and sizes in voxels along x, y, z over all images."""
     spacings, sizes, unreadable = [], [], []
     images = [next(iter(files)) for files in _files_of(found, split)]
     for path in tqdm(images, desc="reading headers", unit="file"):

@@ -1,1 +1,1 @@
-"""Files: whole or not at all, remembered by content, transferred, unpacked and fetched."""
+"""Files: written atomically, remembered by content, transferred, unpacked and downloaded."""

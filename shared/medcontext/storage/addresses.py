@@ -1,4 +1,4 @@
-"""Addresses of servers and databases, as they may be shown."""
+"""Addresses of servers and databases in a form that may be shown."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["without_password"]
 
 
 def without_password(text: str) -> str:
-    """Leave user names and passwords out of the addresses in a text."""
+    """Remove user names and passwords from the addresses in a text."""
     return re.sub(r"(?<=://)[^/@\s]+@", "", text)

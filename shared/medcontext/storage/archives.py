@@ -1,4 +1,4 @@
-"""What a provider handed out: a folder, a zip or a tar, read without unpacking it."""
+"""Downloads of a provider: a folder, a zip or a tar, read without unpacking it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class SourceFile:
     """One file of a source.
 
     Attributes:
-        name: its path below the source, with forward slashes.
-        size: in bytes.
-        stamp: changes whenever the file is likely to have changed.
-        path: where it lies, or ``None`` inside an archive.
+        name: path below the source, with forward slashes.
+        size: size in bytes.
+        stamp: text that changes whenever the file is likely to have changed.
+        path: path of the file, or ``None`` inside an archive.
     """
 
     name: str
@@ -45,8 +45,8 @@ class Source:
     """A folder or an archive.
 
     Attributes:
-        path: of the folder or archive.
-        files: the files in it by name, in the order in which they are best read.
+        path: path of the folder or archive.
+        files: files in it by name, in the order in which they are best read.
         reader: opens a file for reading bytes.
     """
 
@@ -61,7 +61,7 @@ class Source:
         Raises:
             ValueError: If the archive is damaged at this place, or encrypted.
         """
-        with _told_clearly(self.path), self.reader(name) as stream:
+        with _damage_as_value_error(self.path), self.reader(name) as stream:
             yield stream
 
 
@@ -70,13 +70,13 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
     """Open a folder, a zip or a tar (compressed or not); nothing is written.
 
     Args:
-        path: of the folder or archive.
-        junk: files to leave out; ``None`` takes all.
+        path: path of the folder or archive.
+        junk: files to leave out; ``None`` keeps all.
 
     Raises:
-        FileNotFoundError: If there is nothing of that name.
-        ValueError: If it is no archive, a damaged one, or one with members that lead out of it: absolute paths,
-            ``..``, links and devices.
+        FileNotFoundError: If there is nothing at that path.
+        ValueError: If it is not an archive, or is damaged, or has members that lead out of it: absolute paths, ``..``,
+            links and devices.
     """
     path = Path(path)
     if path.is_dir():
@@ -84,44 +84,44 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
     elif not path.is_file():
         raise FileNotFoundError(f"There is no {path}; give the downloaded archive, or the folder it was unpacked into.")
     elif zipfile.is_zipfile(path):
-        with _told_clearly(path):
+        with _damage_as_value_error(path):
             archive = zipfile.ZipFile(path)
         with archive:
             yield _without(junk, _zip(path, archive))
     elif tarfile.is_tarfile(path):
-        with _told_clearly(path):
+        with _damage_as_value_error(path):
             tar = tarfile.open(path)  # noqa: SIM115 closed by the with statement below
         with tar:
             yield _without(junk, _tar(path, tar))
     else:
-        raise ValueError(f"{path} is neither a folder nor a whole zip or tar archive; download it again.")
+        raise ValueError(f"{path} is neither a folder nor a complete zip or tar archive; download it again.")
 
 
 @contextlib.contextmanager
-def _told_clearly(path: Path) -> Iterator[None]:
+def _damage_as_value_error(path: Path) -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
         raise ValueError(f"{path} is damaged ({error}); download it again.") from error
-    except RuntimeError as error:  # zipfile's way to say that a password is needed
+    except RuntimeError as error:  # zipfile raises it where a password is required
         if "password" not in str(error):
             raise
         raise ValueError(f"{path} is encrypted; unpack it and give the folder.") from error
 
 
 def _folder(folder: Path) -> Source:
-    files, seen = [], set()
+    files, visited = [], set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)
-        if real in seen:  # a link that leads back
+        if real in visited:  # a link that leads back
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         for path in (Path(root, name) for name in names):
             if path.is_file():
-                found = path.stat()
+                status = path.stat()
                 name = path.relative_to(folder).as_posix()
-                files.append(SourceFile(name, found.st_size, f"{found.st_size}:{found.st_mtime_ns}", path))
+                files.append(SourceFile(name, status.st_size, f"{status.st_size}:{status.st_mtime_ns}", path))
     return Source(folder, _by_name(sorted(files, key=lambda file: file.name)), lambda name: (folder / name).open("rb"))
 
 
@@ -137,7 +137,7 @@ def _zip(path: Path, archive: zipfile.ZipFile) -> Source:
 
 
 def _tar(path: Path, archive: tarfile.TarFile) -> Source:
-    with _told_clearly(path):
+    with _damage_as_value_error(path):
         members = archive.getmembers()
     for member in members:
         _refuse_unsafe(path, member.name, member.isreg() or member.isdir())
@@ -147,7 +147,7 @@ def _tar(path: Path, archive: tarfile.TarFile) -> Source:
     def read(name: str) -> IO[bytes]:
         stream = archive.extractfile(plain[name])
         if stream is None:
-            raise tarfile.ReadError(f"{name} is no plain file")
+            raise tarfile.ReadError(f"{name} is not a regular file")
         return stream
 
     return Source(path, _by_name(files), read)
@@ -163,13 +163,15 @@ def _without(junk: re.Pattern[str] | None, source: Source) -> Source:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file of this name could be written elsewhere than below the folder it is meant for."""
+    """Return whether a file of this name could be written outside of the folder that it is meant for."""
     parts = name.replace("\\", "/").split("/")
     return name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]
 
 
-def _refuse_unsafe(archive: Path, name: str, plain: bool) -> None:
-    """Raise for members that no provider's archive holds; most files are never written under their own names anyway."""
-    if leads_out(name) or not plain:
-        what = "leads out of the archive" if plain else "is a link or a device"
-        raise ValueError(f"{archive} holds {name!r}, which {what}; this is not the provider's archive, do not use it.")
+def _refuse_unsafe(archive: Path, name: str, regular: bool) -> None:
+    """Raise for members that no provider's archive holds, even though few files are written under their own names."""
+    if leads_out(name) or not regular:
+        reason = "leads out of the archive" if regular else "is a link or a device"
+        raise ValueError(
+            f"{archive} holds {name!r}, which {reason}; this is not the provider's archive, do not use it."
+        )

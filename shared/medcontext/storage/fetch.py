@@ -1,8 +1,8 @@
-"""Files from the web: checked when they are whole, and taken up where they ended when they were cut.
+"""Downloads: checked when they are complete, and resumed where they were cut off.
 
-MONAI's ``download_url`` begins again after every cut, waits without end for a server that is silent, and fills the
-system's temporary folder; so this module does without it. Like it, it goes through ``urllib``, and so through the same
-proxies and certificates.
+MONAI's ``download_url`` starts again after every interruption, waits forever for a silent server, and fills the
+system's temporary folder, so it is not used here. Like it, this module uses ``urllib``, and so the same proxies and
+certificates.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ __all__ = ["Digest", "DigestError", "fetch", "is_address", "read_address"]
 BLOCK = 1 << 16
 TIMEOUT = 30.0
 DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
-NOT_THERE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+NOT_FOUND = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 Headers = dict[str, str]
 
 
 class DigestError(ValueError):
-    """A file is not what was published; it may be when it is downloaded again."""
+    """A file is not the published one; another download may be."""
 
 
 class Digest(NamedTuple):
-    """What a file must hash to.
+    """Hash that a file must have.
 
     Attributes:
         kind: ``md5``, ``sha1``, ``sha256`` or ``sha512``.
@@ -54,28 +54,28 @@ class Digest(NamedTuple):
 
     @classmethod
     def parse(cls, kind: Any, value: Any, subject: str) -> Digest:
-        """Check what somebody wrote into a file.
+        """Check a hash that was read from a file.
 
         Raises:
-            ValueError: If it is no hash of a known kind; the message begins with ``subject``.
+            ValueError: If it is not a hash of a known kind; the message begins with ``subject``.
         """
         name, digits = str(kind).lower(), str(value).lower()
         if not re.fullmatch(rf"[0-9a-f]{{{DIGITS.get(name, 0)}}}", digits) or name not in DIGITS:
-            raise ValueError(f"{subject} has no hash that it could be checked by ({kind}: {value}).")
+            raise ValueError(f"{subject} has no hash to check it by ({kind}: {value}).")
         return cls(name, digits)
 
     def matches(self, path: Path) -> bool:
-        """Whether a file is what it should be."""
+        """Return whether a file has this hash."""
         with path.open("rb") as stream:
-            found = hashlib.file_digest(stream, lambda: hashlib.new(self.kind, usedforsecurity=False))
-        return found.hexdigest() == self.value
+            digest = hashlib.file_digest(stream, lambda: hashlib.new(self.kind, usedforsecurity=False))
+        return digest.hexdigest() == self.value
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an address of the web rather than a path.
+    """Return whether a text is a web address rather than a path.
 
     Raises:
-        ValueError: If it is one that cannot be read.
+        ValueError: If it is an address that cannot be read.
     """
     if "://" not in text:
         return False
@@ -86,7 +86,7 @@ def is_address(text: str) -> bool:
         )
     if "@" in parts.netloc:
         raise ValueError(
-            f"{without_password(text)} comes with a password, which cannot be used; download the files by other means "
+            f"{without_password(text)} contains a password, which is not supported; download the files by other means "
             "and give their folder."
         )
     return True
@@ -96,50 +96,50 @@ def read_address(url: str, limit: int) -> bytes:
     """Read a small file.
 
     Raises:
-        ConnectionError: If it cannot be had, with what to do.
+        ConnectionError: If it cannot be downloaded; the message says what to do.
         ValueError: If it has more than ``limit`` bytes.
     """
-    with _told_clearly(url), _open(url, {}) as response:
+    with _web_errors_in_words(url), _open(url, {}) as response:
         content: bytes = response.read(limit + 1)
         if response.length and len(content) <= limit:
             raise http.client.IncompleteRead(content, response.length)
     if len(content) > limit:
-        raise ValueError(f"{url} has more than {limit} bytes; this is another file than expected.")
+        raise ValueError(f"{url} has more than {limit} bytes; this is not the expected file.")
     return content
 
 
 def fetch(url: str, target: Path, digest: Digest) -> Path:
-    """Download a file, unless it is there already, and check it.
+    """Download a file, unless it exists already, and check it.
 
-    What arrives before a cut is kept beside ``target``, and the next call goes on from there if the server can, and if
-    its file is still the same.
+    After an interruption, the part that has arrived is kept beside ``target``, and the next call resumes there if the
+    server supports it and still has the same file.
 
     Args:
         url: address of the file.
-        target: where to put it, in an existing folder.
-        digest: what it must hash to.
+        target: path to write to, in an existing folder.
+        digest: hash that the file must have.
 
     Returns:
         ``target``.
 
     Raises:
-        ConnectionError: If it cannot be had, or not all of it; with what to do.
-        OSError: If it cannot be written, with what to do.
-        DigestError: If it is not what it should be; nothing of it is kept.
+        ConnectionError: If it cannot be downloaded, or not completely; the message says what to do.
+        OSError: If it cannot be written; the message says what to do.
+        DigestError: If it has another hash; nothing of it is kept.
     """
     if target.is_file() and digest.matches(target):
         return target
     part = _Part(target, digest)
     resumed = part.size > 0
     _receive(url, part)
-    if resumed and not digest.matches(part.path):  # two versions of a file, joined by a server that gave no sign
+    if resumed and not digest.matches(part.path):  # two versions of a file, joined because the server has no validator
         part.discard()
         _receive(url, part)
     if not digest.matches(part.path):
         part.discard()
         raise DigestError(
-            f"{url} is not what was published (its {digest.kind} is not {digest.value}); "
-            "call again, and if it stays so, tell whoever publishes it."
+            f"{url} is not the published file (its {digest.kind} is not {digest.value}); "
+            "call again and, if the error persists, report it to the publisher."
         )
     os.replace(part.path, target)
     part.discard()
@@ -147,7 +147,7 @@ def fetch(url: str, target: Path, digest: Digest) -> Path:
 
 
 class _Part:
-    """What has arrived of a file, and by what the server knows its version."""
+    """Part of a file that has arrived, and the server's validator of its version."""
 
     def __init__(self, target: Path, digest: Digest) -> None:
         self.path = target.with_name(f"{target.name}.part")
@@ -156,10 +156,10 @@ class _Part:
         self.validator: str | None = None
         try:
             note = json.loads(self.note.read_text(encoding="utf-8"))
-            fits, self.validator = note["digest"] == digest.value, note["validator"]
+            matches, self.validator = note["digest"] == digest.value, note["validator"]
         except (OSError, ValueError, KeyError, TypeError):
-            fits = False
-        if not fits:
+            matches = False
+        if not matches:
             self.discard()
 
     @property
@@ -172,7 +172,7 @@ class _Part:
         self.note.unlink(missing_ok=True)
 
     def begin(self, response: Any) -> None:
-        """Forget what there was, for the whole file comes now."""
+        """Discard the previous part, because the whole file arrives now."""
         self.discard()
         tag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
         self.validator = tag if tag and not tag.startswith("W/") else date
@@ -180,19 +180,19 @@ class _Part:
         write_file(self.note, json.dumps(note).encode())
 
     def headers(self) -> Headers:
-        """What asks for the rest of the file, or for all of it when it has changed."""
+        """Return the headers that request the rest of the file, or all of it if it has changed."""
         if not self.size:
             return {}
         return {"Range": f"bytes={self.size}-"} | ({"If-Range": self.validator} if self.validator else {})
 
 
 def _receive(url: str, part: _Part) -> None:
-    """Bring a part to its full length."""
-    with _told_clearly(url):
-        response = _rest(url, part)
+    """Complete a part."""
+    with _web_errors_in_words(url):
+        response = _request_rest(url, part)
     if response is None:
         return
-    with response, _written(part.path):
+    with response, _disk_errors_in_words(part.path):
         start = part.size if response.status == HTTPStatus.PARTIAL_CONTENT else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
@@ -208,11 +208,11 @@ def _receive(url: str, part: _Part) -> None:
                 stream.flush()
                 bar.update(len(block))
     if total is not None and part.size < total:
-        raise ConnectionError(f"{url} broke off after {part.size} of {total} bytes; call again to go on from there.")
+        raise ConnectionError(f"{url} was cut off after {part.size} of {total} bytes; call again to resume.")
 
 
-def _rest(url: str, part: _Part) -> Any:
-    """The response that holds what a part lacks, or the whole file; ``None`` when the part lacks nothing."""
+def _request_rest(url: str, part: _Part) -> Any:
+    """Return the response with the rest of a file, or with the whole file; ``None`` if the part is complete."""
     try:
         return _open(url, part.headers())
     except urllib.error.HTTPError as error:
@@ -224,54 +224,52 @@ def _rest(url: str, part: _Part) -> Any:
 
 
 class _StayEncrypted(urllib.request.HTTPRedirectHandler):
-    """Follow no redirect from https to http: hashes come from lists that are read so."""
+    """Follow no redirect from https to http, since lists with hashes are read this way."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
         if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError(f"it leads from https to {newurl}")
+            raise urllib.error.URLError(f"it redirects from https to {newurl}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(url: str, headers: Headers) -> Any:
-    words = {"User-Agent": f"medcontext/{medcontext.__version__}", **headers}
+    headers = {"User-Agent": f"medcontext/{medcontext.__version__}", **headers}
     opener = urllib.request.build_opener(_StayEncrypted)
-    return opener.open(urllib.request.Request(url, headers=words), timeout=TIMEOUT)
+    return opener.open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
 
 
 def _blocks(response: Any, url: str) -> Iterator[bytes]:
-    with _told_clearly(url):
+    with _web_errors_in_words(url):
         while block := response.read1(BLOCK):
             yield block
 
 
 @contextlib.contextmanager
-def _told_clearly(url: str) -> Iterator[None]:
-    """Turn what goes wrong on the way into ConnectionErrors of one sentence."""
+def _web_errors_in_words(url: str) -> Iterator[None]:
+    """Turn errors of the connection into ConnectionErrors of one sentence."""
     try:
         yield
     except urllib.error.HTTPError as error:
         error.close()
-        advice = "check the address" if error.code in NOT_THERE else "call again later, or check that you may read it"
+        advice = "check the address" if error.code in NOT_FOUND else "call again later, or check that you may read it"
         raise ConnectionError(f"{url} answered {error.code} {error.reason}; {advice}.") from error
     except urllib.error.URLError as error:
         advice = "check the address and the network, and call again"
-        raise ConnectionError(f"{url} cannot be reached ({error.reason}); {advice}.") from error
+        raise ConnectionError(f"{url} is unreachable ({error.reason}); {advice}.") from error
     except TimeoutError as error:
-        raise ConnectionError(f"{url} was silent for {TIMEOUT:g} seconds; call again to go on.") from error
+        raise ConnectionError(f"{url} was silent for {TIMEOUT:g} seconds; call again to resume.") from error
     except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(f"{url} broke off ({error or type(error).__name__}); call again to go on.") from error
+        raise ConnectionError(f"{url} was cut off ({error or type(error).__name__}); call again to resume.") from error
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[None]:
-    """Turn what goes wrong on the disk into OSErrors of one sentence; others have one already."""
+def _disk_errors_in_words(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into OSErrors of one sentence; others have one already."""
     try:
         yield
     except OSError as error:
         if error.strerror is None:
             raise
-        raise OSError(
-            f"{path} cannot be written ({error.strerror}); mend this and call again, what has arrived is kept."
-        ) from error
+        raise OSError(f"{path} cannot be written ({error.strerror}); fix this and call again to resume.") from error

@@ -1,4 +1,4 @@
-"""What was found out about files, kept so that it need not be found out again while they are unchanged."""
+"""Facts about files, remembered for as long as the files do not change."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ MEMORY_FILE = ".medcontext_files.jsonl"
 
 
 class FileMemory:
-    """Facts about files, each valid as long as the file keeps its size and its time of change.
+    """Facts about files, each valid as long as the file keeps its size and modification time.
 
-    Every fact is one appended line, so that a process killed at any moment loses no more than the line it was writing,
-    and several processes may write. Where nothing can be written, facts are kept for this process only.
+    Every fact is one appended line, so a process killed at any moment loses no more than the line it was writing, and
+    several processes may write. Where nothing can be written, facts are kept for this process only.
 
     Args:
-        path: file to keep them in.
+        path: file to keep the facts in.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -30,7 +30,7 @@ class FileMemory:
 
     @classmethod
     def beside(cls, datalist: str | os.PathLike[str]) -> FileMemory:
-        """The memory of a dataset: beside its ``dataset.json``, or where that is read-only, in the user's home."""
+        """Open the memory of a dataset: beside its ``dataset.json`` or, where that is read-only, in the user's home."""
         folder = Path(datalist).absolute().parent
         if os.access(folder, os.W_OK):
             return cls(folder / MEMORY_FILE)
@@ -38,12 +38,12 @@ class FileMemory:
         return cls(home / f".{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}{MEMORY_FILE}")
 
     def recall(self, file: str | os.PathLike[str], fact: str) -> Any:
-        """The fact, or ``None`` when it is not known or the file has changed since."""
+        """Return the fact, or ``None`` if it is not known or the file has changed since."""
         state, value = self._facts.get((self._key(file), fact), (None, None))
         return value if state is not None and state == _state(file) else None
 
     def remember(self, file: str | os.PathLike[str], fact: str, value: Any) -> None:
-        """Keep a fact, a JSON value, about the file as it is now."""
+        """Keep a fact, a JSON value, about the file in its current state."""
         key, state = self._key(file), _state(file)
         self._facts[key, fact] = (state, value)
         line = json.dumps({"file": key, "fact": fact, "state": state, "value": value})
@@ -52,7 +52,7 @@ class FileMemory:
             with self.path.open("a", encoding="utf-8") as stream:
                 stream.write(line + "\n")
         except OSError:
-            return  # a read-only or full disk costs time later, no more
+            return  # on a read-only or full disk the fact is read again later
 
     def _key(self, file: str | os.PathLike[str]) -> str:
         return Path(os.path.relpath(file, self.path.parent)).as_posix()
@@ -69,7 +69,7 @@ class FileMemory:
 
 
 def sha256_of(file: str | os.PathLike[str], memory: FileMemory | None = None) -> str:
-    """SHA-256 of a file as hex digits, read only when the memory does not know it."""
+    """Return the SHA-256 of a file as hex digits, reading the file only if the memory does not know it."""
     known = memory.recall(file, "sha256") if memory else None
     if known is not None:
         return str(known)
@@ -81,5 +81,5 @@ def sha256_of(file: str | os.PathLike[str], memory: FileMemory | None = None) ->
 
 
 def _state(file: str | os.PathLike[str]) -> list[int]:
-    found = Path(file).stat()
-    return [found.st_size, found.st_mtime_ns]
+    status = Path(file).stat()
+    return [status.st_size, status.st_mtime_ns]

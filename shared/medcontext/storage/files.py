@@ -1,4 +1,4 @@
-"""Files that are whole at any moment, and JSON that every reader takes."""
+"""Files that are complete at any moment, and JSON that every reader accepts."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["json_text", "require_space", "whole_file", "write_file"]
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write, so that whoever reads it sees the old content or the new, never half of it.
+    """Open a file for writing such that readers see either the old content or the new, never half of it.
 
-    It takes its name when the block ends, and is on the disk then, not in a cache alone. If the block fails, nothing is
-    left of it. Its folder is made.
+    The file gets its name at the end of the block, when it is on the disk and not only in a cache. If the block fails,
+    nothing of it remains. Its folder is created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -36,29 +36,33 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, content: bytes) -> Path:
-    """Write a file in one piece, see :func:`whole_file`."""
+    """Write a file atomically, see :func:`whole_file`."""
     with whole_file(path) as stream:
         stream.write(content)
     return path
 
 
 def require_space(folder: Path, needed: int, remedy: str = "make room") -> None:
-    """Raise OSError, with what to do about it, when a folder's disk has fewer bytes left than are needed."""
+    """Check that a folder's disk has enough bytes left.
+
+    Raises:
+        OSError: If it has not; the message ends with the remedy.
+    """
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(f"{folder} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free; {remedy}.")
 
 
 def json_text(content: Mapping[str, Any]) -> str:
-    """Return JSON as this package writes it: NaN and infinity as null, NumPy's numbers as plain, the rest as text."""
-    return json.dumps(_plain(content), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
+    """Return JSON with NaN and infinity as null, NumPy's numbers as plain ones, and other objects as text."""
+    return json.dumps(_json_value(content), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _json_value(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_json_value(item) for item in value]
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float):

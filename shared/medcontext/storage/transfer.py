@@ -1,4 +1,4 @@
-"""Bringing files from a source to their place, so that a call that was cut off can be repeated."""
+"""Copying or linking files from a source such that an interrupted call can be repeated."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ def transfer_files(
 ) -> dict[str, str]:
     """Copy or link files into a folder.
 
-    Files that an earlier call brought are kept while neither they nor their source changed. A file appears under its
-    name only when it is whole.
+    Files of an earlier call are kept unless they or their source have changed. A file gets its name only when it is
+    complete.
 
     Args:
-        source: where the files come from; never changed.
+        source: source of the files; it is never changed.
         plan: name in the source by path below the folder.
-        folder: where the files go.
-        memory: of the folder's files; remembers where each came from, and its SHA-256.
-        link: make symbolic links instead of copies; the source must be a folder.
+        folder: folder to transfer the files to.
+        memory: memory of the folder's files; it keeps the origin of each, and its SHA-256.
+        link: create symbolic links instead of copies; the source must be a folder.
 
     Returns:
         SHA-256 by path below the folder.
 
     Raises:
-        OSError: If a file cannot be written; what is done is kept.
+        OSError: If a file cannot be written; finished files are kept.
         ValueError: If the source is damaged, or still being written.
     """
-    order = {name: at for at, name in enumerate(source.files)}
+    order = {name: index for index, name in enumerate(source.files)}
     ordered = sorted(plan, key=lambda path: order[plan[path]])
     todo = [path for path in ordered if not _is_transferred(source.files[plan[path]], folder / path, memory, link)]
     sizes = {path: source.files[plan[path]].size for path in todo}
@@ -49,11 +49,11 @@ def transfer_files(
         for path in todo:
             file, target = source.files[plan[path]], folder / path
             try:
-                _place(source, file, target, memory, link)
+                _transfer(source, file, target, memory, link)
             except OSError as error:
                 raise OSError(
-                    f"{file.name} could not be brought to {target} ({error.strerror or error}). "
-                    "Mend this and call again; what is done is kept."
+                    f"{file.name} could not be transferred to {target} ({error.strerror or error}). "
+                    "Fix this and call again; finished files are kept."
                 ) from error
             memory.remember(target, "source", _origin(file, link))
             bar.update(sizes[path])
@@ -68,7 +68,7 @@ def _is_transferred(file: SourceFile, target: Path, memory: FileMemory, link: bo
     return target.is_file() and memory.recall(target, "source") == _origin(file, link)
 
 
-def _place(source: Source, file: SourceFile, target: Path, memory: FileMemory, link: bool) -> None:
+def _transfer(source: Source, file: SourceFile, target: Path, memory: FileMemory, link: bool) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     part.unlink(missing_ok=True)
