@@ -19,8 +19,9 @@ import fire
 
 from archives import build_wheel, checksums, digest, read_zip, write_zip
 from bundle_rules import SCHEMA
+from medcontext.storage.git import ask_git
 from phantom_bundle import WEIGHTS, phantom_files, phantom_name
-from repository import ROOT, SHARED, git
+from repository import ROOT, SHARED
 from software_bill import pinned, software_bill
 from sync_bundles import BUNDLES, bundle_files, bundle_folders
 
@@ -108,7 +109,7 @@ def source_time() -> int:
     Raises:
         ValueError: When there is neither.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH") or git(ROOT, "log", "-1", "--format=%ct")
+    given = os.environ.get("SOURCE_DATE_EPOCH") or ask_git(ROOT, "log", "-1", "--format=%ct")
     if not given.isdigit():
         raise ValueError("Without a git commit, set SOURCE_DATE_EPOCH to the time to give to the files.")
     return int(given)
@@ -154,7 +155,7 @@ def main(output: str = "dist", base_url: str = "", weights: str | None = None, p
         published: the ``model_info.json`` of earlier versions, which stay listed.
     """
     earlier = json.loads(Path(published).read_text(encoding="utf-8")) if published else {}
-    if git(ROOT, "status", "--porcelain", "--", "bundles", *SHARED):
+    if ask_git(ROOT, "status", "--porcelain", "--", "bundles", *SHARED):
         print("package_bundles: packing uncommitted changes; no commit gives these bytes", file=sys.stderr)
     try:
         paths = package_bundles(Path(output), base_url.rstrip("/"), Path(weights) if weights else None, earlier)

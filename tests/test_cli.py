@@ -178,7 +178,7 @@ def test_converted_weights_of_nnformer(without_data: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--network_deff", "1"], "Nothing in the configuration uses 'network_deff'; did you mean 'network_def'"),
+        (["--network_deff", "1"], "Nothing in the configuration uses 'network_deff'. Did you mean 'network_def'"),
         (["--network_def#hidden_size", "25"], "network_def: hidden.size should be divisible by num_heads"),
         (["--network_def#hidden_size", "36"], r"this UNETR differ in .* trained with hidden_size 24 \(here 36\)"),
         (["--out_channels", "4"], r"this UNETR differ in .* trained with out_channels 14 \(here 4\)"),

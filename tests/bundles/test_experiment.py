@@ -157,7 +157,7 @@ def test_plan_refuses_what_the_grid_sets_and_unknown_overlays(home: Path) -> Non
         FileNotFoundError, match=r"no .*phantoms\.json; overlays of the bundle are acdc, auto_resume, baseline"
     ):
         plan(cells, experiment_name="few", overlays=["phantoms"])
-    with pytest.raises(SystemExit, match="uses 'max_epoch'; did you mean 'max_epochs'"):
+    with pytest.raises(SystemExit, match="uses 'max_epoch'. Did you mean 'max_epochs'"):
         plan(cells, experiment_name="few", overrides={"max_epoch": 3})
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from monai.utils import path_to_sqlite_uri
 
 from medcontext.bundle import find_home
+from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
 
 __all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors"]
@@ -67,15 +67,17 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
     )
 
 
-@contextlib.contextmanager
-def mlflow_errors(tracking_uri: str) -> Iterator[None]:
-    """Tell what MLflow complains about in one sentence, without the password that its address may hold.
+def mlflow_errors(tracking_uri: str) -> AbstractContextManager[None]:
+    """Put MLflow's complaints into one sentence, without the password that its address may hold.
 
     Raises:
         ValueError: With the sentence.
     """
-    try:
-        yield
-    except (MlflowException, ModuleNotFoundError) as error:
+
+    def explain(error: Exception) -> Exception | None:
+        if not isinstance(error, MlflowException | ModuleNotFoundError):
+            return None
         text = " ".join(without_password(str(error)).split())
-        raise ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}") from error
+        return ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}")
+
+    return explained(explain)

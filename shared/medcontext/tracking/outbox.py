@@ -19,6 +19,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
+from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
 from medcontext.tracking.address import resolve_tracking_uri
 from medcontext.tracking.operations import FILE_KINDS, METRICS_LIMIT, Operation, send
@@ -74,14 +75,15 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
     Raises:
         TrackingError: When anything goes wrong.
     """
-    try:
-        with short_requests(timeout):
-            yield
-    except Exception as error:
-        raise TrackingError(
+
+    def explain(error: Exception) -> Exception:
+        return TrackingError(
             f"MLflow at {without_password(uri)} cannot be used ({_reason(error)}); see that it runs, or choose another "
             "by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
-        ) from error
+        )
+
+    with explained(explain), short_requests(timeout):
+        yield
 
 
 def _reason(error: Exception) -> str:
