@@ -203,7 +203,7 @@ def test_a_store_that_takes_nothing(small: Store, tmp_path: Path, monkeypatch: p
         raise MlflowException("no space left")
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", refuse)
-    with pytest.raises(ValueError, match="no space left .the comparison lies in .*give --log_to_mlflow False"):
+    with pytest.raises(ValueError, match="no space left .the comparison is in .*give --log_to_mlflow False"):
         compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri)
     assert (tmp_path / "out" / "comparison.html").is_file()
     assert [run.info.status for run in comparisons(small)] == ["FAILED"]
@@ -236,11 +236,11 @@ def test_doubts_are_noted(small: Store, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"tags": {"mode": None}}, "it is no training of a bundle: it has no tag medcontext.mode"),
+        ({"tags": {"mode": None}}, "it is not a training run of a bundle: it has no tag medcontext.mode"),
         ({"tags": {"mode": "other"}}, "its mode 'other' is none of baseline, patch_dropout, masking_only"),
         ({"status": "KILLED"}, "its status is KILLED"),
         ({"tags": {"seed": None, "steps": None}}, "it has no tag medcontext.seed, medcontext.steps"),
-        ({"tags": {"steps": "many"}, "values": {}}, "its tag medcontext.steps is no number of steps but 'many'"),
+        ({"tags": {"steps": "many"}, "values": {}}, "its tag medcontext.steps is not a number of steps but 'many'"),
         ({"tags": {"steps": "600"}}, "it trained 300 steps, although its tag medcontext.steps says 600"),
         ({"metrics": None}, "it has no evaluation/metrics.csv: run evaluate.json with its checkpoint"),
         ({"metrics": "case,label\n"}, "its evaluation/metrics.csv cannot be used: metrics must have at least one row"),
@@ -342,7 +342,7 @@ def useless(database: Path) -> None:
             ["--experiment", "untrained"],
             "'untrained' has no run above the baseline that can be compared .b: its status is FAILED",
         ),
-        (["--group_by", "datset"], "No run has a 'datset' to group by; did you mean dataset"),
+        (["--group_by", "datset"], "No run has a 'datset' to group by. Did you mean 'dataset'"),
         (
             ["--tracking_uri", "sqlite:///absent/mlruns.db"],
             "There is no MLflow database absent/mlruns.db; name the one",

@@ -278,7 +278,7 @@ def test_check_of_group_by() -> None:
     check_group_by([*GROUP_BY, "learning_rate", "network_def#feature_size", "medcontext.fold"], [MEDCONTEXT])
     with pytest.raises(
         ValueError,
-        match="No run has a 'learning_rat' to group by; did you mean learning_rate. There are architecture, .*steps",
+        match="No run has a 'learning_rat' to group by. Did you mean 'learning_rate'. There are architecture, .*steps",
     ):
         check_group_by(["learning_rat"], [MEDCONTEXT])
     with pytest.raises(ValueError, match="each only once, got seed, seed"):

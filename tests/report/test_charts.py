@@ -80,7 +80,7 @@ def test_boxplot_of_a_label_that_was_always_missed() -> None:
 def test_boxplot_refuses_what_it_cannot_draw() -> None:
     with pytest.raises(ValueError, match="at least one row"):
         metrics_boxplot(METRICS.iloc[:0])
-    with pytest.raises(ValueError, match=r"column must be one of dice, .*, got 'volume'"):
+    with pytest.raises(ValueError, match=r"column must be one of 'dice', .*, got 'volume'"):
         metrics_boxplot(METRICS, "volume")
 
 

@@ -89,7 +89,7 @@ def test_other_planes(plane: str, marks: list[str]) -> None:
     [
         ([], {}, "at least one crop"),
         ([{"image": torch.zeros(1, 4, 4, 4)}], {}, r"a row must have label, context_mask, masked_image.*RandOrgan"),
-        ([row()], {"plane": "oblique"}, "plane must be one of axial, coronal, sagittal"),
+        ([row()], {"plane": "oblique"}, "plane must be one of 'axial', 'coronal', 'sagittal'"),
         ([row()], {"titles": ["a", "b"]}, "titles must name each of the 1 rows, got 2"),
         ([row() | {"label": torch.zeros(1, 4, 4, 4)}], {}, "must have the same spatial shape, got image"),
     ],

@@ -1,4 +1,4 @@
-"""Comparison of tracked runs: does MedContext help, and what in it does?"""
+"""Comparison of tracked runs: whether MedContext helps, and which part of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an experiment in MLflow to the verdicts: read, pair, compare, write, log back."""
+"""Comparison of an MLflow experiment's runs: reading, pairing, comparing, writing and logging."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def compare_runs(
         log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.
 
     Returns:
-        What was compared.
+        The comparison.
 
     Raises:
-        ValueError: If there is no such store, experiment or name, or nothing to compare, or MLflow fails.
+        ValueError: If there is no such store, experiment or name, if there is nothing to compare, or if MLflow fails.
         OSError: If ``output_dir`` cannot be written.
     """
     uri = str(resolve_tracking_uri(tracking_uri, default=default_tracking_uri()))
@@ -52,7 +52,7 @@ def compare_runs(
     found = find_experiment(client, experiment)
     Path(output_dir).mkdir(parents=True, exist_ok=True)
     runs = read_runs(client, found.experiment_id)
-    _check(experiment, runs)
+    _check_comparable(experiment, runs)
     check_group_by(group_by, (run for run in runs if not run.problem))
     pairing = pair_runs(runs, group_by)
     groups = [
@@ -65,19 +65,22 @@ def compare_runs(
             log_comparison(client, found.experiment_id, comparison, files)
         except ValueError as error:
             raise ValueError(
-                f"{error} (the comparison lies in {output_dir}; where MLflow takes nothing, give --log_to_mlflow False)"
+                f"{error} (the comparison is in {output_dir}; if MLflow cannot be written to, give "
+                "--log_to_mlflow False)"
             ) from error
     return comparison
 
 
-def _check(experiment: str, runs: Sequence[TrackedRun]) -> None:
+def _check_comparable(experiment: str, runs: Sequence[TrackedRun]) -> None:
     if not runs:
         raise ValueError(f"The experiment {experiment!r} has no runs; train and evaluate some first.")
     if not any(run.mode != TrainingMode.BASELINE and not run.problem for run in runs):
         reasons = dict.fromkeys(f"{run.name}: {run.problem}" for run in runs if run.problem)
         more = f", and {len(reasons) - 3} more" if len(reasons) > 3 else ""
-        unfit = f" ({'; '.join(list(reasons)[:3])}{more})" if reasons else ""
-        raise ValueError(f"The experiment {experiment!r} has no run above the baseline that can be compared{unfit}.")
+        explained = f" ({'; '.join(list(reasons)[:3])}{more})" if reasons else ""
+        raise ValueError(
+            f"The experiment {experiment!r} has no run above the baseline that can be compared{explained}."
+        )
 
 
 def _info(uri: str, group_by: Sequence[str]) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What each rung of the ladder costs: steps, time and memory."""
+"""Cost of each rung of the ladder: steps, time and memory."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _METRICS = {
     "processor_seconds": "train_processor_seconds",
     "memory_mib": "peak_memory_mib",
 }
-_STEADY = 1.25  # ratio of the slowest to the fastest time of a step that still counts as the same
+_STEADY = 1.25  # ratio of the slowest to the fastest time of a step up to which they count as the same
 
 
 def cost_table(draws: Sequence[Draw]) -> pd.DataFrame:
-    """Measured cost by rung.
+    """Return the measured cost by rung.
 
     Args:
-        draws: of a group.
+        draws: draws of a group.
 
     Returns:
         One row per rung: mean ``steps``, ``seconds`` and ``processor_seconds`` of training, ``memory_mib`` at its peak,
         ``step_seconds``, and ``time_ratio`` (:meth:`TrackedRun.time_ratio`) and ``memory_ratio`` to the baseline at
-        equal steps, draw by draw; NaN where it was not logged.
+        equal steps, draw by draw; NaN if it was not logged.
     """
     rows = {}
     for rung, members in runs_by_rung(draws).items():
@@ -46,19 +46,19 @@ def cost_table(draws: Sequence[Draw]) -> pd.DataFrame:
 
 
 def cost_notes(draws: Sequence[Draw]) -> list[str]:
-    """Reasons to doubt that times can be compared."""
+    """Return reasons to doubt that times can be compared."""
     rungs = runs_by_rung(draws)
     members = list(dict.fromkeys(chain.from_iterable(rungs.values())))
     notes = []
     machines = sorted({_machine(run) for run in members})
     if len(machines) > 1:
         notes.append(f"The runs trained on different devices ({', '.join(machines)}): do not compare their times.")
-    for rung, some in rungs.items():
-        seconds = [value for run in some if math.isfinite(value := _step_seconds(run))]
+    for rung, runs in rungs.items():
+        seconds = [value for run in runs if math.isfinite(value := _step_seconds(run))]
         if seconds and max(seconds) > _STEADY * min(seconds):
             notes.append(
                 f"{rung[0].upper()}{rung[1:]} took {min(seconds):.3g} to {max(seconds):.3g} s for the same step: "
-                "the machine was shared, or not always the same one."
+                "the machine was shared, or not always the same."
             )
     return notes
 
@@ -72,7 +72,7 @@ def _step_seconds(run: TrackedRun) -> float:
 
 
 def _beside_baseline(draws: Iterable[Draw], rung: Rung) -> list[tuple[TrackedRun, TrackedRun]]:
-    """A rung's runs with the baseline at equal steps of the same draw."""
+    """Pair a rung's runs with the baseline at equal steps of the same draw."""
     return [
         (draw.runs[rung], draw.runs[Rung.BASELINE])
         for draw in draws
@@ -81,5 +81,5 @@ def _beside_baseline(draws: Iterable[Draw], rung: Rung) -> list[tuple[TrackedRun
 
 
 def _memory_ratio(run: TrackedRun, base: TrackedRun) -> float:
-    known = base.metrics.get("peak_memory_mib", 0.0)
-    return run.metrics.get("peak_memory_mib", math.nan) / known if known else math.nan
+    baseline_mib = base.metrics.get("peak_memory_mib", 0.0)
+    return run.metrics.get("peak_memory_mib", math.nan) / baseline_mib if baseline_mib else math.nan

@@ -24,7 +24,7 @@ __all__ = ["differences_figure", "few_shot_figure", "ladder_figure", "overview_f
 
 _DPI = 150
 _WIDTH = 7.2  # inches, at which letters can be read on a telephone too
-# by rung, a colour and a shape, so that neither is needed alone (colours: Okabe and Ito)
+# a colour and a shape for each rung, so that either suffices (colours: Okabe and Ito)
 _STYLES = {
     Rung.BASELINE: ("#E69F00", "s"),
     Rung.BASELINE_EQUAL_TIME: ("#D55E00", "D"),
@@ -38,10 +38,13 @@ _BASES = {Basis.STEPS: ("#E69F00", "s"), Basis.TIME: ("#0072B2", "o")}
 
 
 def ladder_figure(ladder: Ladder) -> Figure:
-    """Show what each rung gains over the one below, and over the baseline, with 95 % intervals.
+    """Show the gain of each rung over the one below, and over the baseline, with 95 % intervals.
 
     Args:
-        ladder: with at least one result.
+        ladder: ladder with at least one result.
+
+    Raises:
+        ValueError: If there is no result.
     """
     steps = [step for step in ladder.steps if any(step.results.values())]
     if not steps:
@@ -53,8 +56,8 @@ def ladder_figure(ladder: Ladder) -> Figure:
         for offset, basis in zip((-0.14, 0.14), Basis, strict=True):
             if not any(step.results[basis] for step in steps):
                 continue
-            found = [step.over_below(basis) if axis is below else step.over_baseline(basis) for step in steps]
-            rows = np.array([_bounds(result) for result in found])
+            results = [step.over_below(basis) if axis is below else step.over_baseline(basis) for step in steps]
+            rows = np.array([_bounds(result) for result in results])
             _marks(axis, np.arange(len(steps), dtype=float) + offset, rows, _BASES[basis], f"at {basis}")
         _rows(axis, names)
         axis.set_title(title, fontsize=12, loc="left")
@@ -71,8 +74,8 @@ def differences_figure(results: Mapping[Rung, Result], subject: Rung) -> Figure:
     """Show how far MedContext is ahead of each control, class by class, with 95 % intervals.
 
     Args:
-        results: by control, at least one.
-        subject: what is compared with the controls.
+        results: results by control, at least one.
+        subject: rung that is compared with the controls.
     """
     tables = {control: result.table for control, result in results.items()}
     labels = list(dict.fromkeys(label for table in tables.values() for label in table.index if label != MEAN))
@@ -83,16 +86,16 @@ def overview_figure(groups: Sequence[Group], subject: Rung) -> Figure:
     """Show how far MedContext is ahead of each control in the mean over the classes, group by group.
 
     Args:
-        groups: each with at least one result of the subject.
-        subject: what is compared with the controls.
+        groups: groups, each with at least one result of the subject.
+        subject: rung that is compared with the controls.
     """
-    found = {group.title: group.subjects[subject].results for group in groups}
+    results_of = {group.title: group.subjects[subject].results for group in groups}
     tables = {}
     for control in Rung:
-        rows = {title: results[control].mean for title, results in found.items() if control in results}
+        rows = {title: results[control].mean for title, results in results_of.items() if control in results}
         if rows:
             tables[control] = pd.DataFrame.from_dict(rows, orient="index", columns=["difference", "low", "high"])
-    return _forest(list(found), tables, subject)
+    return _forest(list(results_of), tables, subject)
 
 
 def _forest(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], subject: Rung) -> Figure:
@@ -112,7 +115,7 @@ def _forest(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], subject: 
 
 
 def _rows(axis: Axes, names: Sequence[str]) -> None:
-    """Name the rows from top to bottom, set them apart, and mark where there is no difference."""
+    """Label the rows from top to bottom, separate them, and draw a line at no difference."""
     axis.axvline(0, color="0.3", linewidth=1)
     axis.xaxis.set_major_locator(MaxNLocator(5))
     axis.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=12)
@@ -131,7 +134,7 @@ def _marks(axis: Axes, heights: Array, rows: Array, style: tuple[str, str], labe
     axis.errorbar(
         values,
         heights,
-        xerr=np.nan_to_num([values - low, high - values]),  # without an interval, the mark alone
+        xerr=np.nan_to_num([values - low, high - values]),  # without an interval, only the mark
         fmt=marker,
         color=colour,
         markersize=6,
@@ -144,18 +147,18 @@ def _marks(axis: Axes, heights: Array, rows: Array, style: tuple[str, str], labe
 def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
     """Show test Dice by the number of labelled cases, as points for the runs and lines for their means.
 
-    Cases that validation takes count. Bars are the standard deviation over the runs. Where a run's number of cases was
-    not logged, the share of the training cases stands for it in all.
+    Cases for validation are included. Bars are the standard deviation over the runs. If the number of cases of any run
+    was not logged, the share of the training cases is used for all.
 
     Args:
-        runs: by rung, see :func:`medcontext.comparison.rungs.runs_by_rung`.
+        runs: runs by rung, see :func:`medcontext.comparison.rungs.runs_by_rung`.
     """
     figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     counted = all(run.num_cases is not None for members in runs.values() for run in members)
     ticks: set[float] = set()
-    for at, (rung, members) in enumerate(runs.items()):
-        shift = 1.03 ** (at - (len(runs) - 1) / 2)  # beside each other, not over
+    for index, (rung, members) in enumerate(runs.items()):
+        shift = 1.03 ** (index - (len(runs) - 1) / 2)  # beside each other, not over
         points = pd.DataFrame(
             {"x": [_amount(run, counted) for run in members], "dice": [run.mean_dice for run in members]}
         )

@@ -1,4 +1,4 @@
-"""The files of a comparison: tables, verdicts, pictures, and one page that opens anywhere without a network."""
+"""Files of a comparison: tables, verdicts, pictures, and one page that opens anywhere without a network."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PAGE = "comparison.html"
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that was compared.
+    """Results of a comparison.
 
     Attributes:
         experiment: name of the MLflow experiment.
         group_by: names by which runs were grouped.
         groups: the groups with their verdicts.
         runs: all runs of the experiment, oldest first.
-        roles: what became of each, by its identifier.
-        info: when and where this was compared, in reading order.
+        roles: role of each run, by its identifier.
+        info: time and place of the comparison, in reading order.
     """
 
     experiment: str
@@ -49,13 +49,13 @@ class Comparison:
     info: Mapping[str, str]
 
     def slug(self, group: Group) -> str:
-        """Name of a group that is fit for files, and for MLflow's metrics; no two are the same."""
+        """Return a unique name of a group that is valid for files and for MLflow's metrics."""
         names = [_safe("_".join(other.values.values())) for other in self.groups]
-        at = list(self.groups).index(group)
-        return names[at] if names.count(names[at]) == 1 else f"{names[at]}_{at}"
+        index = list(self.groups).index(group)
+        return names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index}"
 
     def figures(self) -> dict[str, Figure]:
-        """All figures by the name of their file."""
+        """Draw all figures, by the name of their file."""
         figures: dict[str, Figure] = {}
         for rung in SUBJECTS:
             shown = [group for group in self.groups if rung in group.subjects and group.subjects[rung].results]
@@ -74,38 +74,38 @@ class Comparison:
         }
 
     def few_shot(self) -> dict[str, tuple[str, list[Draw]]]:
-        """Return by the name of their figure title and draws of each architecture and dataset with a curve to draw.
+        """Return title and draws of each architecture and dataset, whatever the groups, by the name of their figure.
 
-        That takes two numbers of cases or more; the groups play no part.
+        Those with a single number of cases have no curve to draw and are left out.
         """
-        found: dict[tuple[str, str], list[Draw]] = {}
+        draws: dict[tuple[str, str], list[Draw]] = {}
         for draw in (draw for group in self.groups for draw in group.draws if draw.compared):
-            place = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
-            found.setdefault(place, []).append(draw)
+            setting = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
+            draws.setdefault(setting, []).append(draw)
         return {
-            f"few_shot_{_safe('_'.join(place))}.png": (f"{network_name(place[0])} on {place[1]}", found[place])
-            for place in sorted(found)
-            if len({(draw.run.tags.get("train_fraction"), draw.run.num_cases) for draw in found[place]}) > 1
+            f"few_shot_{_safe('_'.join(setting))}.png": (f"{network_name(setting[0])} on {setting[1]}", draws[setting])
+            for setting in sorted(draws)
+            if len({(draw.run.tags.get("train_fraction"), draw.run.num_cases) for draw in draws[setting]}) > 1
         }
 
     def notes(self) -> list[str]:
-        """What a reader should know before believing any of it."""
+        """Return caveats that a reader should know."""
         used = [run for run in self.runs if self.roles[run.id].name != UNPAIRED]
         notes = []
         versions = sorted({run.tags.get("version", "unknown") for run in used})
         if len(versions) > 1:
             notes.append(f"The runs come from different versions of medcontext: {', '.join(versions)}.")
-        without = sum(not run.config for run in used)
-        if without:
+        lacking = sum(not run.config for run in used)
+        if lacking:
             notes.append(
-                f"{without} of {len(used)} compared runs did not keep their configuration: whether their networks, "
+                f"{lacking} of {len(used)} compared runs did not keep their configuration: whether their networks, "
                 "optimizers and augmentations were equal is not known."
             )
         return notes
 
 
 def subject_name(first: str, rung: Rung, group: str = "") -> str:
-    """Name of a subject's figure, such as ``differences_unlabeled_unetr_acdc_1.png``."""
+    """Return the file name of a subject's figure, such as ``differences_unlabeled_unetr_acdc_1.png``."""
     return "_".join(filter(None, (first, "" if rung is Rung.MEDCONTEXT else "unlabeled", group))) + ".png"
 
 
@@ -116,14 +116,14 @@ def _safe(text: str) -> str:
 def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison) -> dict[str, Path]:
     """Write the files of a comparison.
 
-    ``ladder.csv`` (one row per group and rung), ``comparison.csv`` (one row per group, control of MedContext and
-    class), ``runs.csv`` (every run, its role or why it has none), the figures as PNG, ``comparison.json`` (verdicts)
-    and last ``comparison.html``, which holds the figures itself.
-    Every file is replaced whole or not at all; figures of an earlier comparison are removed.
+    They are ``ladder.csv`` (one row per group and rung), ``comparison.csv`` (one row per group, control of MedContext
+    and class), ``runs.csv`` (every run, and its role or why it has none), the figures as PNG, ``comparison.json``
+    (verdicts) and last ``comparison.html``, which contains the figures. Every file is replaced atomically; figures of
+    an earlier comparison are removed.
 
     Args:
-        output_dir: folder, created if needed.
-        comparison: what to write.
+        output_dir: folder, created if necessary.
+        comparison: the comparison.
 
     Returns:
         The files by their names.
@@ -139,12 +139,12 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
         "comparison.json": json_text(_verdicts(comparison, list(pictures))).encode(),
         PAGE: _page(comparison, pictures).encode(),
     }
-    _forget_figures(output / "comparison.json", keep=pictures)
+    _remove_old_figures(output / "comparison.json", keep=pictures)
     return {name: write_file(output / name, content) for name, content in contents.items()}
 
 
-def _forget_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
-    """Remove the figures that an earlier comparison in this folder lists and this one does not have."""
+def _remove_old_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
+    """Remove the figures that an earlier comparison in this folder lists and this one lacks."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
         for name in json.loads(earlier.read_text(encoding="utf-8"))["figures"]:
             if name not in keep and re.fullmatch(r"[\w.-]+\.png", name):
@@ -152,21 +152,21 @@ def _forget_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
 
 
 def ladder_rows(comparison: Comparison) -> pd.DataFrame:
-    """One row per group and rung: what it gains over the rung below and over the baseline, and what it costs."""
+    """Return one row per group and rung: its gains over the rung below and over the baseline, and its cost."""
     rows = []
     for group in comparison.groups:
         for step in group.ladder.steps:
             row = {**group.values, "rung": step.rung.key, "runs": step.runs, "mean_dice": step.mean_dice}
             row |= {"steps": step.length, "step_cost": step.cost}
             for basis in Basis:
-                row |= _gain(f"over_below_{basis.key}", step.over_below(basis), named=True)
-                row |= _gain(f"over_baseline_{basis.key}", step.over_baseline(basis))
+                row |= _gain_columns(f"over_below_{basis.key}", step.over_below(basis), named=True)
+                row |= _gain_columns(f"over_baseline_{basis.key}", step.over_baseline(basis))
             rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _gain(name: str, result: Result | None, named: bool = False) -> dict[str, object]:
-    """A result's columns; without one, they are empty."""
+def _gain_columns(name: str, result: Result | None, named: bool = False) -> dict[str, object]:
+    """Return a result's columns, which are empty without a result."""
     value, low, high = (None, None, None) if result is None else result.mean
     opponent = {f"{name}_rung": "" if result is None else result.lower.key} if named else {}
     seeds = 0 if result is None else result.seeds
@@ -174,27 +174,27 @@ def _gain(name: str, result: Result | None, named: bool = False) -> dict[str, ob
 
 
 def difference_rows(comparison: Comparison) -> pd.DataFrame:
-    """One row per group, subject, control and class."""
+    """Return one row per group, subject, control and class."""
     tables = []
     for group in comparison.groups:
         for rung, subject in group.subjects.items():
             for control, result in subject.results.items():
                 table = result.table.rename_axis("class").reset_index()
-                first: dict[str, str | int] = {
+                leading: dict[str, str | int] = {
                     **group.values,
                     "run": str(rung),
                     "control": str(control),
                     "pairs": result.pairs,
                     "seeds": result.seeds,
                 }
-                for at, (name, value) in enumerate(first.items()):
-                    table.insert(at, name, value)
+                for position, (name, value) in enumerate(leading.items()):
+                    table.insert(position, name, value)
                 tables.append(table.assign(verdict=[""] * (len(table) - 1) + [str(result.verdict)]))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*comparison.group_by, "control"])
 
 
 def run_rows(comparison: Comparison) -> pd.DataFrame:
-    """One row per run."""
+    """Return one row per run."""
     tags = (
         "mode",
         "bundle",

@@ -1,4 +1,4 @@
-"""A run of one rung against a run of another, over all draws that have both."""
+"""Runs of one rung against runs of another, over all draws that have both."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from medcontext.report.page import number
 __all__ = ["FEWEST_SEEDS", "Result", "Verdict", "compare_rungs", "counted", "mean", "step_cost"]
 
 FEWEST_SEEDS = 3
-"""Draws of cases, each with its own seed, that it takes to tell anything."""
+"""Number of draws of cases, each with its own seed, from which a verdict is given."""
 
 
 class Verdict(StrEnum):
-    """Of a group, or of one rung against another in it."""
+    """Verdict on a group, or on one rung against another in it."""
 
     HELPS = "helps"
     HURTS = "hurts"
@@ -33,13 +33,13 @@ class Result:
     """One rung against a lower one.
 
     Attributes:
-        lower: the rung below, or another one that is to be beaten.
-        basis: whether the two took as many steps or as much time.
-        table: class by class, see :func:`medcontext.comparison.statistics.label_table`.
+        lower: the rung below, or another one that must be beaten.
+        basis: whether the two are compared at equal steps or at equal time.
+        table: results class by class, see :func:`medcontext.comparison.statistics.label_table`.
         pairs: number of pairs.
         seeds: number of different folds and seeds among them.
         seconds_ratio: training time of the lower rung as a share of the upper one's, mean over the pairs.
-        step_cost: what a step of the upper rung takes in steps of the lower one, as measured, mean over the pairs.
+        step_cost: measured time of a step of the upper rung in steps of the lower one, mean over the pairs.
     """
 
     lower: Rung
@@ -52,18 +52,18 @@ class Result:
 
     @property
     def mean(self) -> tuple[float, float, float]:
-        """Difference, lower and upper bound of the mean over the classes."""
+        """Difference with lower and upper bound, for the mean over the classes."""
         value, low, high = self.table.loc[[MEAN], ["difference", "low", "high"]].to_numpy(dtype=float)[0]
         return float(value), float(low), float(high)
 
     @property
     def enough(self) -> bool:
-        """Whether there are seeds enough to tell anything."""
+        """Whether there are enough seeds for a verdict."""
         return self.seeds >= FEWEST_SEEDS
 
     @property
     def verdict(self) -> Verdict:
-        """``helps`` where the interval of the mean lies above 0, ``hurts`` where it lies below."""
+        """``helps`` if the interval of the mean lies above 0, ``hurts`` if it lies below."""
         _, low, high = self.mean
         if not self.enough or not (low > 0 or high < 0):
             return Verdict.INCONCLUSIVE
@@ -71,13 +71,13 @@ class Result:
 
     @property
     def gain(self) -> str:
-        """Such as ``+0.028 (+0.010 to +0.046)``, or with too few seeds ``+0.028 (2 seeds)``."""
+        """Gain as text, such as ``+0.028 (+0.010 to +0.046)``, or with too few seeds ``+0.028 (2 seeds)``."""
         value, low, high = (number(bound, sign=True) for bound in self.mean)
         return f"{value} ({low} to {high})" if self.enough else f"{value} ({counted(self.seeds)})"
 
     @property
     def opponent(self) -> str:
-        """The lower rung and what is equal, within a sentence."""
+        """The lower rung and the basis, for a sentence."""
         return self.lower.phrase if self.lower in BASELINES else f"{self.lower} at {self.basis}"
 
 
@@ -85,13 +85,13 @@ def compare_rungs(draws: Iterable[Draw], upper: Rung, lower: Rung, basis: Basis)
     """Compare two rungs over the draws that have both at equal steps, or at equal time.
 
     Args:
-        draws: of a group.
-        upper: rung that is to be ahead.
-        lower: rung that is to be behind; either baseline stands for the one that fits the basis.
-        basis: what must be equal.
+        draws: draws of a group.
+        upper: rung that should be ahead.
+        lower: rung that should be behind; either baseline stands for the one that matches the basis.
+        basis: whether steps or time must be equal.
 
     Returns:
-        The result, or ``None`` where no draw has both.
+        The result, or ``None`` if no draw has both.
     """
     pairs = [(draw.runs[upper], other) for draw in draws if (other := draw.opponent(upper, lower, basis)) is not None]
     if not pairs:
@@ -110,17 +110,17 @@ def compare_rungs(draws: Iterable[Draw], upper: Rung, lower: Rung, basis: Basis)
 
 
 def step_cost(run: TrackedRun, other: TrackedRun) -> float:
-    """Measured time of a run's step in steps of another."""
+    """Return the measured time of a run's step in steps of another."""
     ratio = run.time_ratio(other)
     return other.steps / (run.steps * ratio) if ratio > 0 else math.nan
 
 
 def mean(values: Iterable[float]) -> float:
-    """Mean of what is finite, NaN where nothing is."""
-    known = [value for value in values if math.isfinite(value)]
-    return sum(known) / len(known) if known else math.nan
+    """Return the mean of the finite values, NaN if there are none."""
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def counted(seeds: int) -> str:
-    """Such as ``1 seed`` or ``3 seeds``."""
+    """Return ``1 seed`` or, for example, ``3 seeds``."""
     return f"{seeds} {'seed' if seeds == 1 else 'seeds'}"

@@ -1,4 +1,4 @@
-"""The ladder: what is added to plain training, one thing after the other, and which runs stand for it."""
+"""The ladder: additions to plain training, one after the other, and the runs of each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["BASELINES", "CONTROLS", "Basis", "Draw", "Rung", "listed", "rung_of"
 
 
 class Rung(StrEnum):
-    """The rungs, lowest first, as they are named everywhere."""
+    """The rungs, lowest first, by their names in reports."""
 
     BASELINE = "baseline at equal steps"
     BASELINE_EQUAL_TIME = "baseline at equal time"
@@ -26,12 +26,12 @@ class Rung(StrEnum):
 
     @property
     def key(self) -> str:
-        """Name of the rung in files and metrics, the one by which ``experiment`` trains it."""
+        """Name of the rung in files and metrics, and as a mode of ``experiment``."""
         return self.name.lower()
 
     @property
     def phrase(self) -> str:
-        """The rung within a sentence."""
+        """Name of the rung in a sentence."""
         return f"the {self}" if self in BASELINES else self.value
 
 
@@ -44,11 +44,11 @@ CONTROLS: Mapping[Rung, tuple[Rung, ...]] = {
     Rung.PSEUDO_LABELS: (Rung.BASELINE_EQUAL_TIME, Rung.MEDCONTEXT),
     Rung.MEDCONTEXT_UNLABELED: (Rung.BASELINE_EQUAL_TIME, Rung.MEDCONTEXT, Rung.PSEUDO_LABELS),
 }
-"""What each rung has to beat."""
+"""Rungs that each rung has to beat."""
 
 
 class Basis(StrEnum):
-    """What two runs have in common, so that they can be compared."""
+    """What two compared runs have in common."""
 
     STEPS = "equal steps"
     TIME = "equal time"
@@ -64,8 +64,8 @@ class Draw:
     """The runs of one draw of labelled cases: same cases, fold, seed and settings, each on its own rung.
 
     Attributes:
-        run: the run to which the others were matched, of MedContext where there is one.
-        runs: by rung, ``run`` included; a baseline can stand on both of its rungs.
+        run: the reference run to which the others were matched, of MedContext if there is one.
+        runs: the runs by rung, ``run`` included; a baseline can be on both of its rungs.
     """
 
     run: TrackedRun
@@ -77,15 +77,15 @@ class Draw:
         return len(self.runs) > 1
 
     def opponent(self, upper: Rung, lower: Rung, basis: Basis) -> TrackedRun | None:
-        """The run of a lower rung that took as many steps, or as much time, as the run of an upper one.
+        """Return the run of a lower rung with as many steps, or as much time, as the run of an upper one.
 
-        At equal steps or time any baseline will do that has them.
+        Either baseline is returned if its steps or time are equal.
         """
         run = self.runs.get(upper)
         if run is None:
             return None
-        places = reversed(BASELINES) if lower in BASELINES else (lower,)
-        candidates = [self.runs[place] for place in places if place in self.runs]
+        rungs = reversed(BASELINES) if lower in BASELINES else (lower,)
+        candidates = [self.runs[rung] for rung in rungs if rung in self.runs]
         if basis is Basis.STEPS:
             return next((one for one in candidates if one.steps == run.steps), None)
         equal = [one for one in candidates if run.equal_time(one)]
@@ -93,23 +93,23 @@ class Draw:
 
 
 def rungs_below(rung: Rung) -> list[Rung]:
-    """Rungs below another, the nearest first; of the two baselines, the last stands for both."""
+    """Return the rungs below another, the nearest first; of the two baselines, the last stands for both."""
     order = list(Rung)
     return [lower for lower in reversed(order[: order.index(rung)]) if lower is not Rung.BASELINE]
 
 
 def runs_by_rung(draws: Iterable[Draw]) -> dict[Rung, list[TrackedRun]]:
-    """The runs of each rung that there is, each once, lowest rung first."""
+    """Return the runs of each rung that has any, each once, lowest rung first."""
     draws = list(draws)
-    found = {rung: list(dict.fromkeys(d.runs[rung] for d in draws if rung in d.runs)) for rung in Rung}
-    return {rung: members for rung, members in found.items() if members}
+    runs = {rung: list(dict.fromkeys(draw.runs[rung] for draw in draws if rung in draw.runs)) for rung in Rung}
+    return {rung: members for rung, members in runs.items() if members}
 
 
 def rung_of(mode: str) -> Rung:
-    """The rung on which a run of a mode stands; a baseline may also stand on that of equal time."""
+    """Return the rung of a run's mode; a baseline may also be on that of equal time."""
     return Rung[TrainingMode(mode).name]
 
 
 def listed(parts: Sequence[str]) -> str:
-    """Such as ``a, b and c``."""
+    """Return the parts as text, such as ``a, b and c``."""
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))

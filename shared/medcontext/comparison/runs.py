@@ -1,4 +1,4 @@
-"""Trainings and their evaluations, as MLflow holds them."""
+"""Training runs and their evaluations in MLflow."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from medcontext.storage.addresses import without_password
 __all__ = ["COMPARISON", "KIND_TAG", "TIME_TOLERANCE", "TrackedRun", "read_runs", "settings_root"]
 
 TIME_TOLERANCE = 0.1
-"""Share by which measured times may differ to be called equal."""
+"""Share by which measured times may differ and count as equal."""
 
 KIND_TAG = "medcontext.kind"
 COMPARISON = "comparison"
@@ -40,18 +40,18 @@ _TABLE, _CONFIG = "evaluation/metrics.csv", "train_config.json"
 
 @dataclass(frozen=True, eq=False)
 class TrackedRun:
-    """One training, evaluated or not.
+    """One training run, evaluated or not.
 
     Attributes:
         id: MLflow's identifier.
         name: the run's name.
         status: MLflow's status, such as ``FINISHED``.
-        end_time: when it finished, in ms since 1970; 0 if it has not.
+        end_time: time when it finished, in ms since 1970; 0 if it has not.
         tags: tags ``medcontext.*`` without their prefix.
         params: the logged hyperparameters.
         metrics: the latest value of each metric.
-        inputs: by section (``training``, ``test``), digest and number of cases of what was read.
-        config: the configuration that was trained, as written; empty if it was not kept.
+        inputs: digest and number of cases of the data, by section (``training``, ``test``).
+        config: the configuration of the training run as written; empty if it was not kept.
         table: one row per test case and label, see :func:`medcontext.metrics.case_metrics`; empty without evaluation.
         problem: why the run cannot be compared; empty if it can.
     """
@@ -75,17 +75,17 @@ class TrackedRun:
 
     @property
     def steps(self) -> int:
-        """Length of the training in iterations."""
+        """Length of the training run in iterations."""
         return int(self.tags["steps"])
 
     @property
     def unit(self) -> tuple[str, str]:
-        """Fold and seed, which tell repetitions of one training apart."""
+        """Fold and seed, which distinguish repetitions of a training run."""
         return self.tags["fold"], self.tags["seed"]
 
     @property
     def unlabeled_hash(self) -> str:
-        """Hash of the cases without labels; empty where there are none."""
+        """Hash of the cases without labels; empty if there are none."""
         return self.tags.get("unlabeled_hash", "")
 
     @property
@@ -95,7 +95,7 @@ class TrackedRun:
 
     @property
     def num_validation(self) -> int:
-        """Number of labelled cases that validation takes beside these, as far as it was logged."""
+        """Number of labelled cases for validation beside these, if it was logged."""
         return self._count("validation") or 0
 
     def _count(self, section: str) -> int | None:
@@ -103,10 +103,9 @@ class TrackedRun:
         return counts.pop() if len(counts) == 1 else None
 
     def time_ratio(self, other: TrackedRun) -> float:
-        """Measured training time of another run as a share of this one's, NaN where it was not logged.
+        """Return the measured training time of another run as a share of this one's, NaN if it was not logged.
 
-        Without validation, and in processor time where both runs have it, which does not count what else the machine
-        did meanwhile.
+        It excludes validation, and is processor time if both runs have it, which ignores other load of the machine.
         """
         for name in ("train_processor_seconds", "train_seconds"):
             ours, theirs = self.metrics.get(name, math.nan), other.metrics.get(name, math.nan)
@@ -115,7 +114,7 @@ class TrackedRun:
         return math.nan
 
     def equal_time(self, other: TrackedRun) -> bool:
-        """Whether the two trained for the same time, within 10 %, as measured."""
+        """Return whether the two trained for the same measured time, within 10 %."""
         ratio = self.time_ratio(other)
         return ratio > 0 and round(max(ratio, 1 / ratio) - 1, 9) <= TIME_TOLERANCE
 
@@ -126,14 +125,14 @@ class TrackedRun:
 
     @cached_property
     def settings(self) -> dict[str, str]:
-        """The hyperparameters, and leaves of the configuration by their id for what is no plain number or text."""
+        """Hyperparameters, and leaves of the configuration by id for those that are not plain numbers or text."""
         plain = {settings_root(name) for name in self.params}
         leaves = {name: text for name, text in _leaves(self.config) if settings_root(name) not in plain}
         return {**self.params, **leaves}
 
     @property
     def key(self) -> dict[str, str]:
-        """What a MedContext run and its control have in common, by the words that a user knows."""
+        """Properties that a MedContext run and its control have in common, by their names for users."""
         names = {"bundle": "bundle", "dataset": "dataset", "data_hash": "training or validation cases"}
         common = {shown: self.tags[tag] for tag, shown in names.items()}
         tested = sorted(digest for digest, _ in self.inputs.get("test", ()))
@@ -141,12 +140,12 @@ class TrackedRun:
 
 
 def settings_root(name: str) -> str:
-    """Top-level key of the configuration that a setting belongs to."""
+    """Return the top-level key of the configuration for a setting."""
     return re.split(r"[.#]", name)[0]
 
 
 def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Leaves of a configuration as text by their id, without handlers, which look on, and without comments."""
+    """Yield the leaves of a configuration as text by their id, without handlers, which only observe, and comments."""
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else None
     if items is None:
         yield name, str(value)
@@ -157,11 +156,11 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def read_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
-    """Read all runs of an experiment but comparisons, with the tables of those that were evaluated.
+    """Read all runs of an experiment except comparisons, with the tables of those that were evaluated.
 
     Args:
-        client: connected to the store.
-        experiment_id: of the experiment.
+        client: client of the store.
+        experiment_id: identifier of the experiment.
 
     Returns:
         The runs, oldest first; those that cannot be compared say why.
@@ -170,8 +169,8 @@ def read_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
         ValueError: If the store fails.
     """
     with mlflow_errors(client.tracking_uri), tempfile.TemporaryDirectory() as folder:
-        found = list(_search(client, experiment_id))
-        return [_read(client, run, Path(folder)) for run in tqdm(found, desc="reading runs", unit="run", disable=None)]
+        runs = list(_search(client, experiment_id))
+        return [_read(client, run, Path(folder)) for run in tqdm(runs, desc="reading runs", unit="run", disable=None)]
 
 
 def _search(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
@@ -205,25 +204,25 @@ def _read(client: MlflowClient, run: Run, folder: Path) -> TrackedRun:
         content["config"] = _config(_fetch(files, _CONFIG, folder / run.info.run_id))
     except ValueError as error:
         problem = str(error)
-    except (MlflowException, OSError, ImportError) as error:  # one run whose files lie out of reach spoils no other
+    except (MlflowException, OSError, ImportError) as error:  # unreachable files of one run affect no other
         problem = f"its files cannot be read: {' '.join(without_password(str(error)).split())[:200]}"
     return TrackedRun(**content, problem=problem)
 
 
 def _inputs(run: Run) -> dict[str, tuple[tuple[str, int | None], ...]]:
-    """By section, digest and number of cases of the run's data."""
-    found: dict[str, tuple[tuple[str, int | None], ...]] = {}
+    """Return digest and number of cases of the run's data, by section."""
+    inputs: dict[str, tuple[tuple[str, int | None], ...]] = {}
     for item in run.inputs.dataset_inputs if run.inputs else ():
         section = next((tag.value for tag in item.tags if tag.key == MLFLOW_DATASET_CONTEXT), "")
         count = json.loads(item.dataset.profile or "{}").get("num_cases")
-        found[section] = (*found.get(section, ()), (item.dataset.digest, count))
-    return found
+        inputs[section] = (*inputs.get(section, ()), (item.dataset.digest, count))
+    return inputs
 
 
 def _problem(run: Run, tags: Mapping[str, str]) -> str:
-    """Why a run cannot be compared, as far as can be seen without its files."""
+    """Say why a run cannot be compared, as far as can be seen without its files."""
     if "mode" not in tags:
-        return "it is no training of a bundle: it has no tag medcontext.mode"
+        return "it is not a training run of a bundle: it has no tag medcontext.mode"
     if tags["mode"] not in list(TrainingMode):
         return f"its mode {tags['mode']!r} is none of {', '.join(TrainingMode)}"
     if run.info.status != "FINISHED":
@@ -232,7 +231,7 @@ def _problem(run: Run, tags: Mapping[str, str]) -> str:
     if missing:
         return f"it has no tag {', '.join(missing)}"
     if not tags["steps"].isdigit() or tags["steps"] == "0":
-        return f"its tag medcontext.steps is no number of steps but {tags['steps']!r}"
+        return f"its tag medcontext.steps is not a number of steps but {tags['steps']!r}"
     trained = {metric.key: metric.step for metric in run.data.to_proto().metrics}.get("train_seconds")
     if trained is not None and trained != int(tags["steps"]):
         return f"it trained {trained} steps, although its tag medcontext.steps says {tags['steps']}"
@@ -240,7 +239,7 @@ def _problem(run: Run, tags: Mapping[str, str]) -> str:
 
 
 def _fetch(files: ArtifactRepository, path: str, folder: Path) -> Path | None:
-    """Copy a file of a run here; ``None`` if there is none."""
+    """Download a file of a run; ``None`` if there is none."""
     if path not in {item.path for item in files.list_artifacts(path.rpartition("/")[0] or None)}:
         return None
     folder.mkdir(exist_ok=True)
@@ -251,7 +250,7 @@ def _table(path: Path | None) -> pd.DataFrame:
     if path is None:
         raise ValueError(f"it has no {_TABLE}: run evaluate.json with its checkpoint")
     try:
-        table = pd.read_csv(path, dtype={"case": str, "label": str})  # a name may look like a number, as 12345e678901
+        table = pd.read_csv(path, dtype={"case": str, "label": str})  # a name may look like a number: 12345e678901
         summarise(table, resamples=1)
     except ValueError as error:
         raise ValueError(f"its {_TABLE} cannot be used: {error}") from error

@@ -1,4 +1,4 @@
-"""What must be equal between two rungs of the ladder for a fair pair."""
+"""Settings that must be equal between two rungs of the ladder for a fair pair."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ from medcontext.comparison.runs import TrackedRun, settings_root
 
 __all__ = ["unfair_differences", "variant_differences"]
 
-# what a run is called, where it lies, which cases it reads (compared by hash), its length (compared by steps), and what
-# looks on
+# a run's names and folders, its cases (compared by hash), its length (compared by steps), and observers
 _IDENTITY = {
     *("bundle_root", "home", "dataset_dir", "datalist", "output_dir", "ckpt_dir", "experiment_name", "run_name"),
     *("tracking_uri", "log_case_names", "resume", "mlflow_tags", "cases", "train_cases", "train_fraction"),
     *("fold", "seed", "validation_cases", "max_epochs", "val_interval", "checkpoint_interval"),
-    # what is watched, drawn and logged beside training
+    # observers of the training run
     *("preview_interval", "system_metrics", "tracking_wait", "log_model", "registered_model_name"),
 }
-# what changes speed and memory alone; `phantom` holds what phantom.json chooses from
+# settings that change speed and memory alone; `phantom` holds the choices of phantom.json
 _MACHINE = {
     *("device", "rank", "cache_rate", "cache_dir", "num_workers", "batched_passes", "sw_batch_size"),
     *("imports", "initialize", "finalize", "training", "run", "phantom"),
 }
-# what is MedContext itself, or patch dropout, or learning from scans without labels, whose keys begin with `unlabeled`
+# settings of MedContext itself, patch dropout, or unlabelled scans, whose keys begin with `unlabeled`
 _METHOD = {
     *("mode", "masking", "organ_dropout", "patch_dropout", "token_masking", "masked_share", "teacher"),
     *("context_weight", "context_ramp", "context_end", "consistency", "consistency_weight"),
@@ -31,19 +30,19 @@ _UNSET = "not set"
 
 
 def unfair_differences(run: TrackedRun, control: TrackedRun) -> list[str]:
-    """Settings in which a run differs from one of another rung although it should not.
+    """Return settings in which a run differs from one of another rung although it should not.
 
-    Compared are the logged hyperparameters and, for what is no plain number or text there (network, optimizer,
-    schedule, intensities, augmentation), the configurations as they were written. Free to differ are names, folders,
-    the length of the training, what changes speed alone, and what belongs to MedContext, patch dropout or scans without
-    labels. If one of the two did not keep its configuration, the hyperparameters alone are compared.
+    Compared are the logged hyperparameters and, for those that are not plain numbers or text (network, optimizer,
+    schedule, intensities, augmentation), the configurations as written. Names, folders, the length of the training run,
+    settings of speed alone, and those of MedContext, patch dropout or scans without labels may differ. If one of the
+    two did not keep its configuration, only the hyperparameters are compared.
 
     Args:
-        run: of one rung.
-        control: of another.
+        run: a run of one rung.
+        control: a run of another.
 
     Returns:
-        Such as ``learning_rate 0.001 instead of 0.002``, in the order of the names.
+        Differences such as ``learning_rate 0.001 instead of 0.002``, in the order of the names.
     """
     different = _differences(run, control, free=_IDENTITY | _MACHINE | _METHOD)
     return [
@@ -54,14 +53,14 @@ def unfair_differences(run: TrackedRun, control: TrackedRun) -> list[str]:
 
 
 def variant_differences(run: TrackedRun, other: TrackedRun) -> list[str]:
-    """Names of settings, the number of steps included, in which two runs of the same rung and cases differ."""
+    """Return the names of settings, number of steps included, in which two runs of the same rung and cases differ."""
     steps = [] if run.steps == other.steps else ["steps"]
     return [*steps, *_differences(run, other, free=_IDENTITY | _MACHINE)]
 
 
 def _differences(run: TrackedRun, other: TrackedRun, free: set[str]) -> dict[str, tuple[str, str]]:
-    whole = bool(run.config) and bool(other.config)
-    ours, theirs = (run.settings, other.settings) if whole else (run.params, other.params)
+    both_have_configs = bool(run.config) and bool(other.config)
+    ours, theirs = (run.settings, other.settings) if both_have_configs else (run.params, other.params)
     return {
         name: (ours.get(name, _UNSET), theirs.get(name, _UNSET))
         for name in sorted(ours.keys() | theirs.keys())

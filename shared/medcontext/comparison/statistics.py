@@ -1,4 +1,4 @@
-"""Paired differences between MedContext and a control, how sure they are, and how likely by chance."""
+"""Paired differences between MedContext and a control, with confidence intervals and p values."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Array = npt.NDArray[np.float64]
 
 
 def paired_cases(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> pd.DataFrame:
-    """Put the test cases of MedContext runs beside those of their controls.
+    """Pair the test cases of MedContext runs with those of their controls.
 
-    Where a case does not have a class, and neither of the two predicts it, there is nothing to compare. Where one of
-    the two predicts it nevertheless, it scores 0 and the other, which was right, 1: leaving that out would hide a real
-    difference, as a single run's mean Dice does, in which a correct absence does not count. Where other pairs differ on
+    Where a case does not have a class and neither of the two predicts it, there is nothing to compare. Where one of the
+    two predicts it nevertheless, it scores 0 and the other, which was right, 1: leaving that out would hide a real
+    difference, as in a single run's mean Dice, in which a correct absence does not count. Where other pairs differ on
     such a class and case, pairs in which both are right count as no difference, so that a class is averaged over the
     same cases in all pairs.
 
@@ -42,7 +42,7 @@ def paired_cases(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> pd.DataFrame
     tables = []
     for number, (run, control) in enumerate(pairs):
         table = run.table.merge(control.table, on=["case", "label"], suffixes=("_medcontext", "_control"))
-        # runs of several datasets can be pooled, and their cases bear the same names
+        # runs of several datasets can be pooled, whose cases may have the same names
         table["case"] = f"{run.tags['dataset']}/" + table["case"]
         tables.append(table.assign(pair=number, unit="/".join(run.unit)))
     cases = pd.concat(tables, ignore_index=True)
@@ -51,8 +51,8 @@ def paired_cases(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> pd.DataFrame
     difference = (ours.fillna(1.0) - theirs.fillna(1.0)).where(counts)
     elsewhere = counts.groupby([cases["case"], cases["label"]]).transform("any")
     cases["difference"] = difference.mask(difference.isna() & elsewhere, 0.0)
-    nothing = pd.Series(math.nan, index=cases.index)
-    cases["hd95_difference"] = cases.get("hd95_mm_medcontext", nothing) - cases.get("hd95_mm_control", nothing)
+    missing = pd.Series(math.nan, index=cases.index)
+    cases["hd95_difference"] = cases.get("hd95_mm_medcontext", missing) - cases.get("hd95_mm_control", missing)
     return cases
 
 
@@ -70,7 +70,7 @@ def label_table(cases: pd.DataFrame) -> pd.DataFrame:
         ``spurious`` of both over all pairs.
     """
     labels = list(dict.fromkeys(cases["label"]))
-    difference, low, high = interval(*_cells(cases, labels))
+    difference, low, high = interval(*_sums_and_numbers(cases, labels))
     by_case = cases.pivot_table(index="case", columns="label", values="difference", aggfunc="mean")
     by_case = by_case.reindex(columns=labels)
     by_case[MEAN] = by_case.mean(axis=1)
@@ -90,40 +90,40 @@ def label_table(cases: pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(counts, int))
 
 
-def _cells(cases: pd.DataFrame, labels: Sequence[str]) -> tuple[Array, Array]:
-    """Sums and numbers of the differences, (units, cases, labels)."""
-    known = cases.dropna(subset=["difference"])
-    places = [
-        pd.Categorical(known["unit"]),
-        pd.Categorical(known["case"]),
-        pd.Categorical(known["label"], pd.Index(labels)),
+def _sums_and_numbers(cases: pd.DataFrame, labels: Sequence[str]) -> tuple[Array, Array]:
+    """Return sums and numbers of the differences, (units, cases, labels)."""
+    counting = cases.dropna(subset=["difference"])
+    axes = [
+        pd.Categorical(counting["unit"]),
+        pd.Categorical(counting["case"]),
+        pd.Categorical(counting["label"], pd.Index(labels)),
     ]
-    sums, numbers = (np.zeros([len(place.categories) for place in places]) for _ in range(2))
-    at = tuple(place.codes for place in places)
-    np.add.at(sums, at, known["difference"].to_numpy())
-    np.add.at(numbers, at, 1)
+    sums, numbers = (np.zeros([len(axis.categories) for axis in axes]) for _ in range(2))
+    index = tuple(axis.codes for axis in axes)
+    np.add.at(sums, index, counting["difference"].to_numpy())
+    np.add.at(numbers, index, 1)
     return sums, numbers
 
 
 def interval(sums: Array, numbers: Array, confidence: float = 0.95) -> tuple[Array, Array, Array]:
-    r"""Mean differences with intervals that allow for other trainings and for other cases.
+    r"""Return mean differences with intervals that account for other training runs and for other cases.
 
-    Trainings (units: fold and seed) and cases are crossed: every unit is tested on the same cases. The variance of the
-    mean is that between units plus that between cases, each by leaving one out at a time (jackknife), and Student's t
-    has the degrees of freedom that Welch and Satterthwaite give the sum. In this way an interval from three seeds is as
-    wide as three seeds deserve, where a percentile bootstrap cannot reach beyond the values that it saw.
+    Training runs (units: fold and seed) and cases are crossed: every unit is tested on the same cases. The variance of
+    the mean is that between units plus that between cases, each by leaving one out at a time (jackknife), and Student's
+    t has the degrees of freedom of the sum by Welch and Satterthwaite. So an interval from three seeds is as wide as
+    three seeds deserve, while a percentile bootstrap cannot reach beyond the values that it has seen.
 
     .. math:: v = v_u + v_c, \quad \nu = v^2 / (v_u^2 / (n_u - 1) + v_c^2 / (n_c - 1)), \quad
         \bar d \pm t_\nu \sqrt v
 
     Args:
         sums: sums of the differences by unit, case and label, (U, C, L).
-        numbers: how many there are in each sum, of the same shape.
-        confidence: of the interval.
+        numbers: number of differences in each sum, of the same shape.
+        confidence: confidence level of the interval.
 
     Returns:
-        Mean, lower and upper bound, each (L + 1,): one for each label and, last, for the mean over the labels. Bounds
-        are NaN with fewer than two units or cases.
+        Mean, lower and upper bound, each (L + 1,), for each label and, last, for the mean over the labels. Bounds are
+        NaN with fewer than two units or cases.
     """
     value = _means(sums.sum(axis=(0, 1)), numbers.sum(axis=(0, 1)))
     between = [_jackknife(sums.sum(axis=other), numbers.sum(axis=other)) for other in (1, 0)]
@@ -136,17 +136,17 @@ def interval(sums: Array, numbers: Array, confidence: float = 0.95) -> tuple[Arr
 
 
 def _means(sums: Array, numbers: Array) -> Array:
-    """Mean of each label and of the labels' means, (…, L) to (…, L + 1)."""
+    """Return the mean of each label and of the labels' means, (…, L) to (…, L + 1)."""
     with np.errstate(invalid="ignore"):
         each = sums / numbers
-    known = np.isfinite(each)
+    finite = np.isfinite(each)
     with np.errstate(invalid="ignore"):
-        overall = np.where(known, each, 0.0).sum(axis=-1, keepdims=True) / known.sum(axis=-1, keepdims=True)
+        overall = np.where(finite, each, 0.0).sum(axis=-1, keepdims=True) / finite.sum(axis=-1, keepdims=True)
     return np.concatenate([each, overall], axis=-1)
 
 
 def _jackknife(sums: Array, numbers: Array) -> tuple[Array, Array]:
-    """Variance of each mean between units or between cases, and how many count, from (n, L) to (L + 1,)."""
+    """Return the variance of each mean between units or cases, and how many count, from (n, L) to (L + 1,)."""
     left_out = _means(sums.sum(axis=0) - sums, numbers.sum(axis=0) - numbers)
     counts = np.column_stack([numbers > 0, (numbers > 0).any(axis=1)])
     count = counts.sum(axis=0)
@@ -158,22 +158,22 @@ def _jackknife(sums: Array, numbers: Array) -> tuple[Array, Array]:
 
 
 def wilcoxon_p(differences: Array) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test, NaN with fewer than six values, 1 if all are zero.
+    """Return the two-sided p of Wilcoxon's signed-rank test, NaN with fewer than six values, 1 if all are zero.
 
-    Zeros are left out, as Wilcoxon did; the test asks about these trainings on other cases, not about other trainings.
+    Zeros are left out, as by Wilcoxon; the test is about these training runs on other cases, not about other runs.
 
     Args:
         differences: one value per case; NaN are ignored.
     """
-    known = np.round(differences[np.isfinite(differences)], 9)  # ties that rounding of the averages broke
-    if known.size < FEWEST_CASES:
+    finite = np.round(differences[np.isfinite(differences)], 9)  # restores ties that rounding of the averages broke
+    if finite.size < FEWEST_CASES:
         return math.nan
-    nonzero = known[known != 0]
+    nonzero = finite[finite != 0]
     return float(stats.wilcoxon(nonzero).pvalue) if nonzero.size else 1.0
 
 
 def holm(p: Array) -> Array:
-    """Adjust p values for their number by Holm's method; NaN stay and do not count.
+    """Adjust p values for their number by Holm's method; NaN are kept and do not count.
 
     Args:
         p: one value per class.

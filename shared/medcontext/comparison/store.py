@@ -1,4 +1,4 @@
-"""The MLflow database or server that runs are compared from."""
+"""The MLflow database or server whose runs are compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from medcontext.storage.addresses import without_password
 
 __all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors"]
 
-# MLflow itself tries for four minutes to reach a server that is not there, and draws a bar for every file
+# MLflow itself retries for four minutes to reach an unreachable server, and draws a bar for every file
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
@@ -33,10 +33,10 @@ def default_tracking_uri() -> str:
 
 
 def connect(tracking_uri: str) -> MlflowClient:
-    """Open a database or server that is there; MLflow alone would make a database that is not.
+    """Open an existing database or server; MLflow itself would create a missing database.
 
     Raises:
-        ValueError: If there is no such database, or MLflow knows no such store.
+        ValueError: If there is no such database, or MLflow knows no such kind of store.
     """
     if tracking_uri.startswith("sqlite"):
         database = tracking_uri.partition(":///")[2].partition("?")[0]
@@ -55,7 +55,7 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
     """Return an experiment by its name.
 
     Raises:
-        ValueError: If there is none; names those that there are.
+        ValueError: If there is none; the message names those that there are.
     """
     with mlflow_errors(client.tracking_uri):
         experiment = client.get_experiment_by_name(name)
@@ -68,10 +68,10 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
 
 
 def mlflow_errors(tracking_uri: str) -> AbstractContextManager[None]:
-    """Put MLflow's complaints into one sentence, without the password that its address may hold.
+    """Turn MLflow's errors into one sentence, without the password that the address may contain.
 
     Raises:
-        ValueError: With the sentence.
+        ValueError: If MLflow fails.
     """
 
     def explain(error: Exception) -> Exception | None:

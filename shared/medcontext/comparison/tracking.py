@@ -1,4 +1,4 @@
-"""A comparison's figures, tables and verdicts as a run of MLflow, beside the runs that it compares."""
+"""Logging of a comparison's figures, tables and verdicts as an MLflow run, beside the runs that it compares."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from medcontext.tracking.operations import METRICS_LIMIT
 __all__ = ["log_comparison"]
 
 _GROUP_BY_TAG = "medcontext.group_by"
-_NOTE_LIMIT = 5000  # characters that every MLflow server takes in a tag
+_NOTE_LIMIT = 5000  # characters that every MLflow server accepts in a tag
 
 
 def log_comparison(client: MlflowClient, experiment_id: str, comparison: Comparison, files: Mapping[str, Path]) -> str:
     """Log a comparison to the experiment that it compares.
 
-    One run holds the files, metrics with bounds that end in ``_low`` and ``_high``, and the verdicts as its
-    description. Metrics are ``difference_<control>/<group>`` of MedContext, and by rung of the ladder
-    ``dice_<rung>/<group>``, ``gain_<rung>_over_below_at_<steps or time>/<group>`` and the same over the baseline. A
-    later comparison of the experiment by the same names takes its place: in the same run, or, since MLflow keeps
-    metrics, in a new one where a group or control is gone; the old one then goes to MLflow's trash.
+    One run has the files, metrics with bounds that end in ``_low`` and ``_high``, and the verdicts as its description.
+    Metrics are ``difference_<control>/<group>`` of MedContext, and by rung of the ladder ``dice_<rung>/<group>``,
+    ``gain_<rung>_over_below_at_<steps or time>/<group>`` and the same over the baseline. A later comparison of the
+    experiment by the same names replaces it: in the same run or, since MLflow keeps metrics, in a new one if a group or
+    control is gone; the old one is then moved to MLflow's trash.
 
     Args:
-        client: connected to the store.
-        experiment_id: of the experiment.
-        comparison: what was compared.
-        files: from :func:`medcontext.comparison.page.write_comparison`.
+        client: client of the store.
+        experiment_id: identifier of the experiment.
+        comparison: the comparison.
+        files: files from :func:`medcontext.comparison.page.write_comparison`.
 
     Returns:
         The run's identifier.
 
     Raises:
-        ValueError: If MLflow does not take it.
+        ValueError: If MLflow does not accept it.
     """
     with mlflow_errors(client.tracking_uri):
         metrics = _metrics(comparison)
-        run_id = _run(client, experiment_id, ",".join(comparison.group_by), metrics).info.run_id
+        run_id = _comparison_run(client, experiment_id, ",".join(comparison.group_by), metrics).info.run_id
         try:
             client.set_tag(run_id, MLFLOW_RUN_NOTE, _note(comparison))
             for start in range(0, len(metrics), METRICS_LIMIT):
@@ -62,10 +62,10 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
     return str(run_id)
 
 
-def _run(client: MlflowClient, experiment_id: str, group_by: str, metrics: Sequence[Metric]) -> Run:
-    """The run of an earlier comparison by the same names, or a new one."""
-    known = client.search_runs([experiment_id], f"tags.`{KIND_TAG}` = '{COMPARISON}'")
-    run = next((run for run in known if run.data.tags.get(_GROUP_BY_TAG) == group_by), None)
+def _comparison_run(client: MlflowClient, experiment_id: str, group_by: str, metrics: Sequence[Metric]) -> Run:
+    """Return the run of an earlier comparison by the same names, or a new one."""
+    earlier = client.search_runs([experiment_id], f"tags.`{KIND_TAG}` = '{COMPARISON}'")
+    run = next((run for run in earlier if run.data.tags.get(_GROUP_BY_TAG) == group_by), None)
     if run is not None and run.data.metrics.keys() - {metric.key for metric in metrics}:
         client.delete_run(run.info.run_id)
         run = None
@@ -87,7 +87,7 @@ def _metrics(comparison: Comparison) -> list[Metric]:
 
 
 def _values(group: Group, slug: str) -> Iterator[tuple[str, float]]:
-    """Names and values of a group's metrics."""
+    """Yield names and values of a group's metrics."""
     for rung, subject in group.subjects.items():
         for control, result in subject.results.items():
             plain = rung is Rung.MEDCONTEXT
@@ -106,6 +106,6 @@ def _bounds(name: str, result: Result) -> Iterator[tuple[str, float]]:
 
 
 def _note(comparison: Comparison) -> str:
-    """The sentences as Markdown, cut where a tag must end."""
+    """Return the sentences as Markdown, shortened to the length of a tag."""
     text = "\n".join(f"- **{group.title}: {group.verdict}.** {group.explanation}" for group in comparison.groups)
     return text if len(text) <= _NOTE_LIMIT else f"{text[: _NOTE_LIMIT - 40]}…\n\nThe rest is in comparison.html."

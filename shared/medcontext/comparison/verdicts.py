@@ -1,4 +1,4 @@
-"""What a comparison says in plain words: MedContext helps, hurts, or it is inconclusive."""
+"""Verdicts of a comparison in words: MedContext helps, hurts, or it is inconclusive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medcontext.report.page import number
 __all__ = ["SUBJECTS", "Group", "Subject", "compare_group", "network_name"]
 
 SUBJECTS = (Rung.MEDCONTEXT, Rung.MEDCONTEXT_UNLABELED)
-"""The rungs of which a comparison says whether they help."""
+"""Rungs on which a comparison gives a verdict."""
 
 _NETWORKS = {"unetr": "UNETR", "swin_unetr": "SwinUNETR", "nnformer": "nnFormer", "unetr_plus_plus": "UNETR++"}
 
@@ -25,9 +25,9 @@ class Subject:
 
     Attributes:
         rung: which of the two.
-        results: by control; those without any pair are absent.
-        verdict: ``helps`` only where it beats all its controls, the baseline at equal time among them, ``hurts`` where
-            any beats it.
+        results: results by control, except controls without a pair.
+        verdict: ``helps`` only if it beats all its controls, the baseline at equal time among them, ``hurts`` if any
+            beats it.
         explanation: the numbers behind the verdict, in words.
     """
 
@@ -42,11 +42,11 @@ class Group:
     """All rungs of the ladder in one setting.
 
     Attributes:
-        values: what the runs of the group have in common, by the names of ``group_by``.
+        values: values that the runs of the group have in common, by the names of ``group_by``.
         title: the same in words.
         draws: the runs of each draw of cases.
-        subjects: MedContext without and with unlabelled scans, as far as there are runs.
-        ladder: what each rung adds.
+        subjects: MedContext without and with unlabelled scans, if there are runs.
+        ladder: the gain of each rung.
     """
 
     values: Mapping[str, str]
@@ -57,12 +57,12 @@ class Group:
 
     @property
     def verdict(self) -> Verdict:
-        """That of MedContext, or where it was trained with unlabelled scans alone, of that."""
+        """The verdict on MedContext or, if it was trained only with unlabelled scans, on that."""
         return next((subject.verdict for subject in self.subjects.values()), Verdict.INCONCLUSIVE)
 
     @property
     def paragraphs(self) -> Sequence[str]:
-        """The numbers behind each verdict, and last what the ladder says."""
+        """The numbers behind each verdict, and last the conclusion of the ladder."""
         subjects = list(self.subjects.values())
         first = subjects[0].explanation if subjects else "There is no run of MedContext."
         further = (f"With unlabelled scans: {subject.verdict}. {subject.explanation}" for subject in subjects[1:])
@@ -70,7 +70,7 @@ class Group:
 
     @property
     def explanation(self) -> str:
-        """All of this in one paragraph."""
+        """All paragraphs in one."""
         return " ".join(self.paragraphs)
 
     @property
@@ -80,7 +80,7 @@ class Group:
 
 
 def network_name(architecture: str) -> str:
-    """A network's own spelling, where it is known, for a bundle's name without ``medcontext_``."""
+    """Return the proper spelling of a network, if it is known, for a bundle's name without ``medcontext_``."""
     return _NETWORKS.get(architecture, architecture)
 
 
@@ -88,26 +88,26 @@ def compare_group(values: Mapping[str, str], draws: Sequence[Draw]) -> Group:
     """Compare the rungs of a group.
 
     Args:
-        values: by the names of ``group_by``.
-        draws: of the group, from :func:`medcontext.comparison.pairing.pair_runs`.
+        values: values of the group, by the names of ``group_by``.
+        draws: draws of the group, from :func:`medcontext.comparison.pairing.pair_runs`.
     """
     subjects = {rung: _subject(rung, draws) for rung in SUBJECTS if any(rung in draw.runs for draw in draws)}
     return Group(values, _title(values, draws), draws, subjects, climb(draws))
 
 
 def _subject(rung: Rung, draws: Sequence[Draw]) -> Subject:
-    found = {control: _against_control(rung, control, draws) for control in CONTROLS[rung]}
-    results = {control: result for control, result in found.items() if result is not None}
+    by_control = {control: _against_control(rung, control, draws) for control in CONTROLS[rung]}
+    results = {control: result for control, result in by_control.items() if result is not None}
     return Subject(rung, results, _overall(results), _explain(rung, results))
 
 
 def _against_control(rung: Rung, control: Rung, draws: Sequence[Draw]) -> Result | None:
-    """At equal steps without unlabelled scans; with them at equal time, or at equal steps if more draws have these."""
+    """Compare at equal steps; with unlabelled scans at equal time, or at equal steps if more draws have these."""
     bases = [Basis.TIME, Basis.STEPS] if rung is Rung.MEDCONTEXT_UNLABELED else [Basis.STEPS]
     if control in BASELINES:
         bases = [Basis.STEPS if control is Rung.BASELINE else Basis.TIME]
-    found = [result for basis in bases if (result := compare_rungs(draws, rung, control, basis)) is not None]
-    return max(found, key=lambda result: result.pairs, default=None)
+    results = [result for basis in bases if (result := compare_rungs(draws, rung, control, basis)) is not None]
+    return max(results, key=lambda result: result.pairs, default=None)
 
 
 def _overall(results: Mapping[Rung, Result]) -> Verdict:
@@ -119,10 +119,10 @@ def _overall(results: Mapping[Rung, Result]) -> Verdict:
 
 
 def _explain(rung: Rung, results: Mapping[Rung, Result]) -> str:
-    """The numbers behind a verdict, and what is missing for a better one."""
+    """Return the numbers behind a verdict, and which controls are missing."""
     clauses: dict[str, list[str]] = {}
     for result in results.values():
-        relation, numbers = _against(result)
+        relation, numbers = _relation_and_numbers(result)
         clauses.setdefault(relation, []).append(f"{result.lower.phrase} {numbers}")
     parts = [f"{relation} {listed(controls)}" for relation, controls in clauses.items()]
     text = f"{rung} is {', and '.join(parts)}." if parts else ""
@@ -132,8 +132,8 @@ def _explain(rung: Rung, results: Mapping[Rung, Result]) -> str:
     return text.strip()
 
 
-def _against(result: Result) -> tuple[str, str]:
-    """How MedContext stands to a control, and the numbers that say so."""
+def _relation_and_numbers(result: Result) -> tuple[str, str]:
+    """Return the relation of MedContext to a control, and the numbers behind it."""
     value, low, high = result.mean
     if result.verdict is Verdict.HELPS:
         return "ahead of", f"by {number(value)} ({number(low)} to {number(high)})"
@@ -146,7 +146,7 @@ def _against(result: Result) -> tuple[str, str]:
 
 
 def _title(values: Mapping[str, str], draws: Sequence[Draw]) -> str:
-    """Such as ``UNETR on btcv, 25 % of the training cases (4), 3 seeds``."""
+    """Return a title such as ``UNETR on btcv, 25 % of the training cases (4), 3 seeds``."""
     rest = dict(values)
     network, dataset = rest.pop("architecture", None), rest.pop("dataset", None)
     words = [network_name(network)] if network else []
@@ -162,7 +162,7 @@ def _title(values: Mapping[str, str], draws: Sequence[Draw]) -> str:
 
 
 def _counts(runs: Sequence[TrackedRun]) -> str:
-    """Numbers of training cases, and of those that validation takes beside them, such as `` (4 and 2 to validate)``."""
+    """Return the numbers of training cases and of those for validation, such as `` (4 and 2 to validate)``."""
     training = _range({count for run in runs if (count := run.num_cases) is not None})
     validation = _range({count for run in runs if (count := run.num_validation)})
     return f" ({training}{f' and {validation} to validate' if validation else ''})" if training else ""

@@ -1,4 +1,4 @@
-"""Reports: figures of slices and metrics, and the page that shows an evaluation."""
+"""Reports: figures of slices and metrics, and the page of an evaluation."""
 
 from __future__ import annotations
 

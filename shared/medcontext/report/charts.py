@@ -1,6 +1,6 @@
-"""Charts of an evaluation: box plots of the cases' metrics and curves of the training.
+"""Charts of an evaluation: box plots of the cases' metrics and training curves.
 
-They are drawn narrow and with large letters, to be read on a phone too, and without pyplot, as the figures of slices.
+They are narrow with large letters, to be readable on a phone too, and drawn without pyplot, like the figures of slices.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from medcontext.checks import check_choice
 from medcontext.report.figures import label_text
 from medcontext.report.palette import label_colours
 
@@ -32,25 +33,24 @@ _MOST_POINTS = 200
 def metrics_boxplot(metrics: pd.DataFrame, column: str = "dice") -> Figure:
     """Show every case's value, label by label, as boxes with points.
 
-    Crosses are labels that were missed, open squares labels predicted where there were none: Dice has them at 0,
-    distances, which they do not have, beyond the scale. Distances are drawn to a logarithmic scale (linear below 1 mm).
+    Crosses are missed labels, open squares are spurious ones: at 0 for Dice, and beyond the scale for distances, which
+    they do not have. Distances are drawn on a logarithmic scale (linear below 1 mm).
 
     Args:
         metrics: one row per case and label with the columns ``label``, ``missed``, ``spurious`` and ``column``.
         column: ``dice``, ``surface_dice``, ``hd95_mm`` or ``assd_mm``.
 
     Raises:
-        ValueError: If ``metrics`` is empty or ``column`` is none of these.
+        ValueError: If ``metrics`` is empty or ``column`` is unknown.
     """
-    if column not in _AXIS_LABELS:
-        raise ValueError(f"column must be one of {', '.join(_AXIS_LABELS)}, got {column!r}.")
+    check_choice("column", column, _AXIS_LABELS)
     names = list(dict.fromkeys(metrics["label"]))
     if not names:
         raise ValueError("metrics must have at least one row, got none.")
     figure = Figure(figsize=(_WIDTH, 1.2 + 0.32 * len(names)), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     failed = metrics["missed"].astype(bool) | metrics["spurious"].astype(bool)
-    beyond = _scale(axis, metrics[column], bool((failed & metrics[column].isna()).any()))
+    beyond = _set_scale(axis, metrics[column], bool((failed & metrics[column].isna()).any()))
     values = metrics[column].where(metrics[column].notna() | ~failed, beyond)
     colours = label_colours(names)
     for place, name in enumerate(names):
@@ -71,8 +71,8 @@ def metrics_boxplot(metrics: pd.DataFrame, column: str = "dice") -> Figure:
     return figure
 
 
-def _scale(axis: Axes, values: pd.Series, failures: bool) -> float:
-    """Set the scale of the values and return where those go that have none, beyond it."""
+def _set_scale(axis: Axes, values: pd.Series, failures: bool) -> float:
+    """Set the scale of the values and return the position of labels without a value, beyond it."""
     if not str(values.name).endswith("_mm"):
         axis.set_xlim(-0.03, 1.03)
         return 0.0
@@ -121,7 +121,7 @@ def _points(axis: Axes, rows: pd.DataFrame, place: int) -> None:
 
 
 def _mark_legend(figure: Figure, metrics: pd.DataFrame) -> None:
-    """Explain the marks that are used."""
+    """Add a legend of the marks that are used."""
     marks = [
         Line2D([], [], marker="x", color="black", linestyle="none", markersize=6, label="missed"),
         Line2D([], [], marker="s", color="black", linestyle="none", fillstyle="none", markersize=6, label="spurious"),
@@ -132,17 +132,17 @@ def _mark_legend(figure: Figure, metrics: pd.DataFrame) -> None:
 
 
 def read_history(path: str | os.PathLike[str]) -> pd.DataFrame | None:
-    """Read what :class:`medcontext.handlers.TrainingHistory` wrote.
+    """Read the file of :class:`medcontext.handlers.TrainingHistory`.
 
     Returns:
-        The table for :func:`curves_figure`, or ``None`` where there is no such file or nothing in it to draw.
+        The table for :func:`curves_figure`, or ``None`` if there is no such file or nothing in it to draw.
     """
     try:
         table = pd.read_csv(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        logger.warning("%s holds no history (%s); the report goes without curves.", path, error)
+        logger.warning("%s holds no history (%s); the report has no curves.", path, error)
         return None
     drawn = [column for group in _groups(table.columns).values() for column in group]
     numbers = "epoch" in table.columns and all(map(pd.api.types.is_numeric_dtype, table[["epoch", *drawn]].dtypes))
@@ -152,8 +152,8 @@ def read_history(path: str | os.PathLike[str]) -> pd.DataFrame | None:
 def curves_figure(history: pd.DataFrame) -> Figure:
     """Show loss terms and validation Dice by epoch.
 
-    Where there are more than 200 values, means of as many successive ones as it takes are drawn, and their number is
-    told: a curve of thousands of epochs is a band of noise otherwise.
+    Of more than 200 values, means of successive ones are drawn, and the axis says of how many: a curve of thousands of
+    epochs would be a band of noise.
 
     Args:
         history: one row per epoch, indexed by epoch or with a column ``epoch``. Columns whose names begin with
@@ -184,7 +184,7 @@ def curves_figure(history: pd.DataFrame) -> Figure:
 
 
 def _groups(columns: pd.Index) -> dict[str, list[str]]:
-    """The columns that are drawn, by the title of their axis; those of one axis share a unit."""
+    """Return the columns that are drawn, by the title of their axis; those of one axis share a unit."""
     names = [str(name) for name in columns]
     groups = {
         "loss": [name for name in names if name.startswith("train_loss")],
@@ -197,7 +197,7 @@ _LEGEND_COLUMNS = 2
 
 
 def _height(names: Sequence[str]) -> float:
-    """Inches for an axis and the legend above it."""
+    """Return the height in inches of an axis and the legend above it."""
     return 2.7 + 0.2 * -(-len(names) // _LEGEND_COLUMNS)
 
 
@@ -224,6 +224,6 @@ def _curves(axis: Axes, table: pd.DataFrame, title: str) -> None:
 
 
 def _means(series: pd.Series, size: int) -> pd.Series:
-    """Means of ``size`` successive values, each at the mean of their epochs."""
+    """Return means of ``size`` successive values, each at the mean of their epochs."""
     groups = np.arange(len(series)) // size
     return series.groupby(groups).mean().set_axis(series.index.to_series().groupby(groups).mean())

@@ -46,20 +46,20 @@ def write_report(
 ) -> Path:
     """Write the report of an evaluation.
 
-    In ``output_dir``: ``metrics.csv`` (one row per case and label), ``summary.json`` (averages, intervals, counts and
-    ``info``), ``overlay_best.png``, ``overlay_median.png`` and ``overlay_worst.png`` (by the cases' mean Dice; fewer
-    with less than three cases), and ``report.html``, which holds all pictures itself. Every file is replaced whole or
-    not at all, the numbers first and ``report.html`` last; overlays of an earlier report are removed.
+    The files in ``output_dir`` are ``metrics.csv`` (one row per case and label), ``summary.json`` (averages, intervals,
+    counts and ``info``), ``overlay_best.png``, ``overlay_median.png`` and ``overlay_worst.png`` (by the cases' mean
+    Dice; fewer with less than three cases), and ``report.html``, which contains all pictures. Every file is replaced
+    atomically, the numbers first and ``report.html`` last; overlays of an earlier report are removed.
 
     Args:
-        output_dir: folder, created if needed.
-        metrics: one row per case and label: ``case`` and what :func:`medcontext.metrics.case_metrics` gives.
+        output_dir: folder, created if necessary.
+        metrics: one row per case and label: ``case`` and the keys of :func:`medcontext.metrics.case_metrics`.
         cases: slices by case from :func:`medcontext.report.label_planes`. Cases without slices get no picture.
         labels: foreground names with their id or ids.
-        info: what was evaluated, in reading order: bundle, dataset, run, checkpoint, command, versions, date. Values
-            are shown as text; a mapping as its items.
+        info: circumstances in reading order: bundle, dataset, run, checkpoint, command, versions, date. Values are
+            shown as text; a mapping as its items.
         history: training history for :func:`medcontext.report.curves_figure`.
-        anonymous_dir: folder of a second copy, in which hashes stand for the cases' names.
+        anonymous_dir: folder of a second copy with hashes instead of the cases' names.
 
     Returns:
         Path of ``report.html``.
@@ -71,19 +71,19 @@ def write_report(
     summary, info, ranked = summarise(metrics), dict(info or {}), _ranked_cases(metrics)
     copies = {Path(output_dir): (metrics, ranked)}
     if anonymous_dir is not None:
-        copies[Path(anonymous_dir)] = _anonymous(metrics, ranked)
-    for output, (rows, places) in copies.items():
+        copies[Path(anonymous_dir)] = _with_hashed_names(metrics, ranked)
+    for output, (rows, shown) in copies.items():
         output.mkdir(parents=True, exist_ok=True)
         write_file(output / "metrics.csv", rows.to_csv(index=False, float_format="%.6g").encode())
-        write_file(output / "summary.json", _summary_json(summary, places, info).encode())
+        write_file(output / "summary.json", _summary_json(summary, shown, info).encode())
 
     pictures = _Pictures(
         overlays={rank: png(draw_planes(cases[case], labels)) for rank, (case, _) in ranked.items() if case in cases},
         charts=_charts(metrics),
         curves=None if history is None else png(curves_figure(history)),
     )
-    for output, (rows, places) in copies.items():
-        page = _render(summary, rows, places, pictures, info)
+    for output, (rows, shown) in copies.items():
+        page = _render_page(summary, rows, shown, pictures, info)
         for rank in ("best", "median", "worst"):
             (output / f"overlay_{rank}.png").unlink(missing_ok=True)
         for rank, picture in pictures.overlays.items():
@@ -92,23 +92,23 @@ def write_report(
     return Path(output_dir) / "report.html"
 
 
-def _anonymous(metrics: pd.DataFrame, ranked: _Ranked) -> tuple[pd.DataFrame, _Ranked]:
-    """Metrics and ranked cases with hashes in place of the names."""
+def _with_hashed_names(metrics: pd.DataFrame, ranked: _Ranked) -> tuple[pd.DataFrame, _Ranked]:
+    """Return metrics and ranked cases with hashes instead of the names."""
     renamed = metrics.assign(case=metrics["case"].astype(str).map(hashed_name))
     return renamed, {rank: (hashed_name(case), dice) for rank, (case, dice) in ranked.items()}
 
 
 def _ranked_cases(metrics: pd.DataFrame) -> _Ranked:
-    """Best, median and worst case with their mean Dice, each case once."""
+    """Return best, median and worst case with their mean Dice, each case once."""
     ranked = [(str(case), float(dice)) for case, dice in case_mean_dice(metrics).dropna().items()]
     if not ranked:
         return {}
-    places = {"best": 0, "worst": len(ranked) - 1, "median": len(ranked) // 2}
-    unique = {place: rank for rank, place in reversed(places.items())}  # best outranks worst, worst the median
-    return {rank: ranked[place] for place, rank in sorted(unique.items())}
+    indices = {"best": 0, "worst": len(ranked) - 1, "median": len(ranked) // 2}
+    unique = {index: rank for rank, index in reversed(indices.items())}  # best outranks worst, worst the median
+    return {rank: ranked[index] for index, rank in sorted(unique.items())}
 
 
-def _render(
+def _render_page(
     summary: MetricSummary, metrics: pd.DataFrame, ranked: _Ranked, pictures: _Pictures, info: Mapping[str, object]
 ) -> str:
     headings = {rank: f"{case}, mean Dice {number(dice)}" for rank, (case, dice) in ranked.items()}
@@ -130,7 +130,7 @@ def _render(
 
 
 def _charts(metrics: pd.DataFrame) -> dict[str, bytes]:
-    """Box plots by what they show."""
+    """Return box plots by title."""
     shown = {"Dice": "dice", "HD95": "hd95_mm"}
     return {
         title: png(metrics_boxplot(metrics, column))
@@ -140,7 +140,7 @@ def _charts(metrics: pd.DataFrame) -> dict[str, bytes]:
 
 
 def _case_table(metrics: pd.DataFrame) -> list[dict[str, object]]:
-    """Every case with its mean Dice and the labels that it missed or made up, worst first."""
+    """Return every case with its mean Dice, and its missed and spurious labels, worst first."""
     missed, spurious = _labels_where(metrics, "missed"), _labels_where(metrics, "spurious")
     return [
         {"case": case, "dice": dice, "missed": missed.get(str(case), ""), "spurious": spurious.get(str(case), "")}
@@ -149,7 +149,7 @@ def _case_table(metrics: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _labels_where(metrics: pd.DataFrame, column: str) -> dict[str, str]:
-    """By case, the names of the labels for which a boolean column is true, as shown."""
+    """Return by case the names of the labels for which a boolean column is true, as shown."""
     chosen = metrics[metrics[column].astype(bool)]
     return {str(case): ", ".join(rows["label"]).replace("_", " ") for case, rows in chosen.groupby("case", sort=False)}
 

@@ -1,6 +1,6 @@
 """Figures of slices with coloured labels, truth beside prediction.
 
-Figures are made without pyplot: no window, no global state, and safe beside a user's own plots. Slices follow the
+Figures are drawn without pyplot: without windows or global state, and safe beside a user's own plots. Slices follow the
 radiological convention (see :mod:`medcontext.report.planes`): R, at the viewer's left, is the patient's right.
 """
 
@@ -56,16 +56,16 @@ def overlay_figure(
         image: image in RAS order, (C, X, Y, Z) or (X, Y, Z).
         label: truth as label map, (1, X, Y, Z) or (X, Y, Z).
         prediction: predicted label map of the same shape.
-        labels: foreground names with their id or ids; each keeps its colour over all figures.
+        labels: foreground names with their id or ids; each has the same colour in all figures.
         spacing: size of a voxel in mm along X, Y and Z.
         title: heading of the figure.
         window: intensities shown as black and white; by default chosen from the labelled tissue.
-        margin: what is shown around truth and prediction in mm; ``None`` shows all of the slice.
+        margin: margin in mm around truth and prediction; ``None`` shows the whole slice.
         channel: channel of the image.
 
     Returns:
-        The figure: truth on the left, prediction on the right with the truth as a dotted outline, one plane per row,
-        all to one scale.
+        The figure, with the truth on the left, the prediction on the right with the truth as a dotted outline, one
+        plane per row, and all to the same scale.
 
     Raises:
         ValueError: If shapes or the window are unusable.
@@ -77,12 +77,15 @@ def overlay_figure(
 
 
 def draw_planes(planes: Sequence[Plane], labels: Labels, *, title: str = "") -> Figure:
-    """Draw slices that :func:`medcontext.report.planes.label_planes` chose, truth beside prediction.
+    """Draw slices from :func:`medcontext.report.planes.label_planes`, truth beside prediction.
 
     Args:
         planes: slices of one case.
         labels: foreground names with their id or ids.
         title: heading of the figure.
+
+    Raises:
+        ValueError: If there are no slices.
     """
     if not planes:
         raise ValueError("planes must hold at least one slice, got none.")
@@ -126,25 +129,25 @@ def show_slice(axis: Axes, image: Array, pixel_mm: tuple[float, float], marks: S
     """Draw a grey slice without ticks.
 
     Args:
-        axis: where to draw.
+        axis: axes to draw on.
         image: grey values (rows, columns) from 0 to 255.
         pixel_mm: height and width of a pixel in mm.
         marks: letters at the left, right, top and bottom edge.
     """
     aspect = pixel_mm[0] / pixel_mm[1]
     axis.imshow(image, cmap="gray", vmin=0, vmax=255, aspect=aspect, interpolation="nearest")
-    axis.autoscale(False)  # what is drawn later keeps the view
+    axis.autoscale(False)  # later drawing keeps the view
     axis.set(xticks=[], yticks=[])
-    places = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"))
-    for mark, (x, y, across, down) in zip(marks, (*places, (0.5, 0.02, "center", "bottom")), strict=False):
+    positions = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"), (0.5, 0.98, "center", "top"))
+    for mark, (x, y, across, down) in zip(marks, (*positions, (0.5, 0.02, "center", "bottom")), strict=False):
         text = axis.text(x, y, mark, color="white", fontsize=10, ha=across, va=down, transform=axis.transAxes)
         text.set_bbox({"facecolor": "black", "alpha": 0.5, "edgecolor": "none", "pad": 1})
 
 
 def draw_labels(axis: Axes, label_map: Array, labels: Labels) -> None:
-    """Lay coloured labels with outlines over a slice.
+    """Draw coloured labels with outlines over a slice.
 
-    Where regions overlap, later names are drawn over earlier ones.
+    Where regions overlap, later labels cover earlier ones.
 
     Args:
         axis: axes that show the slice.
@@ -173,7 +176,7 @@ def outline(axis: Axes, mask: Array, colour: str, linestyle: str = "solid") -> N
 
 
 def add_legend(figure: Figure, labels: Labels, shown: Iterable[int], extra: Sequence[Patch] = ()) -> None:
-    """Name the labels of which any id is shown, below the figure."""
+    """Add a legend below the figure with the labels of which any id is shown."""
     present = set(np.asarray(list(shown)).tolist())
     colours = label_colours(labels)
     handles = [
@@ -188,11 +191,11 @@ def add_legend(figure: Figure, labels: Labels, shown: Iterable[int], extra: Sequ
 
 
 def plain(text: object) -> str:
-    """Return text that matplotlib does not take for mathematics."""
+    """Escape text such that matplotlib does not take it for mathematics."""
     return str(text).replace("$", r"\$")
 
 
 def label_text(name: str, longest: int = 26) -> str:
-    """Write a label's name for a figure: spaces for underscores, on one line, cut where it would crowd out the rest."""
+    """Return a label's name for a figure: with spaces for underscores, on one line, and shortened if it is long."""
     text = " ".join(name.replace("_", " ").split())
     return plain(text if len(text) <= longest else text[: longest - 1].rstrip() + "…")

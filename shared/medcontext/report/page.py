@@ -1,4 +1,4 @@
-"""Pages that open anywhere without a network: templates with one style, pictures and numbers inside."""
+"""Pages that open anywhere without a network: templates of one style that contain all pictures and numbers."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def number(value: float, digits: int = 3, sign: bool = False) -> str:
 
     Args:
         value: the number.
-        digits: digits behind the point.
-        sign: show a plus, and a true minus, as differences have.
+        digits: digits after the point.
+        sign: show a plus or a true minus sign, for differences.
     """
     if not math.isfinite(value):
         return "–"
@@ -43,11 +43,11 @@ def png(figure: Figure) -> bytes:
     """Return a figure as PNG."""
     buffer = io.BytesIO()
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing")  # letters that matplotlib's font lacks are boxes
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # letters that the font lacks become boxes
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def data_uri(picture: bytes) -> str:
-    """Return a PNG as what ``<img src>`` can hold itself."""
+    """Return a PNG as a data URI for ``<img src>``."""
     return "data:image/png;base64," + base64.b64encode(picture).decode()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 __all__ = ["label_colours"]
 
 # Okabe and Ito (2008) without black and grey, then Paul Tol's "muted": they stay apart under colour blindness.
-# No palette does so for more than about ten colours: outlines and legends have to help. Its two blues stand apart,
+# No palette does so for more than about ten colours, so outlines and legends have to help. Its two blues stand apart,
 # or they become a kidney's and that of the liver beside it.
 _COLOURS = (
     "#E69F00",
@@ -30,5 +30,5 @@ _COLOURS = (
 
 
 def label_colours(labels: Iterable[str]) -> dict[str, str]:
-    """Give every label a fixed colour as ``"#rrggbb"``, by its place among ``labels``, repeating after sixteen."""
+    """Return a fixed colour for every label as ``"#rrggbb"``, by its index in ``labels``, repeating after sixteen."""
     return {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(labels)}

@@ -1,8 +1,7 @@
-"""Slices of a volume as a radiologist looks at them.
+"""Slices of a volume in the radiological convention.
 
-Volumes come as arrays whose axes run to the patient's right, anterior and superior (RAS, MONAI's default). Pictures
-follow the radiological convention: the patient's right side is on the viewer's left, anterior is up in axial slices and
-on the left in sagittal ones, superior is up.
+The axes of volumes run to the patient's right, anterior and superior (RAS, MONAI's default). In pictures, the patient's
+right side is on the viewer's left, anterior is up in axial slices and on the left in sagittal ones, and superior is up.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ _ENDS = (("R", "L"), ("A", "P"), ("S", "I"))
 
 @dataclass(frozen=True)
 class Plane:
-    """One slice of a case, turned for display: rows run downwards, columns to the viewer's right.
+    """One slice of a case, oriented for display: rows run downwards, columns to the viewer's right.
 
     Attributes:
         name: ``axial``, ``coronal`` or ``sagittal``.
@@ -49,7 +48,7 @@ class Plane:
         label: truth as label ids (rows, columns).
         prediction: predicted label ids (rows, columns).
         pixel_mm: height and width of a pixel in mm.
-        marks: what is at the left, right, top and bottom edge, such as ``("R", "L", "A", "P")``.
+        marks: directions at the left, right, top and bottom edge, such as ``("R", "L", "A", "P")``.
     """
 
     name: str
@@ -65,8 +64,8 @@ def volume_array(values: Any, name: str = "volume", channel: int = 0) -> Array:
 
     Args:
         values: tensor or array, (C, X, Y, Z) or (X, Y, Z).
-        name: what the error calls it.
-        channel: channel to take where there are channels.
+        name: name of the values in errors.
+        channel: channel to take if there are several.
 
     Raises:
         ValueError: If there are not three spatial axes or the channel does not exist.
@@ -82,12 +81,12 @@ def volume_array(values: Any, name: str = "volume", channel: int = 0) -> Array:
 
 
 def to_ras(array: Array, orientation: str) -> Array:
-    """Turn an array (X, Y, Z) from the axes that ``orientation`` names (``"SPL"``) to RAS.
+    """Reorient an array from the axes that ``orientation`` names (``"SPL"``) to RAS.
 
     Raises:
         ValueError: If ``orientation`` is not three letters that name three different axes.
     """
-    return np.asarray(nibabel.orientations.apply_orientation(array, _turn(orientation)))
+    return np.asarray(nibabel.orientations.apply_orientation(array, _axis_order(orientation)))
 
 
 def ras_spacing(spacing: Sequence[float], orientation: str) -> tuple[float, ...]:
@@ -96,10 +95,10 @@ def ras_spacing(spacing: Sequence[float], orientation: str) -> tuple[float, ...]
     Raises:
         ValueError: If ``orientation`` is not three letters that name three different axes.
     """
-    return tuple(float(spacing[int(axis)]) for axis in np.argsort(_turn(orientation)[:, 0]))
+    return tuple(float(spacing[int(axis)]) for axis in np.argsort(_axis_order(orientation)[:, 0]))
 
 
-def _turn(orientation: str) -> Array:
+def _axis_order(orientation: str) -> Array:
     code = str(orientation).upper()
     if len(code) != 3 or any(sum(end in pair for end in code) != 1 for pair in ("RL", "AP", "SI")):
         raise ValueError(f"orientation must name three axes, such as 'RAS' or 'SPL', got {orientation!r}.")
@@ -107,7 +106,7 @@ def _turn(orientation: str) -> Array:
 
 
 def take_plane(volume: Array, name: str, index: int) -> Array:
-    """Cut slice ``index`` of the named plane out of a RAS array (X, Y, Z), turned for display."""
+    """Cut slice ``index`` of the named plane out of a RAS array (X, Y, Z), oriented for display."""
     return np.take(volume, index, axis=PLANE_AXES[name])[::-1, ::-1].T
 
 
@@ -136,8 +135,8 @@ def label_planes(
     """Choose the axial, coronal and sagittal slice that show the labels best.
 
     In each plane, every label's area is taken as a share of its largest area in that plane, and the slice with the
-    largest sum is chosen: large organs do not outvote small ones. Without any truth the prediction chooses, without
-    either the middle.
+    largest sum is chosen, so that large organs do not outvote small ones. Without any truth, the prediction decides;
+    without either, the middle slice is chosen.
 
     Args:
         image: image in RAS order, (C, X, Y, Z) or (X, Y, Z).
@@ -146,7 +145,7 @@ def label_planes(
         labels: foreground names with their id or ids.
         spacing: size of a voxel in mm along X, Y and Z.
         window: intensities shown as black and as white; without it :func:`display_window` chooses.
-        margin: what is shown around truth and prediction in mm; ``None`` shows all of the slice.
+        margin: margin in mm around truth and prediction; ``None`` shows the whole slice.
         channel: channel of the image.
 
     Returns:
@@ -166,7 +165,7 @@ def label_planes(
         raise ValueError(f"image, label and prediction must have the same spatial shape, got {shapes}.")
     named = sorted({i for group in ids.values() for i in group})
     if margin is not None:
-        box = _box(np.isin(volumes[1], named) | np.isin(volumes[2], named), spacing, margin)
+        box = _box_around(np.isin(volumes[1], named) | np.isin(volumes[2], named), spacing, margin)
         volumes = volumes[0][box], volumes[1][box], volumes[2][box]
     grey, truth, predicted = volumes
     low, high = display_window(grey, np.isin(truth, named)) if window is None else window
@@ -184,8 +183,9 @@ def label_planes(
 def display_window(image: Array, mask: Array) -> tuple[float, float]:
     """Choose the intensities to show as black and white so that the labelled tissue has contrast.
 
-    The 5th to 95th percentile of the labelled voxels, widened by 1.5 times its width on both sides, within the image's
-    0.5th to 99.5th percentile, which is also the window where nothing is labelled: about a soft-tissue window in CT.
+    The window is the 5th to 95th percentile of the labelled voxels, widened by 1.5 times its width on both sides,
+    within the image's 0.5th to 99.5th percentile, which is also the window where nothing is labelled. In CT this is
+    about a soft-tissue window.
 
     Args:
         image: intensities of any unit.
@@ -222,8 +222,8 @@ def _compact(label_map: Array) -> Array:
     return whole.astype(np.min_scalar_type(int(whole.max(initial=0)))) if whole.min(initial=0) >= 0 else whole
 
 
-def _box(mask: Array, spacing: Sequence[float], margin: float) -> tuple[slice, ...]:
-    """Slices around ``mask`` with a margin in mm; everything where the mask is empty."""
+def _box_around(mask: Array, spacing: Sequence[float], margin: float) -> tuple[slice, ...]:
+    """Return slices around ``mask`` with a margin in mm, or of the whole volume if the mask is empty."""
     if not mask.any():
         return (slice(None),) * 3
     box = []
@@ -235,7 +235,7 @@ def _box(mask: Array, spacing: Sequence[float], margin: float) -> tuple[slice, .
 
 
 def _fullest_slices(label_map: Array, ids: dict[str, tuple[int, ...]]) -> list[int]:
-    """Index of the slice along each axis that shows the labels at their largest, together."""
+    """Return the index of the slice along each axis that shows the labels at their largest, in sum."""
     scores = [np.zeros(size) for size in label_map.shape]
     for group in ids.values():
         mask = np.isin(label_map, group)

@@ -1,4 +1,4 @@
-"""Picture of a prediction where there is no truth to compare it with."""
+"""Picture of a prediction without a reference to compare it with."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def prediction_figure(
     Args:
         image: image in RAS order, (C, X, Y, Z) or (X, Y, Z).
         prediction: predicted label map, (1, X, Y, Z) or (X, Y, Z).
-        labels: foreground names with their id or ids; each keeps its colour over all figures.
+        labels: foreground names with their id or ids; each has the same colour in all figures.
         spacing: size of a voxel in mm along X, Y and Z.
         title: heading of the figure.
         window: intensities shown as black and white; by default chosen from the labelled tissue.
-        margin: what is shown around the prediction in mm; ``None`` shows all of the slice.
+        margin: margin in mm around the prediction; ``None`` shows the whole slice.
         channel: channel of the image.
 
     Returns:
-        The figure: the three slices beside each other, to one scale.
+        The figure, with the three slices beside each other and to the same scale.
 
     Raises:
         ValueError: If shapes or the window are unusable.

@@ -1,4 +1,4 @@
-"""Preview of what organ dropout does to training crops."""
+"""Preview of organ dropout on training crops."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from monai.utils import CommonKeys, convert_to_numpy
 
+from medcontext.checks import check_choice
 from medcontext.keys import MedContextKeys
 from medcontext.labels import Labels, label_ids
 from medcontext.report.figures import add_legend, draw_labels, outline, plain, show_slice, size_mm
@@ -57,10 +58,10 @@ def preview_figure(
 ) -> Figure:
     """Show training crops before and after organ dropout, one crop per row.
 
-    Columns: image, label, what is dropped (tinted, on the image) and the masked image; then the student's prediction on
-    the masked image and the teacher's on the same, each only if a row has it. Every row shows the slice with
-    most dropped voxels, without any the one with most label, else the middle. Radiological convention: the patient's
-    right (R) is on the viewer's left.
+    The columns are image, label, the dropped voxels (tinted, on the image) and the masked image; then the student's
+    prediction on the masked image and the teacher's on the same, each only if a row has it. Every row shows the slice
+    with most dropped voxels; without any, the one with most labelled voxels; and without these, the middle one.
+    Radiological convention: the patient's right (R) is on the viewer's left.
 
     Args:
         rows: one crop each, with MONAI's and MedContext's keys ``image``, ``label``, ``context_mask`` and
@@ -68,22 +69,21 @@ def preview_figure(
             are logits or probabilities by class, or with one channel label ids.
         labels: foreground names with their id or ids.
         spacing: size of a voxel in mm along the arrays' axes.
-        orientation: what the arrays' axes run towards, such as ``"RAS"`` or ``"SPL"``.
+        orientation: ends that the arrays' axes run towards, such as ``"RAS"`` or ``"SPL"``.
         plane: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
         titles: a name for each row.
         title: heading of the figure.
         window: intensities shown as black and as white; by default chosen in each row from the labelled tissue.
         channel: channel of the images.
-        headings: of the columns to draw, by key and in order, instead of those named above; ``pred`` is a further
-            one, a prediction on the whole image.
+        headings: headings of the columns to draw, by key and in order, instead of those above; ``pred``, a prediction
+            on the whole image, is possible too.
 
     Raises:
-        ValueError: If there are no rows, a row lacks a key, shapes differ, or an argument has no such value.
+        ValueError: If there are no rows, a row lacks a key, shapes differ, or an argument is out of range.
     """
     if not rows:
         raise ValueError("rows must hold at least one crop, got none.")
-    if plane not in PLANE_AXES:
-        raise ValueError(f"plane must be one of {', '.join(PLANE_AXES)}, got {plane!r}.")
+    check_choice("plane", plane, PLANE_AXES)
     if titles and len(titles) != len(rows):
         raise ValueError(f"titles must name each of the {len(rows)} rows, got {len(titles)}.")
     headings = _HEADINGS if headings is None else headings
@@ -143,7 +143,7 @@ def _row_slices(
     channel: int,
     window: tuple[float, float] | None,
 ) -> dict[str, Array]:
-    """Cut one crop's slice out of everything it holds: grey values, label ids and a boolean mask (rows, columns)."""
+    """Cut the slice out of all volumes of a crop: grey values, label ids and a boolean mask (rows, columns)."""
     missing = [str(key) for key in keys if key not in row and key not in _OPTIONAL]
     if missing:
         raise ValueError(f"a row must have {', '.join(missing)}, got {sorted(row)}. Apply RandOrganDropoutd first.")
@@ -151,32 +151,32 @@ def _row_slices(
     volumes: dict[str, Array] = {}
     for key in keys:
         if key in row:
-            values = _classes(row[key]) if key in _OPTIONAL else row[key]
+            values = _label_ids_of(row[key]) if key in _OPTIONAL else row[key]
             array = volume_array(values, str(key), channel if key in images else 0)
             volumes[key] = to_ras(array, orientation)
     if len({volume.shape for volume in volumes.values()}) > 1:
         shapes = ", ".join(f"{key} {volume.shape}" for key, volume in volumes.items())
-        raise ValueError(f"everything in a row must have the same spatial shape, got {shapes}.")
+        raise ValueError(f"all volumes in a row must have the same spatial shape, got {shapes}.")
 
     dropped = volumes.get(MedContextKeys.CONTEXT_MASK, np.zeros(1)) > 0
     if MedContextKeys.CONTEXT_MASK in volumes:
         volumes[MedContextKeys.CONTEXT_MASK] = dropped
     named = np.isin(volumes[CommonKeys.LABEL], [i for ids in label_ids(labels).values() for i in ids])
     low, high = window or display_window(volumes[CommonKeys.IMAGE], named)
-    index = _most(dropped if dropped.any() else named, PLANE_AXES[plane])
+    index = _fullest_slice(dropped if dropped.any() else named, PLANE_AXES[plane])
     shown = {key: take_plane(volume, plane, index) for key, volume in volumes.items()}
     for key in images & shown.keys():
         shown[key] = to_grey(shown[key], low, high)
     return shown
 
 
-def _classes(prediction: Any) -> Array:
-    """Label ids (X, Y, Z) from logits by class (C, X, Y, Z) or from one channel of ids."""
+def _label_ids_of(prediction: Any) -> Array:
+    """Return label ids (X, Y, Z) from logits by class (C, X, Y, Z) or from one channel of ids."""
     array = np.asarray(convert_to_numpy(prediction))
     return array.argmax(axis=0) if array.ndim == 4 and array.shape[0] > 1 else array
 
 
-def _most(mask: Array, axis: int) -> int:
-    """Index of the slice along ``axis`` with most of the mask, the middle one where there is none."""
+def _fullest_slice(mask: Array, axis: int) -> int:
+    """Return the index of the slice along ``axis`` with most of the mask, or of the middle one if it is empty."""
     count = mask.sum(axis=tuple(other for other in range(3) if other != axis))
     return int(count.argmax()) if count.any() else mask.shape[axis] // 2

@@ -1,4 +1,4 @@
-"""Where the numbers of an evaluation come from, and the folder that keeps them apart from those of other data."""
+"""The origin of an evaluation's numbers, and the folder that keeps them apart from those of other data."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _SETTINGS = ("dataset", "mode", "seed", "train_fraction", "train_cases", "fold",
 
 
 def circumstances() -> dict[str, Any]:
-    """Command, versions and date of this process, which make a report repeatable.
+    """Return command, versions and date of this process, which make a report reproducible.
 
-    Among the versions are that of CUDA, where PyTorch was built with it, and the git commit of the package, where it
-    runs from its repository.
+    The versions include that of CUDA, if PyTorch was built with it, and the git commit of the package, if it runs from
+    its repository.
     """
     versions = {
         "medcontext": medcontext.__version__,
@@ -57,24 +57,24 @@ def circumstances() -> dict[str, Any]:
 
 
 def device_name(device: torch.device | str) -> str:
-    """Name a device as a reader knows it, such as ``cuda:0 (NVIDIA H100 80GB HBM3)``."""
+    """Return the full name of a device, such as ``cuda:0 (NVIDIA H100 80GB HBM3)``."""
     model = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else platform.machine()
     return f"{device} ({model})"
 
 
 def checkpoint_sha256(path: str | os.PathLike[str]) -> str | None:
-    """SHA-256 of a checkpoint as hex digits, ``None`` where there is no such file."""
+    """Return the SHA-256 of a checkpoint as hex digits, or ``None`` if there is no such file."""
     return sha256_of(path) if Path(path).is_file() else None
 
 
 def training_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """What set the training of a checkpoint apart, as far as the configuration in its run's folder says.
+    """Return the main settings of a checkpoint's training run, as far as the configuration in its folder has them.
 
     Args:
         ckpt_dir: folder of the checkpoint; the configuration is ``train_config.json`` in the folder above.
 
     Returns:
-        Of dataset, mode, seed, share or number of the cases, fold and epochs those that were given as plain values.
+        Dataset, mode, seed, share or number of the cases, fold and epochs, if they were given as plain values.
     """
     config = _json_object(Path(ckpt_dir).resolve().parent / "train_config.json")
     given = {name: config.get(name) for name in _SETTINGS}
@@ -89,11 +89,11 @@ def selected_weights(ckpt_path: str | os.PathLike[str]) -> str | None:
     """Say which weights a ``model.pt`` holds, the student's or the teacher's, and of which epoch.
 
     Args:
-        ckpt_path: the checkpoint; what is known of it is in ``model.json`` beside it.
+        ckpt_path: the checkpoint; its origin is described in ``model.json`` beside it.
 
     Returns:
-        Such as ``moving average of the weights, epoch 40 (validation Dice 0.812, of the network itself 0.805)``, or
-        ``None`` for other checkpoints and where nothing is known.
+        For example ``moving average of the weights, epoch 40 (validation Dice 0.812, of the network itself 0.805)``, or
+        ``None`` for other checkpoints and if nothing is known.
     """
     path = Path(ckpt_path)
     info = _json_object(path.with_name("model.json")) if path.name == "model.pt" else {}
@@ -113,18 +113,18 @@ def selected_weights(ckpt_path: str | os.PathLike[str]) -> str | None:
 def evaluation_dir(
     output_dir: str | os.PathLike[str], ckpt_path: str | os.PathLike[str], dataset: str, data_hash: str
 ) -> str:
-    """Choose the folder of an evaluation so that it replaces no evaluation of other weights or data.
+    """Choose the folder of an evaluation such that it replaces no evaluation of other weights or data.
 
     Args:
         output_dir: folder of the run.
         ckpt_path: the weights that are evaluated.
         dataset: name of the dataset that is evaluated.
-        data_hash: of its test cases, see :func:`medcontext.data.data_hash`.
+        data_hash: hash of its test cases, see :func:`medcontext.data.data_hash`.
 
     Returns:
-        ``<output_dir>/evaluation``, with the name of the weights appended when they lie beside a ``model.pt``, with
-        ``_<dataset>`` when they were trained on another one, see :func:`training_settings`, and with ``_<data_hash>``
-        when that folder already holds the evaluation of other cases.
+        ``<output_dir>/evaluation``, followed by the name of the weights if there is a ``model.pt`` beside them, by
+        ``_<dataset>`` if they were trained on another one, see :func:`training_settings`, and by ``_<data_hash>`` if
+        that folder already holds the evaluation of other cases.
     """
     weights, parts = Path(ckpt_path), ["evaluation"]
     if weights.name != "model.pt" and weights.with_name("model.pt").is_file():
@@ -138,7 +138,7 @@ def evaluation_dir(
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    """The content of a JSON file, empty where there is none or it is damaged."""
+    """Return the content of a JSON file, empty if there is none or it is damaged."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -150,7 +150,7 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Return the git commit that the package runs from, ``None`` outside its repository or without git."""
+    """Return the git commit that the package runs from, or ``None`` outside its repository or without git."""
     root = Path(medcontext.__file__).resolve().parents[2]
     commit = ask_git(root, "rev-parse", "--short=12", "HEAD") if (root / ".git").exists() else ""
     changed = commit and ask_git(root, "status", "--porcelain", "--untracked-files=no")
@@ -158,5 +158,5 @@ def _commit() -> str | None:
 
 
 def _quote(word: str) -> str:
-    """Quote a word for a shell; lists of files hold single quotes, which read better inside double ones."""
+    """Quote a word for a shell; lists of files contain single quotes, which read better inside double ones."""
     return f'"{word}"' if "'" in word and not set(word) & set('"$`\\!') else shlex.quote(word)

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation as a reader sees them, label by label."""
+"""The numbers of an evaluation as shown, label by label."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["LABEL_COLUMNS", "PAPER_COLUMNS", "Column", "LabelTable", "label_tabl
 class Column(NamedTuple):
     """A column of the metrics, its heading, how many digits it is shown with, and whether the median is shown too.
 
-    ``over_labels`` tells whether the mean over labels means anything.
+    ``over_labels`` says whether the mean over labels is meaningful.
     """
 
     name: str
@@ -40,12 +40,12 @@ PAPER_COLUMNS = (Column("paper_dice", "Dice", 3, median=True), Column("paper_hd9
 
 @dataclass(frozen=True)
 class LabelTable:
-    """What a page shows of some columns.
+    """Some columns of the metrics as shown on a page.
 
     Attributes:
-        headings: of the columns.
-        rows: by label, for every heading the value and below it the interval, both as text, the latter ``""`` if none.
-        overall: the means over labels, in the same form.
+        headings: headings of the columns.
+        rows: by label, for every heading the value and its interval, both as text, the latter ``""`` if there is none.
+        overall: means over labels, in the same form.
     """
 
     headings: list[str]
@@ -61,10 +61,10 @@ def label_table(metrics: pd.DataFrame, columns: Sequence[Column]) -> LabelTable 
 
     Args:
         metrics: one row per case and label.
-        columns: what to show, in order.
+        columns: columns to show, in order.
 
     Returns:
-        The table, ``None`` where the metrics have none of the columns.
+        The table, or ``None`` if the metrics have none of the columns.
     """
     metrics = _with_volume_error(metrics)
     table = LabelTable([], {str(label): [] for label in dict.fromkeys(metrics["label"])}, [])
@@ -82,7 +82,7 @@ def _with_volume_error(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _add_column(table: LabelTable, metrics: pd.DataFrame, column: Column) -> None:
-    """Append the cells of one column: whatever it measures, `summarise` averages it as it does the Dice."""
+    """Append the cells of one column, which `summarise` averages like the Dice, whatever it measures."""
     summary = summarise(metrics[["case", "label", "missed", "spurious"]].assign(dice=metrics[column.name]))
     digits = column.digits
     table.headings.append(f"mean {column.heading}")
