@@ -69,7 +69,6 @@ ALLOWED: Allowances = {
         **dict.fromkeys(("Preprocessing", "Input"), DEPTH_FIRST),
     },
     "docs/preview.png": {"": EVERY},
-    "docs/reference.md": {"": EVERY},
 }
 
 

@@ -23,7 +23,7 @@ import mlflow
 import monai.bundle
 import pytest
 
-from bundle_runs import ROOT, overrides_for
+from bundle_runs import overrides_for
 from mlflow_server import free_port, kill_tree
 
 # what a shell finds instead of these programs: it notes the words that it was called with
@@ -160,7 +160,7 @@ class Reader:
             try:
                 self._take(block.language, text, settings)
             except BaseException as error:
-                error.add_note(f"{document.relative_to(ROOT)}, line {block.line}:\n{text}")
+                error.add_note(f"{document.name}, line {block.line}:\n{text}")
                 self._stop()
                 raise
         self._stop()

@@ -22,10 +22,12 @@ import pytest
 import torch
 import yaml
 
+from bundle_documents import PACKAGED
 from bundle_runs import BUNDLES, ROOT, UNETR, read_json, train
 from documents import Call, Reader, blocks, small_words
 from hosts import ASSETS, github
 from medcontext.phantoms.cohort import write_phantoms
+from package_bundles import packaged_files
 from phantom_layouts import pack_phantoms
 from platforms import posix_only
 from releases import VERSION, Release
@@ -36,7 +38,9 @@ pytestmark = [
     pytest.mark.xdist_group("documents"),  # one reader for all
 ]
 
-IN_BUNDLES = ("tutorial.md", "how_to.md", "README.md")
+IN_REPOSITORY = [Path("README.md"), Path("bundles", UNETR, "docs", "README.md")]
+IN_REPOSITORY += sorted(path.relative_to(ROOT) for path in (ROOT / "shared" / "docs").rglob("*.md"))
+IN_PACKAGES = [Path("docs", path) for path in PACKAGED if path.endswith(".md")] + [Path("docs", "README.md")]
 # what these tests are part of, and what test_quickstart runs
 SCRIPTS = {("bash", "ci/quickstart.sh"), ("bash", "ci/test.sh")}
 SLURM = {
@@ -50,16 +54,15 @@ SRUN = '[ "$1" = --cpus-per-task ] && [ "$3" = --kill-on-bad-exit=1 ] && shift 3
 
 
 def documents() -> list[object]:
-    """The documents of one bundle and the repository; all of them, with what takes long, among the slow tests."""
+    """The repository's documents, and those of every package, with what takes long, among the slow tests."""
     found: list[object] = []
     for thorough in (False, True):
         marks, suffix = ([pytest.mark.slow], "-thorough") if thorough else ([], "")
-        found.append(pytest.param(UNETR, ROOT / "README.md", thorough, id=f"README.md{suffix}", marks=marks))
-        for bundle in BUNDLES if thorough else [UNETR]:
-            folder = ROOT / "bundles" / bundle / "docs"
-            for name in IN_BUNDLES:
-                label = f"{bundle}-{name}{suffix}"
-                found.append(pytest.param(bundle, folder / name, thorough, id=label, marks=marks))
+        places = [(UNETR, document) for document in IN_REPOSITORY]
+        places += [(bundle, document) for bundle in BUNDLES for document in IN_PACKAGES if thorough]
+        for bundle, document in places:
+            label = f"{bundle}-{document.name}" if document in IN_PACKAGES else document.as_posix()
+            found.append(pytest.param(bundle, document, thorough, id=label + suffix, marks=marks))
     return found
 
 
@@ -99,8 +102,11 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
     """The repository, BTCV, scans, trained runs, and runs of an experiment."""
     for name in ("bundles", "ci", "shared", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("configs", "docs"):  # the folder of a downloaded bundle looks so
-        (folder / name).symlink_to(ROOT / "bundles" / bundle / name)
+    (folder / "configs").symlink_to(ROOT / "bundles" / bundle / "configs")  # as in the folder of a downloaded bundle
+    for name, content in packaged_files(ROOT / "bundles" / bundle).items():
+        if name.startswith("docs/"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
     (folder / "data").mkdir()
     (folder / "data" / "btcv").symlink_to(cohort)
     for name in ("mlruns.db", "mlflow.db"):  # of trainings here, and of the server
@@ -156,13 +162,12 @@ def test_commands(
     with reader.patch.context() as patch, contextlib.ExitStack() as stack:
         patch.chdir(reader.folder)
         patch.setenv("MEDCONTEXT_HOME", str(reader.folder))
-        if document.parent == ROOT:
+        if document == Path("README.md"):
             release = request.getfixturevalue("release")
             for name, value in stack.enter_context(on_github(release, reader.folder / "github")).items():
                 patch.setenv(name, value)
             patch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
-        inside = {f"B=bundles/{bundle}": "B=."} if thorough else {}
-        reader.read(document, {"/data/": f"{reader.folder}/", **inside})
+        reader.read(reader.folder / document, {"/data/": f"{reader.folder}/"})
     if document.name == "tutorial.md":
         assert {path.name for path in (runs / "first" / "predictions").iterdir()} >= {"img0001_seg.nii.gz"}
         assert all((runs / name / "evaluation" / "report.html").is_file() for name in ("first", "mine"))

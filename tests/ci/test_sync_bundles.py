@@ -68,7 +68,7 @@ def test_the_bundles_are_one(sync: ModuleType, capsys: pytest.CaptureFixture[str
         (edit(f"{SWIN_UNETR}/docs/README.md", "## Limits", "## Limit"), f"{SWIN_UNETR}/docs/README.md: differs"),
         (edit(f"{SWIN_UNETR}/docs/README.md", "HU", "hu"), f"{SWIN_UNETR}/docs/README.md: differs"),
         (edit(f"{SWIN_UNETR}/LICENSE", "Apache", "Apaches"), f"{SWIN_UNETR}/LICENSE: differs"),
-        (edit(f"{SWIN_UNETR}/docs/slurm.sh", SWIN_UNETR, UNETR), f"{SWIN_UNETR}/docs/slurm.sh: differs"),
+        (edit(f"{SWIN_UNETR}/docs/README.md", SWIN_UNETR, UNETR), f"{SWIN_UNETR}/docs/README.md: differs"),
         (
             lambda root: (root / NNFORMER / "configs" / "resume.json").unlink(),
             f"{NNFORMER}/configs/resume.json: missing",
