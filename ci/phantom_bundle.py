@@ -27,19 +27,19 @@ WEIGHTS = "models/model.pt"
 NOTE = """# Model overview
 
 **This bundle predicts at once, but never saw a patient: it is the small network of `phantom.json` with weights trained
-on generated phantoms of abdominal CT.** Its `train.json` and `inference.json` hold the settings of that overlay. What
-is said below of sizes, budgets and crops is said of `{source}`. From inside the bundle:
+on generated phantoms of abdominal CT.** Its `train.json` and `inference.json` hold the settings of that overlay; sizes,
+budgets and crops below are those of `{source}`. From the bundle's folder:
 
 ```bash
 python -m medcontext phantoms --output_dir data/btcv
 python -m monai.bundle run inferring --config_file configs/inference.json
 ```
 """
-# takes the place of what is said of another training
+# replaces the result of another training run
 PERFORMANCE = """The weights in this bundle, trained with `phantom.json` and one seed, reach a mean Dice of the
-reported organs of {mean_dice:.3f} (95 % {interval[0]:.3f}–{interval[1]:.3f}) on {cases} held-out phantoms; organs that
-they miss altogether: {missed}. No weights trained on BTCV are published with this version. The picture is that of
-another training with the same settings."""
+reported organs of {mean_dice:.3f} (95 % {interval[0]:.3f}–{interval[1]:.3f}) on {cases} held-out phantoms; organs
+missed altogether: {missed}. No weights trained on BTCV are published yet. The picture shows another training run with
+the same settings."""
 LOWEST_DICE = 0.5
 
 
@@ -123,8 +123,8 @@ def _metadata(metadata: dict[str, Any], phantom: Mapping[str, Any]) -> dict[str,
 def _readme(text: str, source: str, summary: Mapping[str, Any]) -> str:
     parts = sections(text)
     heading, _, rest = parts["Performance"].split("\n\n", 2)
-    told = PERFORMANCE.format(**summary, interval=summary["mean_dice_interval_95"])
-    parts["Performance"] = "\n\n".join((heading, told, rest))
+    result = PERFORMANCE.format(**summary, interval=summary["mean_dice_interval_95"])
+    parts["Performance"] = "\n\n".join((heading, result, rest))
     return "".join(parts.values()).replace("# Model overview\n", NOTE.format(source=source), 1)
 
 
