@@ -23,6 +23,7 @@ import fire
 from sync_bundles import BUNDLES, REFERENCE, bundle_folders
 
 DOCUMENT = BUNDLES.parent / "shared" / "docs" / "reference.md"
+VALUES = "Values are those of `{bundle}`; where other bundles differ, the sections at the end give theirs.\n"
 BEGIN = "<!-- keys: python ci/config_reference.py --write -->\n"
 MEANINGS = Path(__file__).with_name("config_keys.json")
 ENTRIES = ("train", "evaluate", "inference")
@@ -56,7 +57,7 @@ def key_tables(bundle: str, configs: Configs, others: Mapping[str, Configs] | No
     """
     meanings = json.loads(MEANINGS.read_text(encoding="utf-8"))
     values = _cells(bundle, configs, meanings)
-    parts = []
+    parts = [VALUES.format(bundle=bundle)] if others else []
     for section, keys in meanings.items():
         rows = "".join(f"| `{key}` | {meaning} | {values[key]} |\n" for key, meaning in keys.items())
         parts.append(f"## {section}\n\n| key | meaning | value |\n|---|---|---|\n{rows}")

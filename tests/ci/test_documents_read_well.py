@@ -14,14 +14,14 @@ from bundle_runs import ROOT
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("bundles/*/docs/*.md"), *(ROOT / "shared" / "docs").rglob("*.md")]
 LONGEST_README = 1200  # words
 LONG = 8  # words, from which a sentence must not occur twice
-# the model zoo asks for these in every bundle
-CITATIONS = re.compile(r"^#+ References\n.*?(?=^#|\Z)", flags=re.MULTILINE | re.DOTALL)
+# citations, which the model zoo asks for in every bundle, and where figures come from
+SOURCES = re.compile(r"^#+ References\n.*?(?=^#|\Z)|\bData: [^\n]+|^Trained with [^\n]+", flags=re.M | re.S)
 WORDS = r"trainings|shall|go(es)? on|is told|are told|belongs? into|cannot tell whether"
 
 
 def sentences(text: str) -> set[tuple[str, ...]]:
-    """The words of each sentence, item and cell of a document, without its code blocks and citations."""
-    prose = CITATIONS.sub("", FENCED.sub("\n\n", text))
+    """The words of each sentence, item and cell of a document, without code blocks, citations and sources."""
+    prose = SOURCES.sub("", FENCED.sub("\n\n", text))
     prose = re.sub(r"<!--.*?-->|\]\([^)]*\)", " ", prose, flags=re.DOTALL)
     parts = re.split(r"\n\s*\n|\n(?=[-#|]|\d+\. )|\||[.!?:](?=\s)", prose)
     found = [tuple(re.findall(r"[\w+]+", part.lower())) for part in parts]
@@ -48,6 +48,7 @@ def test_no_sentence_is_in_two_documents() -> None:
         ("One two three [four](a.md#b) five six\nseven `eight`. Nine.", ["one two three four five six seven eight"]),
         ("| a b c d e f g h | a b |\n|---|---|\n- i j k l m n o p\n", ["a b c d e f g h", "i j k l m n o p"]),
         ("```bash\na b c d e f g h\n```\n# References\na b c d e f g h\n", []),
+        ("One. Data: a, by b c d e f g h i. Two.\nTrained with a, b, c, d, e, f, g\n", []),
         ("# References\nx\n# A title of eight words or even more\n", ["a title of eight words or even more"]),
     ],
 )
