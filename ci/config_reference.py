@@ -1,9 +1,10 @@
-"""Write the reference of a bundle's configuration keys, docs/reference.md, from the configurations themselves.
+"""Write the tables of configuration keys in shared/docs/reference.md from the configurations themselves.
 
-python ci/config_reference.py --check     say which bundles' references are not what their configurations give
+python ci/config_reference.py --check     report whether the tables differ from the configurations
 python ci/config_reference.py --write     write them
 
-What the keys mean stands in config_keys.json; what the arguments of our components mean, in their docstrings.
+Meanings of keys come from config_keys.json, those of the arguments of our components from their docstrings. A packaged
+bundle gets tables of its own configurations.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import fire
 
-from sync_bundles import BUNDLES, bundle_folders
+from sync_bundles import BUNDLES, REFERENCE, bundle_folders
 
+DOCUMENT = BUNDLES.parent / "shared" / "docs" / "reference.md"
+VALUES = "Values are those of `{bundle}`; where other bundles differ, the sections at the end give theirs.\n"
+BEGIN = "<!-- keys: python ci/config_reference.py --write -->\n"
 MEANINGS = Path(__file__).with_name("config_keys.json")
 ENTRIES = ("train", "evaluate", "inference")
 OVERLAYS = (
@@ -35,42 +39,69 @@ COMPONENTS = {
     "consistency": ("medcontext.losses.ConsistencyLoss", ()),
 }
 LONGEST = 400  # characters of a value that a table shows in full
-HEAD = """# Configuration keys
-
-Every key of this bundle's configurations, written from them by `ci/config_reference.py`. Any key can be given on the
-command line (`--max_epochs 100`), nested ones by their path (`--organ_dropout#cell_size 6`), or set by a file of yours
-behind the others in `--config_file`. The third column holds the value in `train.json`, or else in the file named
-there, and what other files make of it. `@key` is the value of another key, `$…` a Python expression.
-"""
 
 
-def reference(bundle: str, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The document for one bundle.
+Configs = Mapping[str, Mapping[str, Any]]
+
+
+def key_tables(bundle: str, configs: Configs, others: Mapping[str, Configs] | None = None) -> str:
+    """Tables of all keys with their values in a bundle, and of the values that differ in others.
 
     Args:
-        bundle: its name.
-        configs: the content of its configuration files, by their names without ending.
+        bundle: Name of the bundle.
+        configs: Content of its configuration files, by their names without ending.
+        others: The same of further bundles, by name.
 
     Raises:
-        ValueError: When a key of the configurations has no meaning, or a meaning no key.
+        ValueError: If a key of the configurations has no meaning, or a meaning no key.
     """
     meanings = json.loads(MEANINGS.read_text(encoding="utf-8"))
-    files = {name: configs[name] for name in (*ENTRIES, *OVERLAYS)}
-    values = _values(files)
-    told = [key for section in meanings.values() for key in section]
+    values = _cells(bundle, configs, meanings)
+    parts = [VALUES.format(bundle=bundle)] if others else []
+    for section, keys in meanings.items():
+        rows = "".join(f"| `{key}` | {meaning} | {values[key]} |\n" for key, meaning in keys.items())
+        parts.append(f"## {section}\n\n| key | meaning | value |\n|---|---|---|\n{rows}")
+    network = "network_def"
+    parts += [_arguments(f"## {key}", *component) for key, component in _components(configs)]
+    for name, content in (others or {}).items():
+        cells = _cells(name, content, meanings)
+        rows = "".join(f"| `{key}` | {cells[key]} |\n" for key in values if cells[key] != values[key])
+        parts.append(f"## Values of {name}\n\n| key | value |\n|---|---|\n{rows}")
+        own = dict(_components(content)).get(network)
+        parts += [_arguments(f"### {network} of {name}", *own)] if own else []
+    return "\n".join(parts)
+
+
+def with_key_tables(text: str, tables: str) -> str:
+    """Put tables in the place of those of the document.
+
+    Raises:
+        ValueError: If the document has no place for them.
+    """
+    head, mark, _ = text.partition(BEGIN)
+    if not mark:
+        raise ValueError(f"{DOCUMENT.name} has no place for the tables; put the line {BEGIN.strip()} at its end.")
+    return f"{head}{mark}\n{tables}"
+
+
+def _cells(bundle: str, configs: Configs, meanings: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """The value of each key as a cell, in the order of the meanings."""
+    values = _values({name: configs[name] for name in (*ENTRIES, *OVERLAYS)})
+    known = [key for section in meanings.values() for key in section]
     for wrong, problem in (
-        (values.keys() - set(told), "has keys without a meaning in config_keys.json"),
-        (set(told) - values.keys(), "lacks keys that config_keys.json tells of"),
-        ({key for key in told if told.count(key) > 1}, "has keys that config_keys.json tells of twice"),
+        (values.keys() - set(known), "has keys without a meaning in config_keys.json"),
+        (set(known) - values.keys(), "lacks keys that config_keys.json explains"),
+        ({key for key in known if known.count(key) > 1}, "has keys that config_keys.json explains twice"),
     ):
         if wrong:
             raise ValueError(f"{bundle} {problem}: {', '.join(sorted(wrong))}")
-    parts = [HEAD]
-    for section, keys in meanings.items():
-        rows = "".join(f"| `{key}` | {meaning} | {_places(values[key])} |\n" for key, meaning in keys.items())
-        parts.append(f"## {section}\n\n| key | meaning | value |\n|---|---|---|\n{rows}")
-    parts += [_arguments(key, *component) for key, component in _components(files)]
-    return "\n".join(parts)
+    return {key: _places(values[key]) for key in known}
+
+
+def configs_of(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+    """All configuration files among those of a bundle, by their names without ending."""
+    paths = [path for path in files if path.startswith("configs/") and path.endswith(".json")]
+    return {PurePosixPath(path).stem: json.loads(files[path]) for path in paths}
 
 
 def read_configs(bundle: Path) -> dict[str, dict[str, Any]]:
@@ -137,7 +168,7 @@ def _components(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str,
         yield "network_def", (network, ())
 
 
-def _arguments(key: str, path: str, inner: tuple[str, ...]) -> str:
+def _arguments(heading: str, path: str, inner: tuple[str, ...]) -> str:
     """A section on the arguments of a component, from its docstring.
 
     Raises:
@@ -145,18 +176,18 @@ def _arguments(key: str, path: str, inner: tuple[str, ...]) -> str:
     """
     module, _, name = path.rpartition(".")
     component = getattr(importlib.import_module(module), name)
-    told = _told(inspect.getdoc(component) or "")
+    meanings = _meanings(inspect.getdoc(component) or "")
     rows = []
     for argument, parameter in inspect.signature(component).parameters.items():
         if argument in inner:
             continue
-        if argument not in told:
-            raise ValueError(f"{path}: its docstring does not tell of the argument {argument}.")
-        rows.append(f"| `{argument}` | {_markdown(told[argument])} | {_default(parameter)} |\n")
-    return f"## {key}\n\nArguments of `{path}`:\n\n| argument | meaning | default |\n|---|---|---|\n{''.join(rows)}"
+        if argument not in meanings:
+            raise ValueError(f"{path}: its docstring does not explain the argument {argument}.")
+        rows.append(f"| `{argument}` | {_markdown(meanings[argument])} | {_default(parameter)} |\n")
+    return f"{heading}\n\nArguments of `{path}`:\n\n| argument | meaning | default |\n|---|---|---|\n{''.join(rows)}"
 
 
-def _told(docstring: str) -> dict[str, str]:
+def _meanings(docstring: str) -> dict[str, str]:
     """What a Google docstring says of each argument."""
     section = re.search(r"^Args:\n((?:    .*\n|\n)*)", f"{docstring}\n", flags=re.MULTILINE)
     words = re.split(r"^    (\w+): ", section[1] if section else "", flags=re.MULTILINE)[1:]
@@ -175,29 +206,26 @@ def _markdown(text: str) -> str:
 
 
 def main(check: bool = False, write: bool = False) -> None:
-    """Compare or write the reference of every bundle; exit code 1 if one is not as it should be.
+    """Compare or write the tables; exit code 1 if they are not what the configurations give.
 
     Args:
-        check: change nothing.
-        write: write what the configurations give.
+        check: Change nothing.
+        write: Write what the configurations give.
     """
     if check == write:
         sys.exit("config_reference: give either --check or --write")
-    stale = []
-    for bundle in bundle_folders(BUNDLES):
-        document = bundle / "docs" / "reference.md"
-        try:
-            text = reference(bundle.name, read_configs(bundle))
-        except ValueError as error:
-            sys.exit(f"config_reference: {error}")
-        if not document.is_file() or document.read_text(encoding="utf-8") != text:
-            stale.append(document.relative_to(BUNDLES.parent).as_posix())
-            if write:
-                document.write_text(text, encoding="utf-8")
-    for path in stale:
-        print(path, "(written)" if write else "is not what the configurations give; --write mends it")
-    if stale and check:
+    configs = {bundle.name: read_configs(bundle) for bundle in bundle_folders(BUNDLES)}
+    old = DOCUMENT.read_text(encoding="utf-8")
+    try:
+        new = with_key_tables(old, key_tables(REFERENCE, configs.pop(REFERENCE), configs))
+    except ValueError as error:
+        sys.exit(f"config_reference: {error}")
+    if new == old:
+        return
+    print(DOCUMENT.name, "(written)" if write else "differs from the configurations; --write mends it")
+    if check:
         sys.exit(1)
+    DOCUMENT.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":

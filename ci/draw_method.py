@@ -1,6 +1,6 @@
-"""Draw the method for the bundles' documents, around the slice of a generated case.
+"""Draw the method for the documents, around the slice of a generated case.
 
-python ci/draw_method.py --output bundles/medcontext_unetr/docs/method.png
+python ci/draw_method.py --output shared/docs/method.png
 """
 
 from __future__ import annotations

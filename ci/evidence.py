@@ -33,7 +33,8 @@ from evidence_tables import COLUMNS, KEY, update_documents
 from medcontext.bundle import find_home
 from medcontext.experiment import Cell, Job, grid, measure_costs, plan, run_cells, with_equal_time
 from medcontext.metrics import MetricSummary, summarise
-from medcontext.tracking.tracker import RUN_FILE
+from medcontext.tracking import resolve_tracking_uri
+from medcontext.tracking.identity import read_identity
 from repository import ROOT
 
 FOLDER = ROOT / "ci" / "evidence"
@@ -278,9 +279,8 @@ def row(record: dict[str, Any], setting: Setting, test_fold: int | None) -> dict
     """
     run_dir, cell = Path(record["evaluating"]["ckpt_dir"]).parent, Cell(**record["cell"])
     summary, history = _results(run_dir)
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or path_to_sqlite_uri(str(run_dir.parents[2] / "mlruns.db"))
-    run_id = json.loads((run_dir / "models" / RUN_FILE).read_text(encoding="utf-8"))["run_id"]
-    tags = MlflowClient(uri).get_run(run_id).data.tags
+    uri = resolve_tracking_uri(default=path_to_sqlite_uri(str(run_dir.parents[2] / "mlruns.db")))
+    tags = MlflowClient(uri).get_run(read_identity(run_dir / "models")["mlflow_run_id"]).data.tags
     dice = summary.labels["dice_mean"]
     return {
         "setting": setting.name.removesuffix(f"-{setting.variant}"),

@@ -124,29 +124,44 @@ def variants_document(rows: pd.DataFrame) -> str:
         "What was tried to choose the defaults, on a fold of the training cases: the test cases had no part in it. "
         "[variants.json](../../../ci/evidence/variants.json) says how a variant differs from `medcontext`, which is "
         "`train.json` as it was then. Mean Dice of every run of [variants.csv](variants.csv), and its difference to "
-        "the baseline of the same draw, with 95 % intervals over draws by Student's t. To repeat it:",
+        "the baseline of the same draw, with the variant's overrides where that was trained too, with 95 % intervals "
+        "over draws by Student's t. To repeat it:",
         "```bash\npython ci/evidence.py run --settings ci/evidence/variants.json --test_fold 0 --data data\n"
         "python ci/evidence.py collect --settings ci/evidence/variants.json --test_fold 0\n"
         "python ci/evidence.py write\n```",
     ]
     for setting, some in rows.groupby("setting"):
-        named = some.assign(what=some["variant"].where(some["variant"] != "", some["mode"]))
+        named = some.assign(what=[_described(*pair) for pair in some[["variant", "mode"]].values])
         dice = named.pivot_table(index="draw", columns="what", values="mean_dice")
-        order = sorted(dice.columns, key=lambda what: -gain(dice, what, "baseline").mean)
+        variant_of = dict(zip(named["what"], named["variant"], strict=True))
+        control = {what: _control(variant_of[what], dice) for what in dice.columns}
+        gains = {what: gain(dice, what, control[what]) for what in dice.columns if what != control[what]}
         lines = [
             f"| variant | steps | processor seconds | mean | gain over the baseline (95 %) | {_draws(dice)} |",
             "|---" * (5 + len(dice)) + "|",
         ]
-        for what in order:
+        for what in sorted(dice.columns, key=lambda what: -gains[what].mean if what in gains else 0.0):
             own = named[named["what"] == what]
             cost = f"{own['steps'].mean():.0f} | {own['processor_seconds'].mean():.0f}"
-            found = gain(dice, what, "baseline") if what != "baseline" else "–"
-            lines.append(f"| {what} | {cost} | {dice[what].mean():.3f} | {found} | {_row(dice[what], '.3f')} |")
+            lines.append(
+                f"| {what} | {cost} | {dice[what].mean():.3f} | {gains.get(what, '–')} | {_row(dice[what], '.3f')} |"
+            )
         tested = ", ".join(sorted(set(some["tested_on"])))
         parts += [f"## {setting[0].upper()}{setting[1:]}", f"Data: {some['source'].iloc[0]}. Tested on {tested}."]
         parts.append("\n".join(lines))
     parts.append(_provenance(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _described(variant: str, mode: str) -> str:
+    """The variant of ``medcontext``, or another mode with the variant's overrides."""
+    return ", ".join(name for name in (variant, "" if variant and mode == "medcontext" else mode) if name)
+
+
+def _control(variant: str, dice: pd.DataFrame) -> str:
+    """The baseline with the variant's overrides where it was trained, such as one of the same length."""
+    own = _described(variant, "baseline")
+    return own if own in dice else "baseline"
 
 
 def _draws(dice: pd.DataFrame) -> str:

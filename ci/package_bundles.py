@@ -18,15 +18,17 @@ from typing import Any, NamedTuple
 import fire
 
 from archives import build_wheel, checksums, digest, read_zip, write_zip
+from bundle_documents import packaged_documents
 from bundle_rules import SCHEMA
+from medcontext.storage.git import ask_git
 from phantom_bundle import WEIGHTS, phantom_files, phantom_name
-from repository import ROOT, SHARED, git
+from repository import ROOT, SHARED
 from software_bill import pinned, software_bill
 from sync_bundles import BUNDLES, bundle_files, bundle_folders
 
 
 class Package(NamedTuple):
-    """A bundle to be packed: its name and version, and its own files by path below it."""
+    """A bundle to be packed: its name and version, and its files and documents by path below it."""
 
     name: str
     version: str
@@ -41,7 +43,7 @@ def packages(weights: Path | None, base_url: str) -> Iterator[Package]:
     """
     found = False
     for folder in bundle_folders(BUNDLES):
-        files = {path: (folder / path).read_bytes() for path in bundle_files(folder)}
+        files = packaged_files(folder)
         version = json.loads(files["configs/metadata.json"])["version"]
         yield Package(folder.name, version, files)
         trained = weights / folder.name / "model.pt" if weights else None
@@ -51,6 +53,12 @@ def packages(weights: Path | None, base_url: str) -> Iterator[Package]:
             yield Package(name, version, phantom_files(folder.name, files, trained, url))
     if weights and not found:
         raise FileNotFoundError(f"{weights} holds no BUNDLE/model.pt with the name of a bundle.")
+
+
+def packaged_files(folder: Path) -> dict[str, bytes]:
+    """What a package holds of a bundle, by path below its folder: its own files, and the documents it shares."""
+    files = {path: (folder / path).read_bytes() for path in bundle_files(folder)}
+    return {**files, **packaged_documents(folder.name, files)}
 
 
 def packed(package: Package, wheel: Path, epoch: int) -> dict[str, bytes]:
@@ -108,7 +116,7 @@ def source_time() -> int:
     Raises:
         ValueError: When there is neither.
     """
-    given = os.environ.get("SOURCE_DATE_EPOCH") or git(ROOT, "log", "-1", "--format=%ct")
+    given = os.environ.get("SOURCE_DATE_EPOCH") or ask_git(ROOT, "log", "-1", "--format=%ct")
     if not given.isdigit():
         raise ValueError("Without a git commit, set SOURCE_DATE_EPOCH to the time to give to the files.")
     return int(given)
@@ -154,7 +162,7 @@ def main(output: str = "dist", base_url: str = "", weights: str | None = None, p
         published: the ``model_info.json`` of earlier versions, which stay listed.
     """
     earlier = json.loads(Path(published).read_text(encoding="utf-8")) if published else {}
-    if git(ROOT, "status", "--porcelain", "--", "bundles", *SHARED):
+    if ask_git(ROOT, "status", "--porcelain", "--", "bundles", *SHARED):
         print("package_bundles: packing uncommitted changes; no commit gives these bytes", file=sys.stderr)
     try:
         paths = package_bundles(Path(output), base_url.rstrip("/"), Path(weights) if weights else None, earlier)

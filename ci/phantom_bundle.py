@@ -9,7 +9,7 @@ import copy
 import json
 import sys
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import fire
@@ -17,7 +17,8 @@ import yaml
 from monai.bundle import ConfigParser
 
 from archives import digest
-from config_reference import reference
+from bundle_documents import TEXT, renamed
+from config_reference import configs_of, key_tables, with_key_tables
 from medcontext.bundle import check_network
 from medcontext.networks import load_weights
 from sync_bundles import sections
@@ -26,19 +27,19 @@ WEIGHTS = "models/model.pt"
 NOTE = """# Model overview
 
 **This bundle predicts at once, but never saw a patient: it is the small network of `phantom.json` with weights trained
-on generated phantoms of abdominal CT.** Its `train.json` and `inference.json` hold the settings of that overlay. What
-is said below of sizes, budgets and crops is said of `{source}`. From inside the bundle:
+on generated phantoms of abdominal CT.** Its `train.json` and `inference.json` hold the settings of that overlay; sizes,
+budgets and crops below are those of `{source}`. From the bundle's folder:
 
 ```bash
 python -m medcontext phantoms --output_dir data/btcv
 python -m monai.bundle run inferring --config_file configs/inference.json
 ```
 """
-# takes the place of what is said of another training
+# replaces the result of another training run
 PERFORMANCE = """The weights in this bundle, trained with `phantom.json` and one seed, reach a mean Dice of the
-reported organs of {mean_dice:.3f} (95 % {interval[0]:.3f}–{interval[1]:.3f}) on {cases} held-out phantoms; organs that
-they miss altogether: {missed}. No weights trained on BTCV are published with this version. The picture is that of
-another training with the same settings."""
+reported organs of {mean_dice:.3f} (95 % {interval[0]:.3f}–{interval[1]:.3f}) on {cases} held-out phantoms; organs
+missed altogether: {missed}. No weights trained on BTCV are published yet. The picture shows another training run with
+the same settings."""
 LOWEST_DICE = 0.5
 
 
@@ -52,7 +53,7 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
 
     Args:
         bundle: name of the bundle.
-        files: its files, by path below it.
+        files: its files as they are packaged, by path below it.
         weights: a ``model.pt`` trained with ``train.json``, ``btcv.json`` and ``phantom.json``, beside the
             ``summary.json`` of its evaluation.
         url: where the weights can be downloaded by themselves.
@@ -61,8 +62,8 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
         ValueError: When the weights are not those of the small network, not those that were evaluated, or too bad.
     """
     name, content = phantom_name(bundle), weights.read_bytes()
-    made = {path: text.replace(bundle.encode(), name.encode()) for path, text in files.items() if _is_text(path)}
-    made |= {path: data for path, data in files.items() if path not in made}
+    texts = {path: data.decode() for path, data in files.items() if path.endswith((".json", *TEXT))}
+    made = {**files, **{path: renamed(text, bundle, name).encode() for path, text in texts.items()}}
     overlay = json.loads(files["configs/phantom.json"])
     train = {**json.loads(files["configs/train.json"]), **overlay}
     inference = json.loads(files["configs/inference.json"])
@@ -71,9 +72,8 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
     summary = scores(weights)
     made["configs/train.json"], made["configs/inference.json"] = _json(train), _json(inference)
     made["configs/metadata.json"] = _json(_metadata(json.loads(files["configs/metadata.json"]), train["phantom"]))
-    paths = [path for path in made if path.startswith("configs/") and path.endswith(".json")]
-    configs = {PurePosixPath(path).stem: json.loads(made[path]) for path in paths}
-    made["docs/reference.md"] = reference(name, configs).encode()
+    tables = key_tables(name, configs_of(made))
+    made["docs/reference.md"] = with_key_tables(made["docs/reference.md"].decode(), tables).encode()
     made["docs/README.md"] = _readme(made["docs/README.md"].decode(), bundle, summary).encode()
     made["large_files.yml"] = large_files({WEIGHTS: (url, content)})
     return {**made, WEIGHTS: content}
@@ -106,10 +106,6 @@ def large_files(files: Mapping[str, tuple[str, bytes]]) -> bytes:
     return yaml.safe_dump({"large_files": entries}, sort_keys=False, width=1000).encode()
 
 
-def _is_text(path: str) -> bool:
-    return path.endswith((".json", ".md", ".sh", ".yaml"))
-
-
 def _json(content: Any) -> bytes:
     return (json.dumps(content, indent=4, ensure_ascii=False) + "\n").encode()
 
@@ -127,8 +123,8 @@ def _metadata(metadata: dict[str, Any], phantom: Mapping[str, Any]) -> dict[str,
 def _readme(text: str, source: str, summary: Mapping[str, Any]) -> str:
     parts = sections(text)
     heading, _, rest = parts["Performance"].split("\n\n", 2)
-    told = PERFORMANCE.format(**summary, interval=summary["mean_dice_interval_95"])
-    parts["Performance"] = "\n\n".join((heading, told, rest))
+    result = PERFORMANCE.format(**summary, interval=summary["mean_dice_interval_95"])
+    parts["Performance"] = "\n\n".join((heading, result, rest))
     return "".join(parts.values()).replace("# Model overview\n", NOTE.format(source=source), 1)
 
 

@@ -24,7 +24,8 @@ from packaging.version import InvalidVersion, Version
 from archives import digest
 from bundle_rules import RULES, Bundle, Rule, readable_configs
 from medcontext import __version__
-from repository import SHARED, git
+from medcontext.storage.git import ask_git
+from repository import SHARED
 from sync_bundles import BUNDLES, bundle_folders
 
 
@@ -91,11 +92,11 @@ def changed(bundle: Bundle, base: str | None, published: Mapping[str, Any]) -> I
             yield f"{number} was published with other content; it needs a new version"
     elif base is not None:
         folder, packed = bundle.folder.resolve(), (".", *(f":/{path}" for path in SHARED))
-        if not git(folder, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
+        if not ask_git(folder, "rev-parse", "--verify", "--quiet", f"{base}^{{commit}}"):
             raise ValueError(f"git knows no revision {base} in {folder}; fetch it or give another as --base.")
-        earlier = git(folder, "show", f"{base}:./configs/metadata.json")
-        same = git(folder, "status", "--porcelain", "--", *packed) == ""
-        same &= git(folder, "diff", "--stat", base, "--", *packed) == ""
+        earlier = ask_git(folder, "show", f"{base}:./configs/metadata.json")
+        same = ask_git(folder, "status", "--porcelain", "--", *packed) == ""
+        same &= ask_git(folder, "diff", "--stat", base, "--", *packed) == ""
         before = json.loads(earlier)["version"] if earlier and not same else None
         if before is not None and Version(number) <= Version(before):
             yield f"it or what is packed with it changed since {base}; it needs a version above {before}, not {number}"
@@ -104,7 +105,7 @@ def changed(bundle: Bundle, base: str | None, published: Mapping[str, Any]) -> I
 def last_release(path: Path, tag: str | None = None) -> str | None:
     """The tag of the release before the commit that a path lies in, other than ``tag``; ``None`` before the first."""
     other = ("--exclude", tag) if tag else ()
-    return git(path, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", *other) or None
+    return ask_git(path, "describe", "--tags", "--abbrev=0", "--match", "v[0-9]*", *other) or None
 
 
 def mistagged(folders: Sequence[Path], tag: str) -> Iterator[Finding]:

@@ -41,11 +41,11 @@ def test_root_from_the_command_line_where_no_workflow_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], expected: str
 ) -> None:
     monkeypatch.setattr("sys.argv", ["monai.bundle", *(word.format(b=tmp_path) for word in words)])
-    assert bundle.find_root() == expected.format(b=tmp_path)
+    assert bundle.find_root(None) == expected.format(b=tmp_path)
 
 
 def test_run_names_are_unique_and_speak() -> None:
-    names = {bundle.new_run_name("btcv", "medcontext") for _ in range(20)}
+    names = {bundle.new_run_name(None, "btcv", "medcontext") for _ in range(20)}
     assert len(names) == 20
     assert all(name.startswith("btcv-medcontext-20") for name in names)
 
@@ -61,7 +61,7 @@ def test_version(tmp_path: Path) -> None:
 def test_what_a_logged_model_takes_over_refers_to_nothing(overlays: tuple[str, ...]) -> None:
     """Every value is one that ``inference.json`` can hold without the training's other keys."""
     workflow = workflow_for(UNETR_BUNDLE, "train", *overlays, tiny=False, intensity="@organ_dropout")
-    workflow.parser["model"] = "$medcontext.bundle.model_to_log(True, 'mine')"
+    workflow.parser["model"] = "$medcontext.bundle.model_to_log(@workflow, True, 'mine')"
     model = workflow.parser.get_parsed_content("model")
     settings = model["settings"]
     assert not re.findall(r'"[@$]', json.dumps(settings))
@@ -89,7 +89,7 @@ def test_folder_of_the_run_that_trained_a_checkpoint(tmp_path: Path) -> None:
     models.mkdir(parents=True)
     assert bundle.checkpoint_run(str(models)) is None
     assert bundle.run_folder(str(models), "default") == "default"
-    (models / "mlflow_run.json").write_text('{"run_id": "0", "run_name": "one"}')
+    (models / "run.json").write_text('{"run_name": "one"}')
     assert bundle.checkpoint_run(str(models)) == "one"
     assert bundle.run_folder(str(models), "default") == str(tmp_path / "runs" / "one")
 
@@ -126,8 +126,3 @@ def test_networks_that_hold_a_module_twice_keep_their_weights() -> None:
     network = DynUNet(3, 1, 3, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2])
     bundle.check_network(network, 1, 3, [16, 16, 16])
     assert network(torch.zeros(1, 1, 16, 16, 16)).isfinite().all()
-
-
-def test_outside_of_a_bundle() -> None:
-    with pytest.raises(RuntimeError, match="belongs into a bundle's configuration"):
-        bundle.prepare("train#trainer")

@@ -178,12 +178,12 @@ def test_converted_weights_of_nnformer(without_data: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--network_deff", "1"], "Nothing in the configuration uses 'network_deff'; did you mean 'network_def'"),
+        (["--network_deff", "1"], "Nothing in the configuration uses 'network_deff'. Did you mean 'network_def'"),
         (["--network_def#hidden_size", "25"], "network_def: hidden.size should be divisible by num_heads"),
         (["--network_def#hidden_size", "36"], r"this UNETR differ in .* trained with hidden_size 24 \(here 36\)"),
         (["--out_channels", "4"], r"this UNETR differ in .* trained with out_channels 14 \(here 4\)"),
         (["--strict", "no"], "strict must be True or False, got 'no'"),
-        (["--entry", "teacher"], "no weights under entry 'teacher'; it has some under state_dict"),
+        (["--entry", "teacher"], "no weights under entry 'teacher', only under state_dict"),
         (["--source", "absent.pt"], "There is no checkpoint absent.pt"),
         (["--output", "student_5000.pt/model.pt"], "Not a directory|File exists"),
     ],

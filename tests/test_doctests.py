@@ -14,6 +14,7 @@ import pytest
 
 import medcontext.checks
 import medcontext.engines
+import medcontext.faults
 import medcontext.inferers
 import medcontext.labels
 import medcontext.losses
@@ -25,7 +26,9 @@ ROOMS = (medcontext.losses, medcontext.metrics, medcontext.networks, medcontext.
 
 
 def modules() -> Iterator[str]:
-    yield from (module.__name__ for module in (medcontext.checks, medcontext.inferers, medcontext.labels))
+    yield from (
+        module.__name__ for module in (medcontext.checks, medcontext.faults, medcontext.inferers, medcontext.labels)
+    )
     for room in (medcontext.engines, *ROOMS):
         yield from (found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 

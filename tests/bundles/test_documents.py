@@ -22,10 +22,12 @@ import pytest
 import torch
 import yaml
 
+from bundle_documents import PACKAGED
 from bundle_runs import BUNDLES, ROOT, UNETR, read_json, train
 from documents import Call, Reader, blocks, small_words
 from hosts import ASSETS, github
 from medcontext.phantoms.cohort import write_phantoms
+from package_bundles import packaged_files
 from phantom_layouts import pack_phantoms
 from platforms import posix_only
 from releases import VERSION, Release
@@ -36,9 +38,13 @@ pytestmark = [
     pytest.mark.xdist_group("documents"),  # one reader for all
 ]
 
-IN_BUNDLES = ("tutorial.md", "how_to.md", "README.md")
-# what these tests are part of, and what test_quickstart runs
-SCRIPTS = {("bash", "ci/quickstart.sh"), ("bash", "ci/test.sh")}
+IN_REPOSITORY = [Path("README.md"), Path("bundles", UNETR, "docs", "README.md")]
+IN_REPOSITORY += sorted(path.relative_to(ROOT) for path in (ROOT / "shared" / "docs").rglob("*.md"))
+IN_PACKAGES = [Path("docs", path) for path in PACKAGED if path.endswith(".md")] + [Path("docs", "README.md")]
+# what the tests of the quickstart run
+SCRIPTS = {("bash", "ci/quickstart.sh"), ("bash", "ci/quickstart.sh", UNETR, "hippocampus")}
+# the network of trial.json, which results/trials.md leaves to its reader
+SEGRESNET = {"_target_": "SegResNet", "in_channels": "@in_channels", "out_channels": "@out_channels"}
 SLURM = {
     "SLURM_JOB_ID": str(os.getpid()),
     "SLURM_JOB_NODELIST": "127.0.0.1",
@@ -50,16 +56,15 @@ SRUN = '[ "$1" = --cpus-per-task ] && [ "$3" = --kill-on-bad-exit=1 ] && shift 3
 
 
 def documents() -> list[object]:
-    """The documents of one bundle and the repository; all of them, with what takes long, among the slow tests."""
+    """The repository's documents, and those of every package, with what takes long, among the slow tests."""
     found: list[object] = []
     for thorough in (False, True):
         marks, suffix = ([pytest.mark.slow], "-thorough") if thorough else ([], "")
-        found.append(pytest.param(UNETR, ROOT / "README.md", thorough, id=f"README.md{suffix}", marks=marks))
-        for bundle in BUNDLES if thorough else [UNETR]:
-            folder = ROOT / "bundles" / bundle / "docs"
-            for name in IN_BUNDLES:
-                label = f"{bundle}-{name}{suffix}"
-                found.append(pytest.param(bundle, folder / name, thorough, id=label, marks=marks))
+        places = [(UNETR, document) for document in IN_REPOSITORY]
+        places += [(bundle, document) for bundle in BUNDLES for document in IN_PACKAGES if thorough]
+        for bundle, document in places:
+            label = f"{bundle}-{document.name}" if document in IN_PACKAGES else document.as_posix()
+            found.append(pytest.param(bundle, document, thorough, id=label + suffix, marks=marks))
     return found
 
 
@@ -99,8 +104,11 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
     """The repository, BTCV, scans, trained runs, and runs of an experiment."""
     for name in ("bundles", "ci", "shared", "constraints.txt", "pyproject.toml", "README.md", "LICENSE"):
         (folder / name).symlink_to(ROOT / name)
-    for name in ("configs", "docs"):  # the folder of a downloaded bundle looks so
-        (folder / name).symlink_to(ROOT / "bundles" / bundle / name)
+    (folder / "configs").symlink_to(ROOT / "bundles" / bundle / "configs")  # as in the folder of a downloaded bundle
+    for name, content in packaged_files(ROOT / "bundles" / bundle).items():
+        if name.startswith("docs/"):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
     (folder / "data").mkdir()
     (folder / "data" / "btcv").symlink_to(cohort)
     for name in ("mlruns.db", "mlflow.db"):  # of trainings here, and of the server
@@ -120,6 +128,7 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
         voxels = np.asarray(image.dataobj) + np.int16(shift)
         nib.save(nib.Nifti1Image(voxels, image.affine, image.header), folder / name)
     write_own_data(folder / "data" / "mine")
+    (folder / "trial.json").write_text(json.dumps({"network_def": SEGRESNET, "learning_rate": 0.005}))
     store = Store(folder, "study")
     for seed in range(3):
         for mode, dice in (("medcontext", 0.9), ("baseline", 0.8), ("masking_only", 0.7)):
@@ -128,7 +137,7 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
 
 def write_own_data(folder: Path) -> None:
     """The volumes of the README's ``dataset.json``, which is written from there."""
-    (content,) = [json.loads(b.text) for b in blocks(ROOT / "README.md") if b.language == "json" and "labels" in b.text]
+    (content,) = [json.loads(block.text) for block in blocks(ROOT / "README.md") if block.language == "json"]
     folder.mkdir()
     (folder / "dataset.json").write_text(json.dumps(content))
     label = np.zeros((32, 32, 32), np.uint8)
@@ -138,8 +147,6 @@ def write_own_data(folder: Path) -> None:
         image = np.where(label > 0, 60 * label.astype(np.int16), -100) + random.integers(-9, 9, label.shape)
         for name, array in ((case["image"], image.astype(np.int16)), (case["label"], label)):
             nib.save(nib.Nifti1Image(array, np.diag([4.5, 4.5, 6.0, 1.0])), folder / name)
-    networks = [json.loads(b.text) for b in blocks(ROOT / "README.md") if b.language == "json" and "network" in b.text]
-    (folder.parent.parent / "my_network.json").write_text(json.dumps(networks[0]))
 
 
 @pytest.mark.parametrize(("bundle", "document", "thorough"), documents())
@@ -156,13 +163,12 @@ def test_commands(
     with reader.patch.context() as patch, contextlib.ExitStack() as stack:
         patch.chdir(reader.folder)
         patch.setenv("MEDCONTEXT_HOME", str(reader.folder))
-        if document.parent == ROOT:
+        if document.name == "install.md":
             release = request.getfixturevalue("release")
             for name, value in stack.enter_context(on_github(release, reader.folder / "github")).items():
                 patch.setenv(name, value)
             patch.setattr(urllib.request, "_opener", None)  # it keeps the proxies of its first use
-        inside = {f"B=bundles/{bundle}": "B=."} if thorough else {}
-        reader.read(document, {"/data/": f"{reader.folder}/", **inside})
+        reader.read(reader.folder / document, {"/data/": f"{reader.folder}/"})
     if document.name == "tutorial.md":
         assert {path.name for path in (runs / "first" / "predictions").iterdir()} >= {"img0001_seg.nii.gz"}
         assert all((runs / name / "evaluation" / "report.html").is_file() for name in ("first", "mine"))
@@ -171,7 +177,8 @@ def test_commands(
         assert read_json(runs / "study" / "train_config.json")["mode"] == "baseline"  # Slurm's job
         assert reader.answers
     if document.name == "README.md":
-        assert {path.name for path in (runs / "RUN" / "predictions").iterdir()} >= {"one.json", "two_seg.nii.gz"}
+        predictions = runs / ("mine" if document == Path("README.md") else "RUN") / "predictions"
+        assert {path.name for path in predictions.iterdir()} >= {"one.json", "two_seg.nii.gz"}
     for answer in reader.answers:
         (row,) = answer["predictions"]
         assert Path(row["prediction"]) == reader.folder / "predictions" / "scan_seg.nii.gz"
@@ -180,7 +187,7 @@ def test_commands(
 
 @contextlib.contextmanager
 def on_github(release: Release, folder: Path) -> Iterator[dict[str, str]]:
-    """The release under the names that the README gives it, and the environment in which it is found."""
+    """The release under the names that install.md gives it, and the environment in which it is found."""
     for place in (f"download/v{VERSION}", "latest/download"):
         path = folder / ASSETS / "OWNER" / "REPO" / "releases" / place
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -161,7 +161,7 @@ def test_plan_refuses_what_the_grid_sets_and_unknown_overlays(home: Path) -> Non
         FileNotFoundError, match=r"no .*phantoms\.json; overlays of the bundle are acdc, auto_resume, baseline"
     ):
         plan(cells, experiment_name="few", overlays=["phantoms"])
-    with pytest.raises(SystemExit, match="uses 'max_epoch'; did you mean 'max_epochs'"):
+    with pytest.raises(SystemExit, match="uses 'max_epoch'. Did you mean 'max_epochs'"):
         plan(cells, experiment_name="few", overrides={"max_epoch": 3})
 
 
@@ -350,7 +350,7 @@ def test_one_command_from_the_grid_to_the_verdict(home: Path) -> None:
     command += [word for key, value in TINY[UNETR].items() for word in (f"--{key}", str(value))]
     command[command.index("--max_epochs") + 1] = "1"
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "UNETR on btcv, all training cases (3), 1 seed: cannot tell." in first.stdout
+    assert "UNETR on btcv, all training cases (3), 1 seed: inconclusive." in first.stdout
     folder = home / "runs" / "experiments" / "verdict"
     assert (folder / "comparison" / "comparison.html").is_file()
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns.db")

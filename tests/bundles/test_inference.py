@@ -133,7 +133,7 @@ def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: l
     ("overrides", "message"),
     [
         ({"dataset_dir": "nowhere"}, "There is nothing to predict at nowhere; give a NIfTI file, "),
-        ({"labels": {"heart": 1}, "out_channels": 1}, "out_channels must be a whole number, 2 or more, got 1"),
+        ({"labels": {"heart": 1}, "out_channels": 1}, "out_channels must be at least 2, got 1"),
         ({"out_channels": 3}, "labels go up to 13 but out_channels is 3; it must be at least 14"),
         (
             {"labels": {"kidneys": [2, 3]}, "out_channels": 4},
@@ -141,7 +141,7 @@ def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: l
         ),
         ({"tta_flips": ["X"]}, "tta_flips must hold axes of RAS, .*got 'X'"),
         ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*scan.nii.gz is none"),
-        ({"save_dicom": True}, "Nothing in the configuration uses 'save_dicom'; did you mean 'save_dicom_seg'"),
+        ({"save_dicom": True}, "Nothing in the configuration uses 'save_dicom'. Did you mean 'save_dicom_seg'"),
         ({"ckpt_path": ["a.pt", "a.pt"]}, "ckpt_path must name one checkpoint or several different ones"),
         (
             {"in_channels": 2},

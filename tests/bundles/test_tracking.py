@@ -54,7 +54,7 @@ def test_a_model_that_mlflow_loads_elsewhere(
     folder = train(bundle, home, max_epochs=1, log_model=True, registered_model_name=bundle)
     client = mlflow.MlflowClient(mlflow_server.uri)
     (version,) = client.search_model_versions(f"name='{bundle}'")
-    assert version.run_id == read_json(folder / "models" / "mlflow_run.json")["run_id"]
+    assert version.run_id == read_json(folder / "models" / "run.json")["mlflow_run_id"]
 
     case = read_json(home / "data" / "btcv" / "dataset.json")["test"][0]["image"]
     image = home / "data" / "btcv" / case
@@ -108,7 +108,7 @@ def test_passwords_stay_out_of_what_is_uploaded(home: Path, mlflow_server: Mlflo
     address = mlflow_server.uri.replace("://", "://me:secret@")
     folder = train(UNETR, home, max_epochs=1, tracking_uri=address)
     assert read_json(folder / "train_config.json")["tracking_uri"] == mlflow_server.uri
-    run_id = read_json(folder / "models" / "mlflow_run.json")["run_id"]
+    run_id = read_json(folder / "models" / "run.json")["mlflow_run_id"]
     found = mlflow.MlflowClient(mlflow_server.uri).get_run(run_id).data
     assert "secret" not in json.dumps([found.tags, found.params])
 

@@ -85,6 +85,13 @@ def test_variants_are_ordered_by_their_gain_over_the_baseline() -> None:
     assert "| baseline | 100 | 50 | 0.750 | – | 0.700 | 0.800 |" in text
 
 
+def test_a_variant_with_a_baseline_of_its_own_is_compared_with_that_one() -> None:
+    long = table(baseline=[0.8, 0.9], medcontext=[0.83, 0.93]).assign(variant="long")
+    text = variants_document(pd.concat([table(baseline=[0.7, 0.8]), long]))
+    assert "| long | 100 | 50 | 0.880 | +0.030 (+0.030 to +0.030) | 0.830 | 0.930 |" in text
+    assert "| long, baseline | 100 | 50 | 0.850 | – | 0.800 | 0.900 |" in text
+
+
 def repository(folder: Path, rows: pd.DataFrame) -> Path:
     (folder / RESULTS).mkdir(parents=True)
     rows.to_csv(folder / RESULTS / "evidence.csv", index=False)

@@ -47,9 +47,8 @@ def unpacked(release: Release, bundle: str, folder: Path) -> Path:
     return folder / bundle
 
 
-def own_files(bundle: str) -> dict[str, Any]:
-    folder = ROOT / "bundles" / bundle
-    return {path: (folder / path).read_bytes() for path in package_bundles.bundle_files(folder)}
+def own_files(bundle: str) -> dict[str, bytes]:
+    return package_bundles.packaged_files(ROOT / "bundles" / bundle)
 
 
 def test_what_is_released(release: Release) -> None:
@@ -211,7 +210,7 @@ def test_the_bundle_with_weights_is_the_small_network(release: Release, tmp_path
     assert shapes["inputs"]["image"]["spatial_shape"] == [48, 48, 48]
     readme = (folder / "docs" / "README.md").read_text()
     assert "never saw a patient" in readme
-    assert f"bundles/{PHANTOM}/configs" in readme
+    assert f"runs/{PHANTOM}/RUN/models" in readme
     performance = sections(readme)["Performance"]
     assert "0.746 (95 % 0.700–0.800) on 12 held-out phantoms" in performance
     assert "0.822" not in performance

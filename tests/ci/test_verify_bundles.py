@@ -40,8 +40,11 @@ def found(path: Path, *, network: bool = False, **arguments: Any) -> list[tuple[
 
 
 def copied(bundle: str, folder: Path) -> Path:
-    shutil.copytree(ROOT / "bundles" / bundle, folder / bundle, ignore=shutil.ignore_patterns("models"))
-    return folder / bundle
+    """The folder of a bundle in a copy of the repository, which has its documents too."""
+    copy = folder / "bundles" / bundle
+    shutil.copytree(ROOT / "bundles" / bundle, copy, ignore=shutil.ignore_patterns("models"))
+    shutil.copytree(ROOT / "shared" / "docs", folder / "shared" / "docs", dirs_exist_ok=True)
+    return copy
 
 
 @for_bundles()
@@ -173,7 +176,8 @@ def test_every_rule_is_broken_above() -> None:
 
 
 def test_a_name_that_the_zoo_would_not_take(tmp_path: Path) -> None:
-    folder = copied(UNETR, tmp_path).rename(tmp_path / "MedContext-UNETR")
+    folder = copied(UNETR, tmp_path)
+    folder = folder.rename(folder.with_name("MedContext-UNETR"))
     assert ("name", "MedContext-UNETR must be words of small letters and digits, joined by underscores") in found(
         folder
     )
@@ -222,7 +226,7 @@ def test_a_published_zip_never_changes(release: Release) -> None:
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A git repository with one bundle, whose first commit is tagged v0.1.0."""
-    copied(UNETR, tmp_path / "bundles")
+    copied(UNETR, tmp_path)
     write("shared/medcontext/code.py", "1\n")(tmp_path)
     for words in ("init -q", "add -A", "commit -q -m first", "tag v0.1.0"):
         git(tmp_path, *words.split())
@@ -272,7 +276,7 @@ def test_an_unknown_revision_is_an_error(repository: Path) -> None:
 
 
 def test_a_new_bundle_needs_no_new_version(repository: Path) -> None:
-    assert found(copied(NNFORMER, repository / "bundles"), base="v0.1.0") == []
+    assert found(copied(NNFORMER, repository), base="v0.1.0") == []
 
 
 def test_the_last_release_is_the_last_tag(repository: Path) -> None:

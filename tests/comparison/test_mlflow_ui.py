@@ -46,7 +46,7 @@ def train_and_evaluate(server: str, folder: Path, mode: str, dice: float) -> str
     )
     MLflowTracker(str(folder), **arguments).attach(evaluator)
     evaluator.run()
-    return str(json.loads((folder / "mlflow_run.json").read_text())["run_id"])
+    return str(json.loads((folder / "run.json").read_text())["mlflow_run_id"])
 
 
 def test_two_of_our_runs_side_by_side(server: str, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_two_of_our_runs_side_by_side(server: str, page: Page, tmp_path: Path, m
     assert [name in details.inner_text() for name in ("unetr-medcontext", "unetr-baseline")] == [True, True]
     page.get_by_text("test_mean_dice", exact=True).last.wait_for(timeout=PATIENCE)
     shown = page.inner_text("body")
-    for name in ("train_loss", "train_loss_consistency", "test_dice_liver", "train_seconds", "peak_memory_mib"):
+    for name in ("train_loss", "train_loss_consistency", "test_dice/liver", "train_seconds", "peak_memory_mib"):
         assert name in shown
     for value in ("0.5", "0.25", "0.6", "0.35"):
         assert f"\n{value}\n" in shown

@@ -90,7 +90,7 @@ def test_no_p_stands_beside_too_few_seeds(page: Page, database: Path, tmp_path: 
     found = compare_runs(store.experiment, tmp_path, tracking_uri=store.uri, log_to_mlflow=False)
     assert found.groups[0].subjects[Rung.MEDCONTEXT].results[Rung.BASELINE].table["p"].tolist() == [2 / 64] * 2
     page.goto((tmp_path / "comparison.html").as_uri())
-    page.locator("summary", has_text="MedContext against baseline at equal steps: cannot tell").click()
+    page.locator("summary", has_text="MedContext against baseline at equal steps: inconclusive").click()
     cells = re.split(r"\s*\t\s*", page.locator("tbody tr", has_text="liver").inner_text())
     assert cells[1:4] == ["+0.100", "+0.100 to +0.100", "–"]
     assert "2 seeds, at least three are needed" in page.inner_text(".verdicts")

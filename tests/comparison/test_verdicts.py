@@ -49,11 +49,11 @@ def group(steps: float, time: float, patches: float, masking: float, **kwargs: i
     [
         ((0.1, 0.1, 0.1, 0.1), "helps helps helps helps", "helps"),
         ((0.026, 0.1, 0.1, 0.1), "helps helps helps helps", "helps"),  # HALF is 0.0248
-        ((0.024, 0.1, 0.1, 0.1), "cannot-tell helps helps helps", "cannot tell"),
-        ((0.1, 0.1, 0.024, 0.1), "helps helps cannot-tell helps", "cannot tell"),
+        ((0.024, 0.1, 0.1, 0.1), "inconclusive helps helps helps", "inconclusive"),
+        ((0.1, 0.1, 0.024, 0.1), "helps helps inconclusive helps", "inconclusive"),
         ((0.1, -0.1, 0.1, 0.1), "helps hurts helps helps", "hurts"),
-        ((0.1, -0.026, 0.0, 0.1), "helps hurts cannot-tell helps", "hurts"),
-        ((0.1, -0.024, 0.1, 0.1), "helps cannot-tell helps helps", "cannot tell"),
+        ((0.1, -0.026, 0.0, 0.1), "helps hurts inconclusive helps", "hurts"),
+        ((0.1, -0.024, 0.1, 0.1), "helps inconclusive helps helps", "inconclusive"),
         ((-0.1, -0.1, -0.1, -0.1), "hurts hurts hurts hurts", "hurts"),
     ],
 )
@@ -91,9 +91,9 @@ def test_sentences() -> None:
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_too_few_seeds_tell_nothing(seeds: int) -> None:
     found = group(0.1, -0.3, 0.1, 0.1, seeds=seeds)
-    assert {result.verdict for result in found.subjects[Rung.MEDCONTEXT].results.values()} == {Verdict.CANNOT_TELL}
-    assert found.verdict == Verdict.CANNOT_TELL
-    assert f"seed{'s' if seeds == 2 else ''}: cannot tell. MedContext is not yet comparable to the b" in found.sentence
+    assert {result.verdict for result in found.subjects[Rung.MEDCONTEXT].results.values()} == {Verdict.INCONCLUSIVE}
+    assert found.verdict == Verdict.INCONCLUSIVE
+    assert f"seed{'s' if seeds == 2 else ''}: inconclusive. MedContext is not yet comparable to the b" in found.sentence
     assert f"{seeds} seed{'s' if seeds == 2 else ''}, at least three are needed" in found.sentence
 
 
@@ -107,7 +107,7 @@ def test_repetitions_on_other_cases_are_no_more_seeds() -> None:
         for seed in (0, 1)
     ]
     result = compare_group({"architecture": "unetr"}, runs).subjects[Rung.MEDCONTEXT].results[Rung.BASELINE]
-    assert (result.pairs, result.seeds, result.verdict) == (4, 2, Verdict.CANNOT_TELL)
+    assert (result.pairs, result.seeds, result.verdict) == (4, 2, Verdict.INCONCLUSIVE)
 
 
 def test_folds_are_repetitions() -> None:
@@ -124,13 +124,13 @@ def test_folds_are_repetitions() -> None:
 
 def test_missing_controls_are_named() -> None:
     found = compare_group(VALUES, draws({Rung.BASELINE: 0.1}))
-    assert found.verdict == Verdict.CANNOT_TELL  # nothing at equal time
+    assert found.verdict == Verdict.INCONCLUSIVE  # nothing at equal time
     assert found.subjects[Rung.MEDCONTEXT].explanation.endswith(
         "There is no run of the baseline at equal time, patch dropout and masking only to compare with."
     )
     alone = compare_group(VALUES, [draw(tracked_run(), {})])
     assert alone.sentence == (
-        "UNETR on btcv, 25 % of the training cases (15): cannot tell. There is no run of the baseline at equal steps, "
+        "UNETR on btcv, 25 % of the training cases (15): inconclusive. There is no run of the baseline at equal steps, "
         "the baseline at equal time, patch dropout and masking only to compare with. There are no two rungs to compare "
         "at equal steps or at equal time."
     )
@@ -163,10 +163,10 @@ def test_with_unlabelled_scans() -> None:
         runs.append(Draw(one.run, {**one.runs, **more}))
     found = compare_group(VALUES, runs)
     assert list(found.subjects) == [Rung.MEDCONTEXT, Rung.MEDCONTEXT_UNLABELED]
-    assert (found.verdict, found.subjects[Rung.MEDCONTEXT_UNLABELED].verdict) == ("helps", "cannot tell")
+    assert (found.verdict, found.subjects[Rung.MEDCONTEXT_UNLABELED].verdict) == ("helps", "inconclusive")
     # ahead of the baseline by 0.12 + 0.02 * (seed - 1), of MedContext by 0.02 + 0.01 * (seed - 1)
     assert (
-        "With unlabelled scans: cannot tell. MedContext with unlabelled scans is ahead of the baseline at equal time "
+        "With unlabelled scans: inconclusive. MedContext with unlabelled scans is ahead of the baseline at equal time "
         "by 0.120 (0.070 to 0.170) and pseudo-labels by 0.070 (0.070 to 0.070), and not clearly apart from MedContext "
         "(+0.020, −0.005 to +0.045)."
     ) in found.explanation
@@ -184,7 +184,7 @@ def test_without_medcontext_there_is_no_verdict() -> None:
         for seed in range(3)
     ]
     found = compare_group(VALUES, runs)
-    assert (found.verdict, dict(found.subjects)) == ("cannot tell", {})
+    assert (found.verdict, dict(found.subjects)) == ("inconclusive", {})
     assert found.explanation.startswith("There is no run of MedContext. Masking only carries the gain, +0.100 (")
 
 

@@ -287,12 +287,12 @@ def test_where_a_run_comes_from(uri: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
-    (tmp_path / "models" / "mlflow_run.json").write_text(json.dumps({"run_id": "f" * 32, "run_name": "elsewhere"}))
+    (tmp_path / "models" / "run.json").write_text(json.dumps({"mlflow_run_id": "f" * 32, "run_name": "elsewhere"}))
     engine = evaluator()
     tracker(uri, tmp_path / "models").attach(engine)
     engine.run()
     assert [run.info.run_name for run in runs(uri)] == ["one"]
-    assert json.loads((tmp_path / "models" / "mlflow_run.json").read_text())["run_name"] == "elsewhere"
+    assert json.loads((tmp_path / "models" / "run.json").read_text())["run_name"] == "elsewhere"
 
 
 def test_a_negative_wait() -> None:
@@ -301,10 +301,10 @@ def test_a_negative_wait() -> None:
 
 
 def test_a_damaged_run_file_stops_nothing(uri: str, tmp_path: Path) -> None:
-    (tmp_path / "mlflow_run.json").write_text("{")
+    (tmp_path / "run.json").write_text("{")
     trainer(train_handlers=[tracker(uri, tmp_path)]).run()
     assert [run.info.status for run in runs(uri)] == ["FINISHED"]
-    assert json.loads((tmp_path / "mlflow_run.json").read_text())["run_name"] == "one"
+    assert json.loads((tmp_path / "run.json").read_text())["run_name"] == "one"
 
 
 def test_cases_are_the_inputs_of_the_run(uri: str, tmp_path: Path) -> None:
@@ -338,3 +338,27 @@ def test_files_are_uploaded(uri: str, tmp_path: Path) -> None:
     assert [item.path for item in client.list_artifacts(runs(uri)[0].info.run_id, "evaluation")] == [
         "evaluation/metrics.csv"
     ]
+
+
+def test_the_experiment_and_its_runs_say_what_they_are(uri: str, tmp_path: Path) -> None:
+    cases = {"training": {"hash": "abc", "cases": ["a", "b"]}}
+    trainer(train_handlers=[tracker(uri, tmp_path / "models", cases=cases)]).run()
+    engine = evaluator()
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "report.html").touch()
+    tested = {"test": {"hash": "def", "cases": ["c"]}}
+    tracker(uri, tmp_path / "models", cases=tested, artifacts=str(tmp_path / "evaluation")).attach(engine)
+    engine.run()
+    (run,) = runs(uri)
+    assert run.data.tags["mlflow.note.content"] == (
+        "**Network**, mode `medcontext` (2 training, 1 test cases).\n\nMean Dice: test 0.500.\n\n"
+        f"Report: `evaluation/report.html` under Artifacts, and `{tmp_path}/evaluation`."
+    )
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tests")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    client.set_tag(run.info.run_id, "mlflow.note.content", "my own words")
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.experimentKind", "regression")
+    trainer(epochs=2, train_handlers=[tracker(uri, tmp_path / "models")]).run()
+    assert [run.data.tags["mlflow.note.content"] for run in runs(uri)] == ["my own words"]
+    assert client.get_experiment_by_name("tests").tags["mlflow.experimentKind"] == "regression"

@@ -8,12 +8,14 @@ from medcontext.bundle.launch import build_network, prepare, run
 from medcontext.bundle.places import find_home, find_root, name, version
 from medcontext.bundle.runs import checkpoint_run, has_training_state, latest_run, new_run_name, run_folder
 from medcontext.bundle.settings import hyperparameters, model_to_log
+from medcontext.bundle.workflow import current_workflow, open_workflow
 
 __all__ = [
     "build_network",
     "check_configuration",
     "check_network",
     "checkpoint_run",
+    "current_workflow",
     "find_home",
     "find_root",
     "has_training_state",
@@ -23,6 +25,7 @@ __all__ = [
     "name",
     "new_run_name",
     "one_sentence",
+    "open_workflow",
     "prepare",
     "run",
     "run_folder",

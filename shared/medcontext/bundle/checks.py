@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
 from monai.bundle.utils import ID_SEP_KEY
@@ -20,6 +21,15 @@ from torch import nn
 
 from medcontext.bundle.errors import one_sentence
 from medcontext.bundle.settings import ENTRY_KEYS
+from medcontext.checks import (
+    check_above_zero,
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_integers,
+    check_not_negative,
+    nearest_name,
+)
 from medcontext.data import check_dataset, check_images, load_datalist, problems_table, sided_axes
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE, SELECTIONS
@@ -33,29 +43,64 @@ __all__ = ["check_configuration", "check_images_of", "check_keys", "check_networ
 
 logger = logging.getLogger(__name__)
 
+Check = Callable[[str, Any], object]
+"""Takes a key and its value, and raises for one that no part of a bundle could use."""
 
 MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
 
 
-# the least value of each whole number, and the numbers that are shares of something
-COUNTS = {
-    **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), 1),
-    **dict.fromkeys(("in_channels", "sw_batch_size"), 1),
-    "out_channels": 2,
-    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval"), 0),
+def _check_fractions(key: str, value: Any) -> None:
+    for share in value if isinstance(value, list) else [value]:
+        check_fraction(key, share)
+
+
+def _check_overlap(key: str, value: Any) -> None:
+    if check_fraction(key, value) == 1:
+        raise ValueError(f"{key} must be below 1, or windows never move: give a share, such as 0.5.")
+
+
+def _check_norm(key: str, value: Any) -> None:
+    if value is not None:
+        check_above_zero(key, value, remedy="null does not clip")
+
+
+def _check_spacing(key: str, value: Any) -> None:
+    remedy = "give a list of voxel sizes in mm, one for each axis"
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{key} must be a list, got {value!r}: {remedy}.")
+    for size in value:
+        check_above_zero(key, size, remedy=remedy)
+
+
+def _check_size(key: str, value: Any) -> None:
+    remedy = "give a list of whole numbers of voxels, one for each axis"
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{key} must be a list, got {value!r}: {remedy}.")
+    check_integers(key, value, minimum=1, remedy=remedy)
+
+
+def _at_least(minimum: int) -> Check:
+    return partial(check_integer, minimum=minimum, remedy="give a whole number")
+
+
+NUMBERS: dict[str, Check] = {
+    **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), _at_least(1)),
+    **dict.fromkeys(("in_channels", "sw_batch_size"), _at_least(1)),
+    "out_channels": _at_least(2),
+    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval"), _at_least(0)),
+    **dict.fromkeys(("cache_rate", "warmup_fraction", "teacher_warmup", "train_fraction"), check_fraction),
+    **dict.fromkeys(("masked_share", "context_ramp", "context_end", "burn_in"), check_fraction),
+    **dict.fromkeys(("teacher_momentum", "confidence"), _check_fractions),
+    "learning_rate": partial(check_above_zero, remedy="give a number such as 0.0001"),
+    **dict.fromkeys(
+        ("context_weight", "consistency_weight", "unlabeled_weight"),
+        partial(check_not_negative, remedy="0 switches the term off"),
+    ),
+    "overlap": _check_overlap,
+    "max_grad_norm": _check_norm,
+    "spacing": _check_spacing,
+    "roi_size": _check_size,
 }
-
-
-SHARES = (
-    *("cache_rate", "warmup_fraction", "teacher_warmup", "teacher_momentum", "train_fraction"),
-    *("masked_share", "context_ramp", "context_end", "burn_in", "confidence"),
-)
-
-
-WEIGHTS = ("context_weight", "consistency_weight", "unlabeled_weight")
-
-
-LISTS_OF_SHARES = ("teacher_momentum", "confidence")
 
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -136,9 +181,8 @@ def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> No
     for key, value in config.items():
         from_file = any(key in file and _same(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
-            nearest = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "remove it, or refer to it somewhere by @."
-            raise ValueError(f"Nothing in the configuration uses {key!r}; {hint}")
+            hint = nearest_name(key, known) or " Remove it, or refer to it somewhere by @."
+            raise ValueError(f"Nothing in the configuration uses {key!r}.{hint}")
 
 
 def _same(written: Any, parsed: Any) -> bool:
@@ -149,35 +193,10 @@ def _same(written: Any, parsed: Any) -> bool:
 
 def _check_numbers(parser: Any) -> None:
     """Raise ValueError for a number that no part of a bundle could use, under the name that the user knows it by."""
-    present = parser.get().keys()
-    for key, least in COUNTS.items():
-        value = parser.get_parsed_content(key) if key in present else least
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ValueError(f"{key} must be a whole number, {least} or more, got {value!r}.")
-    for key in SHARES:
-        value = parser.get_parsed_content(key) if key in present else 0
-        shares = value if key in LISTS_OF_SHARES and isinstance(value, list) else [value]
-        if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not 0 <= n <= 1 for n in shares):
-            raise ValueError(f"{key} must be a number within [0, 1], got {value!r}.")
-    rate = parser.get_parsed_content("learning_rate") if "learning_rate" in present else 1
-    if not isinstance(rate, (int, float)) or not rate > 0:
-        raise ValueError(f"learning_rate must be a number above 0, got {rate!r}.")
-    for key in WEIGHTS:
-        value = parser.get_parsed_content(key) if key in present else 0
-        if not isinstance(value, (int, float)) or not value >= 0:
-            raise ValueError(f"{key} must be 0 or more, got {value!r}; 0 switches the term off.")
-    overlap = parser.get_parsed_content("overlap")
-    if not isinstance(overlap, (int, float)) or not 0 <= overlap < 1:
-        raise ValueError(f"overlap must be a number from 0 to below 1, got {overlap!r}.")
-    norm = parser.get_parsed_content("max_grad_norm") if "max_grad_norm" in present else None
-    if norm is not None and (not isinstance(norm, (int, float)) or not norm > 0):
-        raise ValueError(f"max_grad_norm must be a number above 0, or null not to clip, got {norm!r}.")
-    spacing = parser.get_parsed_content("spacing")
-    if not isinstance(spacing, (list, tuple)) or not all(isinstance(n, (int, float)) and n > 0 for n in spacing):
-        raise ValueError(f"spacing must be a list of voxel sizes in mm, one for each axis, got {spacing!r}.")
-    size = parser.get_parsed_content("roi_size")
-    if not isinstance(size, (list, tuple)) or not all(isinstance(n, int) and n > 0 for n in size):
-        raise ValueError(f"roi_size must be a list of whole numbers of voxels, one for each axis, got {size!r}.")
+    for key, check in NUMBERS.items():
+        if key in parser.get():
+            check(key, parser.get_parsed_content(key))
+    size, spacing = parser.get_parsed_content("roi_size"), parser.get_parsed_content("spacing")
     if len(size) != len(spacing):
         raise ValueError(f"roi_size {size} and spacing {spacing} must have one number for each axis.")
 
@@ -186,10 +205,8 @@ def _check_choices(parser: Any) -> None:
     """Raise ValueError for a word that is none of those that a key may have, and for words that contradict others."""
     present = parser.get().keys()
     for key, choices in CHOICES.items():
-        if key in present and (value := parser.get_parsed_content(key)) not in choices:
-            nearest = difflib.get_close_matches(str(value), choices, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-            raise ValueError(f"{key} must be one of {', '.join(map(repr, choices))}, got {value!r}{hint}")
+        if key in present:
+            check_choice(key, parser.get_parsed_content(key), choices)
     if "unlabeled_cases" not in present:
         return
     mode, cases = parser.get_parsed_content("mode"), parser.get_parsed_content("unlabeled_cases")
@@ -256,7 +273,7 @@ def _check_data(parser: Any) -> None:
     if "unlabeled_cases" in parser.get() and first == "training":
         sections |= {"unlabeled": cases} if (cases := parser.get_parsed_content("unlabeled_cases")) else {}
     labels = _expected_labels(parser, datalist)
-    first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first_process = idist.get_rank() == 0
     problems = check_dataset(
         datalist,
         sections,

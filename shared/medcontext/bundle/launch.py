@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
+import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 from monai.utils import set_determinism
 from torch import nn
@@ -25,8 +25,8 @@ from medcontext.bundle.checks import (
     check_run_folder,
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
-from medcontext.bundle.workflow import required_workflow
 from medcontext.storage.addresses import without_password
+from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
 __all__ = ["build_network", "prepare", "run"]
@@ -50,35 +50,38 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     return network
 
 
-def prepare(engine: str) -> None:
+def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
 
     Looks for misspelt keys, missing or wrong data, a run folder that is in use, components that reject their
     arguments, a crop size that the network cannot take, and an MLflow that does not answer. Anything wrong ends the
     program with the sentence alone.
 
+    Args:
+        workflow: what runs the configuration.
+        engine: key of the trainer or evaluator, such as ``train#trainer``.
+
     Raises:
         SystemExit: With the sentence.
     """
-    workflow = required_workflow()
     parser = workflow.parser
     check_configuration(workflow)
+    output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():
         if engine.startswith("train"):
             check_run_folder(parser)
         if "datalist" not in parser.get():
             check_images_of(parser)
         set_determinism(seed_of(parser))
-    with one_sentence("network_def"):
+    with one_sentence("network_def", folder=output_dir):
         network = parser.get_parsed_content("network_def")
         channels = parser.get_parsed_content("in_channels"), parser.get_parsed_content("out_channels")
         check_network(network, *channels, parser.get_parsed_content("roi_size"))
-    output_dir = Path(parser.get_parsed_content("output_dir"))
-    first_process = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    first_process = idist.get_rank() == 0
     with one_sentence():
         if first_process and "tracking_uri" in parser.get():
             check_tracking(parser.get_parsed_content("tracking_uri"))
-    with one_sentence(), removed_on_failure(output_dir):
+    with one_sentence(folder=output_dir), removed_on_failure(output_dir):
         parser.get_parsed_content(engine)
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
@@ -90,21 +93,34 @@ def prepare(engine: str) -> None:
         with one_sentence(f"Cannot write to output_dir {output_dir}, choose another", (OSError,)):
             output_dir.mkdir(parents=True, exist_ok=True)
             parser.export_config_file(config, str(config_file), indent=4)
+            if engine.startswith("train"):
+                _identify(parser)
         print(f"outputs: {output_dir}", file=sys.stderr)
 
 
-def run(engine: Any) -> None:
-    """Run an engine that :func:`prepare` built; what it stops for is told in one sentence.
+def _identify(parser: Any) -> None:
+    """Note beside the checkpoints whose they are; a resumed run keeps its id in MLflow."""
+    ckpt_dir = parser.get_parsed_content("ckpt_dir")
+    known = read_identity(ckpt_dir) if parser.get_parsed_content("resume") else {}
+    write_identity(ckpt_dir, **{**known, "run_name": str(parser.get_parsed_content("run_name"))})
+
+
+def run(workflow: ConfigWorkflow, engine: Any) -> None:
+    """Run an engine that :func:`prepare` built.
+
+    What it stops for is reported in one sentence; of anything else the traceback is kept in the run's folder too.
 
     Args:
+        workflow: what runs the configuration.
         engine: a MONAI trainer or evaluator.
 
     Raises:
-        SystemExit: When a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
-            training cannot be resumed from its checkpoint, or MLflow does not take a run.
+        SystemExit: If a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
+            training run cannot be resumed from its checkpoint, or MLflow does not take a run.
     """
+    output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     engine.logger.addFilter(_first_line)
-    with _terminable(), one_sentence(kinds=STOPS):
+    with _terminable(), one_sentence(kinds=STOPS, folder=output_dir):
         engine.run()
 
 

@@ -8,14 +8,17 @@ import re
 import sys
 from pathlib import Path
 
-from medcontext.bundle.workflow import current_workflow
+from monai.bundle import ConfigWorkflow
 
 __all__ = ["find_home", "find_root", "name", "version"]
 
 
-def find_root() -> str:
-    """The bundle's folder, from any working directory: the one above the ``configs`` folder that is being run."""
-    workflow = current_workflow()
+def find_root(workflow: ConfigWorkflow | None) -> str:
+    """Return the bundle's folder, from any working directory: the one above the ``configs`` folder that is being run.
+
+    Args:
+        workflow: what runs it; without one, the first configuration on the command line is taken.
+    """
     if workflow is not None:
         configs = Path(workflow.config_root_path)
     else:

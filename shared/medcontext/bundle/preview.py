@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import create_workflow
 from monai.data.utils import set_rnd
 from monai.utils import set_determinism
 
 from medcontext.bundle.checks import check_configuration
+from medcontext.bundle.workflow import open_workflow
 from medcontext.data import case_name
 from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE
 from medcontext.keys import MedContextKeys
@@ -47,7 +47,7 @@ def draw_preview(
         SystemExit: With one sentence, if the configuration or its data cannot be used.
         ValueError: If the configuration drops nothing.
     """
-    workflow = create_workflow(config_file=config_file, logging_file=False, **{"masked_share": 1.0, **override})
+    workflow = open_workflow(config_file, **{"masked_share": 1.0, **override})
     check_configuration(workflow)
     for name in ("cases", "labels", "spacing", "orientation", "seed", "device"):
         if name not in workflow.properties:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 import weakref
 from pathlib import Path
-from typing import Any
 
-import torch
+import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 
-from medcontext.bundle.workflow import current_workflow
 from medcontext.handlers.checkpoints import LAST_FILE
-from medcontext.tracking.tracker import RUN_FILE
+from medcontext.tracking.identity import read_identity
 
 __all__ = ["checkpoint_run", "has_training_state", "latest_run", "new_run_name", "run_folder"]
 
@@ -22,27 +19,22 @@ __all__ = ["checkpoint_run", "has_training_state", "latest_run", "new_run_name",
 _run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDictionary()
 
 
-def new_run_name(*words: str) -> str:
-    """A unique name such as ``btcv-medcontext-20260131-140501-3f2a``, the same whenever this workflow asks again.
+def new_run_name(workflow: ConfigWorkflow | None, *words: str) -> str:
+    """Return a unique name such as ``btcv-medcontext-20260131-140501-3f2a``.
 
-    Processes of one distributed run agree on the name of the first.
+    A workflow that asks again gets the same one. Processes of one distributed run agree on the name of the first.
+
+    Args:
+        workflow: what runs the configuration.
+        words: what the name begins with.
     """
-    workflow = current_workflow()
     run = _run_names.get(workflow) if workflow is not None else None
     if run is None:
         run = "-".join([*words, time.strftime("%Y%m%d-%H%M%S"), uuid.uuid4().hex[:4]])
-    run = str(agreed(run))
+    run = str(idist.broadcast(run))
     if workflow is not None:
         _run_names[workflow] = run
     return run
-
-
-def agreed(value: Any) -> Any:
-    """The value of the first process of a distributed run."""
-    values = [value]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.broadcast_object_list(values, src=0)
-    return values[0]
 
 
 def latest_run(runs_dir: str) -> str:
@@ -59,13 +51,12 @@ def latest_run(runs_dir: str) -> str:
 
 def has_training_state(ckpt_dir: str) -> bool:
     """Whether a training in ``ckpt_dir`` can be gone on with; processes of one distributed run agree on it."""
-    return bool(agreed((Path(ckpt_dir) / LAST_FILE).is_file()))
+    return bool(idist.broadcast(float((Path(ckpt_dir) / LAST_FILE).is_file())))
 
 
 def checkpoint_run(ckpt_dir: str) -> str | None:
-    """Name of the run that trained the checkpoints in a folder, if they still lie beside its run file."""
-    path = Path(ckpt_dir) / RUN_FILE
-    return str(json.loads(path.read_text())["run_name"]) if path.is_file() else None
+    """Return the name of the run that trained the checkpoints in a folder, if its ``run.json`` still lies there."""
+    return read_identity(ckpt_dir).get("run_name")
 
 
 def run_folder(ckpt_dir: str, default: str) -> str:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from medcontext.bundle.workflow import required_workflow
+from monai.bundle import ConfigWorkflow
 
 __all__ = ["ENTRY_KEYS", "hyperparameters", "model_to_log"]
 
@@ -26,9 +25,13 @@ MODEL_KEYS = (
 )
 
 
-def hyperparameters() -> dict[str, Any]:
-    """The plain values among the top-level keys of the running configuration, nested ones under dotted names."""
-    parser = required_workflow().parser
+def hyperparameters(workflow: ConfigWorkflow) -> dict[str, Any]:
+    """Return the plain values among a configuration's top-level keys, nested ones under dotted names.
+
+    Args:
+        workflow: what runs the configuration.
+    """
+    parser = workflow.parser
     found: dict[str, Any] = {}
     for key, value in parser.get().items():
         composed = isinstance(value, dict) and "_target_" in json.dumps(value, default=str)
@@ -51,21 +54,22 @@ def _is_plain_list(value: Any) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(item, (str, int, float)) for item in value)
 
 
-def model_to_log(log_model: bool, registered_model_name: str | None) -> dict[str, Any] | None:
-    """What :class:`~medcontext.tracking.MLflowTracker` needs to log the running configuration's network as a model.
+def model_to_log(workflow: ConfigWorkflow, log_model: bool, registered_model_name: str | None) -> dict[str, Any] | None:
+    """Return what :class:`~medcontext.tracking.MLflowTracker` needs to log a configuration's network as a model.
 
     Args:
+        workflow: what runs the configuration.
         log_model: whether to log it at all.
         registered_model_name: the registered model that it becomes a version of, if any.
 
     Raises:
-        ValueError: When a model that is not logged shall be registered.
+        ValueError: If a model is to be registered that is not logged.
     """
     if not log_model:
         if registered_model_name is not None:
             raise ValueError(f"registered_model_name {registered_model_name!r} needs log_model true.")
         return None
-    parser = required_workflow().parser
+    parser = workflow.parser
     root = parser.get_parsed_content("bundle_root")
     known = json.loads((Path(root) / "configs" / "inference.json").read_text(encoding="utf-8"))
     settings = {key: _plain_value(parser, key) for key in MODEL_KEYS if key in known}

@@ -45,11 +45,9 @@ def convert_weights(
         entry: which network to take from a file that holds several, such as ``student_state_dict``.
         override: values of configuration keys, as for training.
     """
-    from monai.bundle import create_workflow
-
-    from medcontext.bundle import build_network
+    from medcontext.bundle import build_network, open_workflow
     from medcontext.networks.published import convert_checkpoint, describe_conversion
 
-    workflow = create_workflow(config_file=config_file, logging_file=False, **override)
+    workflow = open_workflow(config_file, **override)
     report = convert_checkpoint(source, build_network(workflow), output, strict=strict, entry=entry)
     print(f"{describe_conversion(report, source)}\n{output}")

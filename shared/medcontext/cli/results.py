@@ -48,7 +48,7 @@ def send_unsent(ckpt_dir: str, tracking_uri: str | None = None) -> None:
 
     Args:
         ckpt_dir: folder of the run's checkpoints, beside which it is kept.
-        tracking_uri: MLflow's address, if it is another than that of the training.
+        tracking_uri: MLflow's address; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
     """
     from medcontext.tracking.outbox import send_kept
 

@@ -16,6 +16,7 @@ from medcontext.comparison.tracking import log_comparison
 from medcontext.comparison.verdicts import compare_group
 from medcontext.engines import TrainingMode
 from medcontext.storage.addresses import without_password
+from medcontext.tracking import resolve_tracking_uri
 
 __all__ = ["GROUP_BY", "compare_runs"]
 
@@ -46,7 +47,7 @@ def compare_runs(
         ValueError: If there is no such store, experiment or name, if there is nothing to compare, or if MLflow fails.
         OSError: If ``output_dir`` cannot be written.
     """
-    uri = tracking_uri or default_tracking_uri()
+    uri = str(resolve_tracking_uri(tracking_uri, default=default_tracking_uri()))
     client = connect(uri)
     found = find_experiment(client, experiment)
     Path(output_dir).mkdir(parents=True, exist_ok=True)

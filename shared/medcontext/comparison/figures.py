@@ -22,7 +22,8 @@ from medcontext.report.page import number
 
 __all__ = ["differences_figure", "few_shot_figure", "ladder_figure", "overview_figure"]
 
-_DPI = 130
+_DPI = 150
+_WIDTH = 7.2  # inches, at which letters can be read on a telephone too
 # a colour and a shape for each rung, so that either suffices (colours: Okabe and Ito)
 _STYLES = {
     Rung.BASELINE: ("#E69F00", "s"),
@@ -48,7 +49,7 @@ def ladder_figure(ladder: Ladder) -> Figure:
     steps = [step for step in ladder.steps if any(step.results.values())]
     if not steps:
         raise ValueError("there must be at least one rung above another to draw, got none.")
-    figure = Figure(figsize=(6.4, 2.3 + 0.9 * len(steps)), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(_WIDTH, 2.3 + 0.9 * len(steps)), layout="constrained", dpi=_DPI)
     below, baseline = figure.subplots(2, sharex=True)
     names = [f"{_wrapped(step.rung, 22)}\nDice {number(step.mean_dice)}" for step in steps]
     for axis, title in ((below, "over the rung below"), (baseline, "over the baseline")):
@@ -101,7 +102,7 @@ def _forest_figure(names: Sequence[str], tables: Mapping[Rung, pd.DataFrame], su
     """Draw a row for each name, and in it a mark with an interval for each control."""
     if not names or not tables:
         raise ValueError("there must be at least one paired difference to draw, got none.")
-    figure = Figure(figsize=(6.4, 1.5 + (0.16 + 0.13 * len(tables)) * len(names)), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(_WIDTH, 1.5 + (0.16 + 0.13 * len(tables)) * len(names)), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     offsets = np.linspace(-0.26, 0.26, len(tables)) if len(tables) > 1 else np.zeros(1)
     for offset, (control, table) in zip(offsets, tables.items(), strict=True):
@@ -152,7 +153,7 @@ def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
     Args:
         runs: runs by rung, see :func:`medcontext.comparison.rungs.runs_by_rung`.
     """
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained", dpi=_DPI)
+    figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     counted = all(run.num_cases is not None for members in runs.values() for run in members)
     ticks: set[float] = set()

@@ -74,7 +74,10 @@ class Comparison:
         }
 
     def few_shot(self) -> dict[str, tuple[str, list[Draw]]]:
-        """Return title and draws of each architecture and dataset, whatever the groups, by the name of their figure."""
+        """Return title and draws of each architecture and dataset, whatever the groups, by the name of their figure.
+
+        Those with a single number of cases have no curve to draw and are left out.
+        """
         draws: dict[tuple[str, str], list[Draw]] = {}
         for draw in (draw for group in self.groups for draw in group.draws if draw.compared):
             setting = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
@@ -85,6 +88,7 @@ class Comparison:
                 draws[setting],
             )
             for setting in sorted(draws)
+            if len({(draw.run.tags.get("train_fraction"), draw.run.num_cases) for draw in draws[setting]}) > 1
         }
 
     def notes(self) -> list[str]:

@@ -25,7 +25,7 @@ class Verdict(StrEnum):
 
     HELPS = "helps"
     HURTS = "hurts"
-    CANNOT_TELL = "cannot tell"
+    INCONCLUSIVE = "inconclusive"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class Result:
         """``helps`` if the interval of the mean lies above 0, ``hurts`` if it lies below."""
         _, low, high = self.mean
         if not self.enough or not (low > 0 or high < 0):
-            return Verdict.CANNOT_TELL
+            return Verdict.INCONCLUSIVE
         return Verdict.HELPS if low > 0 else Verdict.HURTS
 
     @property

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from monai.utils import path_to_sqlite_uri
 
 from medcontext.bundle import find_home
+from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
 
 __all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors"]
@@ -26,10 +26,7 @@ _ENVIRONMENT = {
 
 
 def default_tracking_uri() -> str:
-    """``$MLFLOW_TRACKING_URI``, else the database of the home: that of the working directory, or the repository's."""
-    given = os.environ.get("MLFLOW_TRACKING_URI")
-    if given:
-        return given
+    """Return the address of the home's database: that of the working directory, else the repository's."""
     repository = Path(__file__).resolve().parents[3] / "bundles" / "any"
     databases = [Path(find_home(str(folder))) / "mlruns.db" for folder in (Path.cwd(), repository)]
     return str(path_to_sqlite_uri(str(next((path for path in databases if path.is_file()), databases[0]))))
@@ -70,15 +67,17 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
     )
 
 
-@contextlib.contextmanager
-def mlflow_errors(tracking_uri: str) -> Iterator[None]:
+def mlflow_errors(tracking_uri: str) -> AbstractContextManager[None]:
     """Turn MLflow's errors into one sentence, without the password that the address may contain.
 
     Raises:
         ValueError: If MLflow fails.
     """
-    try:
-        yield
-    except (MlflowException, ModuleNotFoundError) as error:
+
+    def explain(error: Exception) -> Exception | None:
+        if not isinstance(error, MlflowException | ModuleNotFoundError):
+            return None
         text = " ".join(without_password(str(error)).split())
-        raise ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}") from error
+        return ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}")
+
+    return explained(explain)

@@ -1,4 +1,4 @@
-"""Verdicts of a comparison in words: MedContext helps, hurts, or one cannot tell."""
+"""Verdicts of a comparison in words: MedContext helps, hurts, or it is inconclusive."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Group:
     @property
     def verdict(self) -> Verdict:
         """The verdict on MedContext or, if it was trained only with unlabelled scans, on that."""
-        return next((subject.verdict for subject in self.subjects.values()), Verdict.CANNOT_TELL)
+        return next((subject.verdict for subject in self.subjects.values()), Verdict.INCONCLUSIVE)
 
     @property
     def paragraphs(self) -> Sequence[str]:
@@ -115,7 +115,7 @@ def _overall_verdict(results: Mapping[Rung, Result]) -> Verdict:
     if Verdict.HURTS in verdicts:
         return Verdict.HURTS
     all_help = Rung.BASELINE_EQUAL_TIME in results and verdicts == {Verdict.HELPS}
-    return Verdict.HELPS if all_help else Verdict.CANNOT_TELL
+    return Verdict.HELPS if all_help else Verdict.INCONCLUSIVE
 
 
 def _explain(rung: Rung, results: Mapping[Rung, Result]) -> str:

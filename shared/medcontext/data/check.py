@@ -120,7 +120,7 @@ def _modality_problems(cases: Sequence[Case], expected: str, memory: FileMemory)
     """Find scans that are CT where the dataset is not, or the reverse, by their DICOM modality or intensities."""
     present = [case for case in cases if Path(_images(case)[0]).is_file()]
     volumes = [_images(case)[0] for case in present if not is_dicom(_images(case)[0])]
-    ranges = read_voxels(volumes, "range", memory)
+    ranges = read_voxels({"range": volumes}, memory)["range"]
     problems = []
     for case in present:
         file = _images(case)[0]
@@ -326,9 +326,12 @@ def _in_same_place(image: Any, other: Any) -> bool:
 def _check_voxels(
     cases: list[tuple[str, Case]], allowed: set[int], memory: FileMemory | None, again: bool, folder: Path | None
 ) -> list[Problem]:
-    labels = read_voxels([case["label"] for _, case in cases if "label" in case], "values", memory, again=again)
-    images = [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))]  # of DICOM: finite
-    not_finite = read_voxels(images, "not_finite", memory, again=again)
+    files = {
+        "values": [case["label"] for _, case in cases if "label" in case],
+        # pixels of DICOM are whole numbers
+        "not_finite": [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))],
+    }
+    labels, not_finite = read_voxels(files, memory, again=again).values()
     problems = []
     for section, case in cases:
         label = case.get("label")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -19,46 +19,51 @@ THREADS = 4  # decompression lets other threads run; more would hold more volume
 MOST_VALUES = 300  # of a label map; an image given by mistake has thousands
 
 
-def read_voxels(files: Sequence[str], fact: str, memory: FileMemory | None, *, again: bool = False) -> dict[str, Any]:
-    """Read a fact from all voxels of files, except those that the memory knows.
+def read_voxels(
+    files: Mapping[str, Sequence[str]], memory: FileMemory | None, *, again: bool = False
+) -> dict[str, dict[str, Any]]:
+    """Read facts from all voxels of files, except those that the memory knows.
 
     Args:
-        files: NIfTI files.
-        fact: ``"values"``, the different values in ascending order, no more than 300 of them, ``"not_finite"``, the
-            number of voxels that are NaN or infinite, or ``"range"``, the lowest and the highest finite value.
+        files: NIfTI files by the fact that is asked of them: ``"values"``, the different values in ascending order, no
+            more than 300 of them, ``"not_finite"``, the number of voxels that are NaN or infinite, or ``"range"``, the
+            lowest and the highest finite value.
         memory: where the facts are kept.
         again: read the files that the memory knows too.
 
     Returns:
-        The fact by file; for a file that cannot be read, the exception.
+        By fact and file its value; for a file that cannot be read, the exception.
     """
-    recalled = {} if memory is None or again else {file: memory.recall(file, fact) for file in files}
-    facts = {file: value for file, value in recalled.items() if value is not None}
-    unknown = [file for file in dict.fromkeys(files) if file not in facts]
-    for file, value in _read_all(unknown, fact):
-        facts[file] = value
+    asked = [(fact, file) for fact, some in files.items() for file in dict.fromkeys(some)]
+    recalled = {} if memory is None or again else {key: memory.recall(key[1], key[0]) for key in asked}
+    facts: dict[str, dict[str, Any]] = {fact: {} for fact in files}
+    for (fact, file), value in recalled.items():
+        if value is not None:
+            facts[fact][file] = value
+    for fact, file, value in _read_all([(fact, file) for fact, file in asked if file not in facts[fact]]):
+        facts[fact][file] = value
         if memory is not None and not isinstance(value, Exception):
             memory.remember(file, fact, value)
     return facts
 
 
-def _read_all(files: list[str], fact: str) -> Iterator[tuple[str, Any]]:
-    read = {"values": _values, "not_finite": _not_finite, "range": _range}[fact]
+def _read_all(unknown: list[tuple[str, str]]) -> Iterator[tuple[str, str, Any]]:
+    read = {"values": _values, "not_finite": _not_finite, "range": _range}
 
-    def attempt(file: str) -> Any:
+    def attempt(asked: tuple[str, str]) -> Any:
+        fact, file = asked
         try:
-            return read(nib.load(file).dataobj)
+            return read[fact](nib.load(file).dataobj)
         except Exception as error:
             return error
 
-    subject = "labels" if fact == "values" else "images"
     with (
         ThreadPoolExecutor(THREADS) as pool,
-        tqdm(total=len(files), desc=f"checking {subject}", unit="file", disable=not files) as bar,
+        tqdm(total=len(unknown), desc="checking scans", unit="file", disable=not unknown) as bar,
     ):
-        for file, value in zip(files, pool.map(attempt, files), strict=True):
+        for (fact, file), value in zip(unknown, pool.map(attempt, unknown), strict=True):
             bar.update()
-            yield file, value
+            yield fact, file, value
 
 
 def _values(proxy: Any) -> list[float | None]:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
-
-from medcontext.bundle import check_configuration, one_sentence
+from medcontext.bundle import check_configuration, one_sentence, open_workflow
 from medcontext.data.datalist import write_fold
 from medcontext.experiment.grid import MODES, Cell, config_file, config_files
 
@@ -125,16 +120,7 @@ def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, An
     Raises:
         SystemExit: If it cannot be used, with one sentence.
     """
-    logger = logging.getLogger("monai.bundle.workflows")  # warns of overlays in other folders, and of no log file
-    level = logger.level
-    try:
-        logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a configuration is code
-            workflow = ConfigWorkflow(list(config_file), logging_file=False, workflow_type="train", **overrides)
-    finally:
-        logger.setLevel(level)
-    workflow.initialize()
+    workflow = open_workflow(config_file, **overrides)
     check_configuration(workflow)
     return workflow.parser
 
@@ -150,7 +136,7 @@ class _Budget:
             with one_sentence("test_fold"):
                 self.overrides["datalist"] = write_fold(parser.get_parsed_content("datalist"), self.home, test_fold)
             parser = self._parse(files, seed=0)
-        self.tracking_uri = os.environ.get("MLFLOW_TRACKING_URI") or parser.get_parsed_content("tracking_uri")
+        self.tracking_uri = str(parser.get_parsed_content("tracking_uri"))
         self.batch_size = parser.get_parsed_content("batch_size")
         self.epochs = {
             key: parser.get_parsed_content(key) for key in ("max_epochs", "val_interval", "checkpoint_interval")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
@@ -18,7 +19,6 @@ from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, ResampleToMatch
 from monai.utils import CommonKeys, ImageMetaKey
-from torch import distributed
 
 from medcontext.labels import Labels, label_ids
 from medcontext.metrics import (
@@ -165,12 +165,12 @@ class EvaluationReport:
         self._planes = {name: case.planes for name, case in zip(names, cases, strict=True)}
         summary = summarise(self.metrics)
         engine.state.metrics.update(self._named(summary))
-        if _rank() == 0:
+        if idist.get_rank() == 0:
             logger.info("mean Dice %.4f over %d cases\n%s", summary.mean_dice, summary.cases, _table(summary))
 
     def write(self, engine: Engine) -> None:
         """Write the report, in the first process only."""
-        if _rank() > 0:
+        if idist.get_rank() > 0:
             return
         path = write_report(
             self.output_dir,
@@ -227,7 +227,7 @@ class EvaluationReport:
             window=self.window,
             channel=self.image_channel,
         )
-        number = len(self._cases) * _world_size() + _rank()
+        number = len(self._cases) * idist.get_world_size() + idist.get_rank()
         files = _file(item[CommonKeys.IMAGE]) or f"case_{number:04d}", _file(item[CommonKeys.LABEL])
         return _Case(files, rows, planes)
 
@@ -289,19 +289,10 @@ def _case_names(files: Sequence[tuple[str, str]]) -> list[str]:
 
 def _gather(cases: list[_Case]) -> list[_Case]:
     """Collect all processes' cases, each once although samplers repeat some to even out the shares."""
-    if _world_size() == 1:
+    if idist.get_world_size() == 1:
         return cases
-    shares: list[Any] = [None] * _world_size()
-    distributed.all_gather_object(shares, cases)
+    shares: Any = idist.all_gather(cases)
     return list({case.files: case for share in shares for case in share}.values())
-
-
-def _rank() -> int:
-    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
-
-
-def _world_size() -> int:
-    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
 
 
 def _table(summary: MetricSummary) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -26,6 +26,7 @@ from torch import nn
 import medcontext
 from medcontext.data import case_files, case_name, count_classes
 from medcontext.dicom import require_dicom, write_segmentation
+from medcontext.faults import explained
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
 from medcontext.storage.files import json_text, whole_file
@@ -135,7 +136,7 @@ class PredictionWriter:
         Raises:
             PredictionWriteError: When that is not possible.
         """
-        with _told(self.output_dir):
+        with explained(partial(_explain_disk_error, self.output_dir)):
             self.output_dir.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.output_dir).close()
 
@@ -147,7 +148,7 @@ class PredictionWriter:
         """
         for case in self.cases.values():
             path = self.output_dir / f"{case['case']}{ENDINGS['summary']}"
-            with _told(self.output_dir):
+            with explained(partial(_explain_disk_error, self.output_dir)):
                 text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
             if text is not None and not _tells_of(text, case):
                 raise PredictionWriteError(
@@ -167,7 +168,7 @@ class PredictionWriter:
     def _write(self, item: Mapping[str, Any]) -> None:
         predicted = self._predicted(item)
         paths = {kind: self.output_dir / f"{predicted.case['case']}{ending}" for kind, ending in ENDINGS.items()}
-        with _told(self.output_dir):
+        with explained(partial(_explain_disk_error, self.output_dir)):
             paths["summary"].unlink(missing_ok=True)  # it says that the others are complete
             for kind, path in paths.items():
                 if kind not in self.kinds:
@@ -232,16 +233,14 @@ class PredictionWriter:
         stream.write(json_text(summary).encode())
 
 
-@contextlib.contextmanager
-def _told(folder: Path) -> Iterator[None]:
-    """Turn what the system says of files into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise PredictionWriteError(
-            f"Cannot write predictions to {folder} ({error.strerror or error}); make room or rights there, or choose "
-            "another predictions_dir."
-        ) from error
+def _explain_disk_error(folder: Path, error: Exception) -> Exception | None:
+    """Return what the system says of files as one sentence."""
+    if not isinstance(error, OSError):
+        return None
+    return PredictionWriteError(
+        f"Cannot write predictions to {folder} ({error.strerror or error}); make room or rights there, or choose "
+        "another predictions_dir."
+    )
 
 
 def _source(case: Mapping[str, Any]) -> dict[str, Any]:

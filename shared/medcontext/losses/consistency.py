@@ -81,7 +81,7 @@ class ConsistencyLoss(nn.Module):
 
     Args:
         form: ``official``, ``relative``, ``probability_mse`` or ``probability_kl``. The default measured best on
-            phantoms (three seeds, three training cases, table in the README), if by less than seeds differ.
+            phantoms (three seeds, three training cases), if by less than seeds differ.
         region: ``all`` voxels or the dropped ``context`` alone.
 
     Raises:

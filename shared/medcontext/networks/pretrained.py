@@ -6,7 +6,7 @@ import logging
 import os
 from typing import Any
 
-import torch
+import ignite.distributed as idist
 from monai.networks import copy_model_state
 from torch import Tensor, nn
 
@@ -34,7 +34,7 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
         ValueError: If the file is not a readable checkpoint, or none of its tensors matches the network.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save(nn.Conv3d(1, 4, 3).state_dict(), f"{folder}/model.pt")
         ...     network = load_pretrained(nn.Conv3d(1, 4, 3), f"{folder}/model.pt")
@@ -59,8 +59,7 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
         "not in the file, left random": [key for key in kept if key not in weights],
         "not in the network, ignored": sorted(weights.keys() - own.keys()),
     }
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if distributed and torch.distributed.get_rank() > 0:
+    if idist.get_rank() > 0:
         return network
     logger.info("%d of %d tensors loaded from %s", len(loaded), len(own), path)
     for title, names in groups.items():

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import torch
 import medcontext
 from medcontext.storage.addresses import without_password
 from medcontext.storage.file_memory import sha256_of
+from medcontext.storage.git import ask_git
 
 __all__ = [
     "checkpoint_sha256",
@@ -152,18 +152,9 @@ def _json_object(path: Path) -> dict[str, Any]:
 def _commit() -> str | None:
     """Return the git commit that the package runs from, or ``None`` outside its repository or without git."""
     root = Path(medcontext.__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None
-    try:
-        commit = _git(root, "rev-parse", "--short=12", "HEAD")
-        return f"{commit} with changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _git(folder: Path, *words: str) -> str:
-    result = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True, timeout=20)
-    return result.stdout.strip()
+    commit = ask_git(root, "rev-parse", "--short=12", "HEAD") if (root / ".git").exists() else ""
+    changed = commit and ask_git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit} with changes" if changed else commit or None
 
 
 def _shell_quoted(word: str) -> str:

@@ -12,8 +12,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+from medcontext.faults import explained
 
 __all__ = ["Source", "SourceFile", "leads_out", "open_source"]
 
@@ -61,7 +64,7 @@ class Source:
         Raises:
             ValueError: If the archive is damaged at this place, or encrypted.
         """
-        with _damage_as_value_error(self.path), self.reader(name) as stream:
+        with explained(partial(_explain_damage, self.path)), self.reader(name) as stream:
             yield stream
 
 
@@ -84,12 +87,12 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
     elif not path.is_file():
         raise FileNotFoundError(f"There is no {path}; give the downloaded archive, or the folder it was unpacked into.")
     elif zipfile.is_zipfile(path):
-        with _damage_as_value_error(path):
+        with explained(partial(_explain_damage, path)):
             archive = zipfile.ZipFile(path)
         with archive:
             yield _without_junk(junk, _read_zip(path, archive))
     elif tarfile.is_tarfile(path):
-        with _damage_as_value_error(path):
+        with explained(partial(_explain_damage, path)):
             tar = tarfile.open(path)  # noqa: SIM115 closed by the with statement below
         with tar:
             yield _without_junk(junk, _read_tar(path, tar))
@@ -97,16 +100,13 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
         raise ValueError(f"{path} is neither a folder nor a complete zip or tar archive; download it again.")
 
 
-@contextlib.contextmanager
-def _damage_as_value_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except _DAMAGE_ERRORS as error:
-        raise ValueError(f"{path} is damaged ({error}); download it again.") from error
-    except RuntimeError as error:  # zipfile raises it where a password is required
-        if "password" not in str(error):
-            raise
-        raise ValueError(f"{path} is encrypted; unpack it and give the folder.") from error
+def _explain_damage(path: Path, error: Exception) -> Exception | None:
+    """Return a ValueError of one sentence for an archive that cannot be read."""
+    if isinstance(error, _DAMAGE_ERRORS):
+        return ValueError(f"{path} is damaged ({error}); download it again.")
+    if isinstance(error, RuntimeError) and "password" in str(error):  # of zipfile
+        return ValueError(f"{path} is encrypted; unpack it and give the folder.")
+    return None
 
 
 def _read_folder(folder: Path) -> Source:
@@ -137,7 +137,7 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Source:
 
 
 def _read_tar(path: Path, archive: tarfile.TarFile) -> Source:
-    with _damage_as_value_error(path):
+    with explained(partial(_explain_damage, path)):
         members = archive.getmembers()
     for member in members:
         _refuse_unsafe(path, member.name, member.isreg() or member.isdir())

@@ -7,7 +7,6 @@ certificates.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import http.client
 import json
@@ -16,6 +15,7 @@ import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 from tqdm.auto import tqdm
 
 import medcontext
+from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import require_space, write_file
 
@@ -99,7 +100,7 @@ def read_address(url: str, limit: int) -> bytes:
         ConnectionError: If it cannot be downloaded; the message says what to do.
         ValueError: If it has more than ``limit`` bytes.
     """
-    with _web_errors_in_words(url), _open(url, {}) as response:
+    with explained(partial(_explain_web_error, url)), _open(url, {}) as response:
         content: bytes = response.read(limit + 1)
         if response.length and len(content) <= limit:
             raise http.client.IncompleteRead(content, response.length)
@@ -188,11 +189,11 @@ class _Part:
 
 def _receive(url: str, part: _Part) -> None:
     """Complete a part."""
-    with _web_errors_in_words(url):
+    with explained(partial(_explain_web_error, url)):
         response = _request_rest(url, part)
     if response is None:
         return
-    with response, _disk_errors_in_words(part.path):
+    with response, explained(partial(_explain_disk_error, part.path)):
         start = part.size if response.status == HTTPStatus.PARTIAL_CONTENT else 0
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
@@ -241,35 +242,29 @@ def _open(url: str, headers: Headers) -> Any:
 
 
 def _blocks(response: Any, url: str) -> Iterator[bytes]:
-    with _web_errors_in_words(url):
+    with explained(partial(_explain_web_error, url)):
         while block := response.read1(BLOCK):
             yield block
 
 
-@contextlib.contextmanager
-def _web_errors_in_words(url: str) -> Iterator[None]:
-    """Turn errors of the connection into ConnectionErrors of one sentence."""
-    try:
-        yield
-    except urllib.error.HTTPError as error:
+def _explain_web_error(url: str, error: Exception) -> Exception | None:
+    """Return a ConnectionError of one sentence for an error of the connection."""
+    if isinstance(error, urllib.error.HTTPError):
         error.close()
         advice = "check the address" if error.code in NOT_FOUND else "call again later, or check that you may read it"
-        raise ConnectionError(f"{url} answered {error.code} {error.reason}; {advice}.") from error
-    except urllib.error.URLError as error:
+        return ConnectionError(f"{url} answered {error.code} {error.reason}; {advice}.")
+    if isinstance(error, urllib.error.URLError):
         advice = "check the address and the network, and call again"
-        raise ConnectionError(f"{url} is unreachable ({error.reason}); {advice}.") from error
-    except TimeoutError as error:
-        raise ConnectionError(f"{url} was silent for {TIMEOUT:g} seconds; call again to resume.") from error
-    except (OSError, http.client.HTTPException) as error:
-        raise ConnectionError(f"{url} was cut off ({error or type(error).__name__}); call again to resume.") from error
+        return ConnectionError(f"{url} is unreachable ({error.reason}); {advice}.")
+    if isinstance(error, TimeoutError):
+        return ConnectionError(f"{url} was silent for {TIMEOUT:g} seconds; call again to resume.")
+    if isinstance(error, OSError | http.client.HTTPException):
+        return ConnectionError(f"{url} was cut off ({error or type(error).__name__}); call again to resume.")
+    return None
 
 
-@contextlib.contextmanager
-def _disk_errors_in_words(path: Path) -> Iterator[None]:
-    """Turn errors of the disk into OSErrors of one sentence; others have one already."""
-    try:
-        yield
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        raise OSError(f"{path} cannot be written ({error.strerror}); fix this and call again to resume.") from error
+def _explain_disk_error(path: Path, error: Exception) -> Exception | None:
+    """Return an OSError of one sentence for an error of the disk; others have one already."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return None
+    return OSError(f"{path} cannot be written ({error.strerror}); fix this and call again to resume.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medcontext.tracking.address import resolve_tracking_uri
 from medcontext.tracking.tracker import MLflowTracker
 
-__all__ = ["MLflowTracker"]
+__all__ = ["MLflowTracker", "resolve_tracking_uri"]

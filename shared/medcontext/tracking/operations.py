@@ -11,7 +11,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 
 from medcontext.tracking.models import log_model
 
@@ -20,6 +20,7 @@ __all__ = [
     "METRICS_LIMIT",
     "Operation",
     "clean_key",
+    "description_operation",
     "file_operation",
     "input_operation",
     "metrics_operations",
@@ -87,6 +88,11 @@ def status_operation(status: int) -> Operation:
     return {"kind": "status", "status": RunStatus.to_string(status), "time": int(time.time() * 1000)}
 
 
+def description_operation(text: str) -> Operation:
+    """Return the description of a run, in Markdown."""
+    return {"kind": "description", "text": text[:TAG_LENGTH]}
+
+
 def send(client: MlflowClient, run_id: str, operation: Operation) -> None:
     """Tell MLflow; to do it twice does no harm."""
     _SENDERS[operation["kind"]](client, run_id, operation)
@@ -115,6 +121,13 @@ def _send_text(client: MlflowClient, run_id: str, operation: Operation) -> None:
     client.log_text(run_id, operation["text"], operation["file"])
 
 
+def _send_description(client: MlflowClient, run_id: str, operation: Operation) -> None:
+    """Replace the description, unless somebody has written another one."""
+    before, text = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE), operation["text"]
+    if before is None or before.split(",")[0] == text.split(",")[0]:
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
+
+
 def _send_file(client: MlflowClient, run_id: str, operation: Operation) -> None:
     path = Path(operation["path"])
     if path.is_dir():
@@ -140,5 +153,6 @@ _SENDERS: dict[str, Callable[[MlflowClient, str, Operation], None]] = {
     "text": _send_text,
     "file": _send_file,
     "status": _send_status,
+    "description": _send_description,
     "model": log_model,
 }

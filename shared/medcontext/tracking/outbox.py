@@ -19,7 +19,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
+from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
+from medcontext.tracking.address import resolve_tracking_uri
 from medcontext.tracking.operations import FILE_KINDS, METRICS_LIMIT, Operation, send
 
 __all__ = [
@@ -73,14 +75,15 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
     Raises:
         TrackingError: When anything goes wrong.
     """
-    try:
-        with short_requests(timeout):
-            yield
-    except Exception as error:
-        raise TrackingError(
+
+    def explain(error: Exception) -> Exception:
+        return TrackingError(
             f"MLflow at {without_password(uri)} cannot be used ({_reason(error)}); see that it runs, or choose another "
             "by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
-        ) from error
+        )
+
+    with explained(explain), short_requests(timeout):
+        yield
 
 
 def _reason(error: Exception) -> str:
@@ -155,8 +158,7 @@ def send_kept(ckpt_dir: str | os.PathLike[str], tracking_uri: str | None = None)
 
     Args:
         ckpt_dir: folder of the checkpoints.
-        tracking_uri: MLflow's address, if it is another than that of the training; the environment variable
-            ``MLFLOW_TRACKING_URI`` takes precedence.
+        tracking_uri: MLflow's address; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
 
     Returns:
         How many entries were sent.
@@ -169,7 +171,7 @@ def send_kept(ckpt_dir: str | os.PathLike[str], tracking_uri: str | None = None)
         raise FileNotFoundError(f"There is no folder {ckpt_dir}.")
     sent = 0
     for path in sorted(Path(ckpt_dir).glob(unsent_file("", "*").name)):
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri or read_unsent(path).tracking_uri
+        uri = str(resolve_tracking_uri(tracking_uri, default=read_unsent(path).tracking_uri))
         with reach(uri, timeout=None):
             sent += send_unsent(path, MlflowClient(uri))
     return sent

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shlex
 import sys
@@ -13,11 +12,11 @@ import monai
 import torch
 from mlflow.tracking.context.git_context import GitRunContext
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.git_utils import get_git_commit
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT
 
 import medcontext
 from medcontext.storage.addresses import without_password
+from medcontext.storage.git import ask_git
 
 __all__ = ["context_tags"]
 
@@ -41,5 +40,5 @@ def context_tags() -> dict[str, str]:
 
 def _git_commit() -> str | None:
     """The commit of the package's repository, else of the working directory's; ``None`` without one or without git."""
-    folders = (str(Path(medcontext.__file__).parent), os.getcwd())
-    return next(filter(None, map(get_git_commit, folders)), None)
+    folders = (Path(medcontext.__file__).parent, Path.cwd())
+    return next(filter(None, (ask_git(folder, "rev-parse", "HEAD") for folder in folders)), None)

@@ -6,7 +6,6 @@ import importlib
 import json
 import logging
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,11 +24,14 @@ from monai.handlers import MLFlowHandler
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
 from medcontext.handlers.checkpoints import MODEL_FILE
 from medcontext.handlers.step_values import engine_metrics, train_metrics
+from medcontext.tracking.address import resolve_tracking_uri, without_tracking_variable
+from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.operations import (
     PARAM_LENGTH,
     Operation,
     Point,
     clean_key,
+    description_operation,
     file_operation,
     input_operation,
     metrics_operations,
@@ -39,16 +41,16 @@ from medcontext.tracking.operations import (
     text_operation,
 )
 from medcontext.tracking.outbox import Outbox, reach, send_unsent, unsent_file
+from medcontext.tracking.presentation import EXPERIMENT_KIND, case_counts, chart_name, describe_run
 from medcontext.tracking.run_context import context_tags
 from medcontext.tracking.system_metrics import SystemMonitor
 
-__all__ = ["RUN_FILE", "MLflowTracker", "check_tracking"]
-
-RUN_FILE = "mlflow_run.json"
-"""Beside the checkpoint: names the MLflow run that it came from."""
+__all__ = ["MLflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 
+REPORT_FILE = "report.html"
+"""In the folder of an evaluation."""
 WAIT_AT_THE_START = 10.0
 """Seconds to wait, at most, until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
@@ -58,8 +60,8 @@ WAIT_AFTER_ABORT = 10.0
 class MLflowTracker(MLFlowHandler):
     """Log a run's metrics, parameters, tags and files under the names that ``medcontext compare`` reads.
 
-    Training writes the run's identity to ``<ckpt_dir>/mlflow_run.json``; a resumed training or an evaluation that finds
-    the file joins that run, where MONAI's handler would open a new one. All but the opening of the run is sent in the
+    A training run adds its MLflow id to ``<ckpt_dir>/run.json``; a resumed one, or an evaluation, that finds it there
+    joins that run, where MONAI's handler would open a new one. All but the opening of the run is sent in the
     background (:class:`~medcontext.tracking.outbox.Outbox`), step values at the end of each epoch; what MLflow
     does not take is kept beside the checkpoints, and sent by whatever joins the run next. A training that ends by an
     exception is marked ``FAILED``, by Ctrl-C or SIGTERM ``KILLED``; an evaluation that joins a training leaves its
@@ -74,7 +76,7 @@ class MLflowTracker(MLFlowHandler):
 
     Args:
         ckpt_dir: folder of the checkpoints.
-        tracking_uri: database or server; the environment variable ``MLFLOW_TRACKING_URI`` takes precedence.
+        tracking_uri: database or server, see :func:`~medcontext.tracking.resolve_tracking_uri`.
         experiment_name: MLflow experiment, created when it is not there.
         run_name: name of a new run.
         tags: tags of the run.
@@ -120,14 +122,10 @@ class MLflowTracker(MLFlowHandler):
     ) -> None:
         if wait < 0:
             raise ValueError(f"tracking_wait must be 0 or more seconds, got {wait}.")
-        super().__init__(
-            tracking_uri=tracking_uri,
-            experiment_name=experiment_name,
-            run_name=run_name,
-            artifacts=artifacts,
-        )
+        uri = resolve_tracking_uri(tracking_uri)
+        with without_tracking_variable():
+            super().__init__(tracking_uri=uri, experiment_name=experiment_name, run_name=run_name, artifacts=artifacts)
         self.ckpt_dir = Path(ckpt_dir)
-        self.run_file = self.ckpt_dir / RUN_FILE
         self.tags = dict(tags or {})
         self.params = dict(params or {})
         self.configs = tuple(configs)
@@ -149,6 +147,7 @@ class MLflowTracker(MLFlowHandler):
         self._drawn: set[Path] = set()
         self._step_started = 0.0
         self._train_seconds = 0.0
+        self._latest: dict[str, float] = {}
 
     def attach(self, engine: Engine) -> None:
         """Subscribe to the engine, and to the validator if there is one."""
@@ -174,6 +173,8 @@ class MLflowTracker(MLFlowHandler):
         uri = str(self.client.tracking_uri)
         with reach(uri):
             self._set_experiment()
+            if EXPERIMENT_KIND[0] not in self.experiment.tags:
+                self.client.set_experiment_tag(self.experiment.experiment_id, *EXPERIMENT_KIND)
             known = self._known_run() if self.join else None
         if known is not None:
             known = self._caught_up(known, uri)
@@ -183,7 +184,8 @@ class MLflowTracker(MLFlowHandler):
         self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri, ahead=training)
         self._owns_status = training or known is None
         if training:
-            self._write_run_file()
+            name = str(self.cur_run.info.run_name)
+            write_identity(self.ckpt_dir, **{"run_name": name, **read_identity(self.ckpt_dir), "mlflow_run_id": run_id})
         self.outbox.put(*self._opening(engine, joined=known is not None))
         # MONAI's own handler, which --tracking mlflow adds, logs parameters next; both at once end in an error
         self.outbox.settle(WAIT_AT_THE_START)
@@ -207,11 +209,20 @@ class MLflowTracker(MLFlowHandler):
         params = {name: value for name, value in self.params.items() if clean_key(name) not in known.params}
         operations = [status_operation(RunStatus.RUNNING)] if self._owns_status else []
         operations += note_operations(params, tags)
+        operations.append(self._description())
         operations += [file_operation(path) for path in self.configs if Path(path).is_file()]
         for section, content in self.cases.items():
             operations.append(input_operation(self.dataset, content["hash"], len(content["cases"]), section))
             operations.append(text_operation(json.dumps(dict(content), indent=2), f"cases/{section}.json"))
         return operations
+
+    def _description(self, report: str | None = None) -> Operation:
+        """What the run is and has come to so far."""
+        known, inputs = self.cur_run.data, self.cur_run.inputs
+        counts = case_counts(inputs.dataset_inputs if inputs else ())
+        counts |= {section: len(content["cases"]) for section, content in self.cases.items() if content["cases"]}
+        tags = {**known.tags, **self.tags}
+        return description_operation(describe_run(tags, counts, {**known.metrics, **self._latest}, report))
 
     def _changes(self, known: Any) -> dict[str, str]:
         """Tags for the parameters that have another value than the run was opened with."""
@@ -220,12 +231,8 @@ class MLflowTracker(MLFlowHandler):
 
     def _known_run(self) -> Any:
         """The run named beside the checkpoints."""
-        if not self.run_file.is_file():
-            return None
-        try:
-            run_id = json.loads(self.run_file.read_text())["run_id"]
-        except (ValueError, KeyError, TypeError):
-            logger.warning("%s names no MLflow run; a new one is opened.", self.run_file)
+        run_id = read_identity(self.ckpt_dir).get("mlflow_run_id")
+        if run_id is None:
             return None
         try:
             run = self.client.get_run(run_id)
@@ -240,11 +247,6 @@ class MLflowTracker(MLFlowHandler):
         with reach(uri, timeout=None):
             sent = send_unsent(unsent_file(self.ckpt_dir, run.info.run_id), self.client)
             return self.client.get_run(run.info.run_id) if sent else run
-
-    def _write_run_file(self) -> None:
-        self.ckpt_dir.mkdir(parents=True, exist_ok=True)
-        identity = {"run_id": self.cur_run.info.run_id, "run_name": self.cur_run.info.run_name}
-        self.run_file.write_text(json.dumps(identity, indent=4))
 
     def _start_monitor(self) -> None:
         """Sample the machine from now on, counting on where an earlier process of the run stopped."""
@@ -292,7 +294,9 @@ class MLflowTracker(MLFlowHandler):
 
     def _collect(self, values: Mapping[str, float]) -> None:
         now = _milliseconds()
-        new = {name: value for name, value in values.items() if self.step > self._last_steps.get(clean_key(name), -1)}
+        self._latest |= values
+        named = {chart_name(name): value for name, value in values.items()}
+        new = {name: value for name, value in named.items() if self.step > self._last_steps.get(clean_key(name), -1)}
         self._points += [(name, value, now, self.step) for name, value in new.items()]
 
     def flush(self) -> None:
@@ -336,6 +340,9 @@ class MLflowTracker(MLFlowHandler):
                 self.outbox.put(file_operation(path, folder))
         if self.model is not None and status == RunStatus.FINISHED:
             self.outbox.put(model_operation(self.model, self.ckpt_dir / MODEL_FILE))
+        folder = next(filter(None, self.artifacts), None)
+        report = folder if folder is not None and (Path(folder) / REPORT_FILE).is_file() else None
+        self.outbox.put(self._description(report))
         if self._owns_status:
             self.outbox.put(status_operation(status))
         sent = self.outbox.close(wait)
@@ -353,7 +360,7 @@ def check_tracking(tracking_uri: str | None) -> None:
     Raises:
         TrackingError: When it does not.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or tracking_uri
+    uri = resolve_tracking_uri(tracking_uri)
     with reach(str(uri)):
         MlflowClient(uri).search_experiments(max_results=1)
 

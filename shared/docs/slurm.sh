@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Train on all GPUs of a Slurm job. Submit it from the repository's root, or from inside a downloaded bundle:
-#     sbatch --export=ALL,RUN_NAME=study,OVERLAYS="acdc baseline" bundles/medcontext_unetr/docs/slurm.sh
-# What follows the script overrides keys. A job that was requeued, or submitted again under the same RUN_NAME and on as
-# many GPUs, goes on where the run was saved last.
+# Train on all GPUs of a Slurm job. Submit it from the repository's root:
+#     sbatch --export=ALL,RUN_NAME=study,OVERLAYS="acdc baseline" shared/docs/slurm.sh
+# BUNDLE chooses the bundle's folder; arguments behind the script override keys. A job that is requeued, or submitted
+# again under the same RUN_NAME with as many GPUs, resumes the run from its last save.
 #SBATCH --job-name=medcontext
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
@@ -13,8 +13,7 @@
 #SBATCH --requeue
 set -euo pipefail
 
-bundle=bundles/medcontext_unetr
-[ -d "$bundle" ] || bundle=.
+bundle=${BUNDLE:-bundles/medcontext_unetr}
 files="'$bundle/configs/train.json',"
 for overlay in ${OVERLAYS:-}; do
     files+="'$bundle/configs/$overlay.json',"

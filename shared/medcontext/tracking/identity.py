@@ -1,0 +1,38 @@
+"""Which run a folder of checkpoints belongs to."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from medcontext.storage.files import json_text, write_file
+
+__all__ = ["RUN_FILE", "read_identity", "write_identity"]
+
+RUN_FILE = "run.json"
+"""Beside the checkpoints: the name of the run that saves them, and the id of its MLflow run where it has one."""
+
+logger = logging.getLogger(__name__)
+
+
+def read_identity(ckpt_dir: str | os.PathLike[str]) -> dict[str, str]:
+    """Return ``run_name`` and ``mlflow_run_id`` of the run whose checkpoints lie in a folder, as far as they are known.
+
+    Nothing is known without the file, or where it cannot be read, of which a warning is logged.
+    """
+    path = Path(ckpt_dir) / RUN_FILE
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8")).items()
+        return {str(name): str(value) for name, value in content}
+    except (ValueError, AttributeError):
+        logger.warning("%s cannot be read, so the run that these checkpoints belong to is unknown.", path)
+        return {}
+
+
+def write_identity(ckpt_dir: str | os.PathLike[str], **values: str) -> None:
+    """Say which run a folder of checkpoints belongs to, in place of what was said before."""
+    write_file(Path(ckpt_dir) / RUN_FILE, json_text(values).encode())
