@@ -84,7 +84,7 @@ def test_an_error_that_may_be_either_says_how_to_see_where_it_arose(
         (
             "medcontext.transforms.RandOrganDropoutd",
             {"keys": "image", "label_key": "label", "cell_sizes": 8},
-            "unexpected keyword argument 'cell_sizes'",
+            "has no argument 'cell_sizes'. Did you mean 'cell_size'",
         ),
         ("monai.networks.nets.BasicUNet", {"features": [1, 2]}, "Sequence must have length 6, got 2"),
     ],

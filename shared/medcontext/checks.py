@@ -113,16 +113,16 @@ def check_integer(name: str, value: int, *, minimum: int, remedy: str) -> int:
     return int(value)
 
 
-def check_not_negative(name: str, value: float, *, finite: bool = True, remedy: str = "0 switches it off") -> float:
-    """Return ``value`` if it is a number, 0 or more, and finite unless ``finite`` is false.
+def check_not_negative(name: str, value: float, *, remedy: str = "0 switches it off") -> float:
+    """Return ``value`` if it is a finite number, 0 or more.
 
     Raises:
         TypeError: If it is not a number.
-        ValueError: If it is negative, NaN, or infinite although it must be finite.
+        ValueError: If it is negative or not finite.
     """
     _check_number(name, value)
-    if not value >= 0 or (finite and value == math.inf):
-        raise ValueError(f"{name} must be 0 or more{' and finite' if finite else ''}, got {value}: {remedy}.")
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} must be 0 or more and finite, got {value}: {remedy}.")
     return float(value)
 
 

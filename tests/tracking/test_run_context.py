@@ -38,7 +38,7 @@ def test_the_commit_of_the_package_or_else_of_the_working_directory(
 
 def test_without_git(repository: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repository[0])
-    monkeypatch.setattr("medcontext.tracking.run_context.get_git_commit", lambda folder: None)
+    monkeypatch.setattr("medcontext.tracking.run_context.ask_git", lambda *words: "")
     assert "mlflow.source.git.commit" not in context_tags()
 
 

@@ -93,9 +93,9 @@ class MedContextLoss(nn.Module):
         self.segmentation = segmentation
         self.consistency = ConsistencyLoss() if consistency is None else consistency
         self.pseudo_labels = PseudoLabelLoss() if pseudo_labels is None else pseudo_labels
-        self.context_weight = check_not_negative("context_weight", context_weight, finite=False)
-        self.consistency_weight = check_not_negative("consistency_weight", consistency_weight, finite=False)
-        self.unlabeled_weight = check_not_negative("unlabeled_weight", unlabeled_weight, finite=False)
+        self.context_weight = check_not_negative("context_weight", context_weight)
+        self.consistency_weight = check_not_negative("consistency_weight", consistency_weight)
+        self.unlabeled_weight = check_not_negative("unlabeled_weight", unlabeled_weight)
 
     def supervised(self, pred: Prediction, label: Tensor) -> Tensor:
         """Return :math:`L_{seg}(p, y)`, the only term of plain training."""
