@@ -661,7 +661,7 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"zzz": 2}, "Nothing in the configuration uses 'zzz'. Remove it"),
         ({"organ_dropout": {"shape": "blob"}}, "shape must be .*'blob'"),
         ({"organ_dropout": {"prob": 1.5}}, "prob must .*1.5"),
-        ({"train_fraction": 0.0}, "train_fraction must be above 0"),
+        ({"train_fraction": 0.0}, r"train_fraction must lie in \(0, 1\], got 0"),
         ({"train_cases": 5}, r"train_cases must be from 2 to 4, .*, 1 of them for validation .*, got 5"),
         ({"train_cases": 1}, r"train_cases must be from 2 to 4, .*, 1 of them for validation .*, got 1"),
         ({"train_cases": 2, "train_fraction": 0.5}, "train_cases 2 and train_fraction 0.5 both choose"),
