@@ -15,6 +15,7 @@ import pytest
 import medcontext.checks
 import medcontext.engines
 import medcontext.faults
+import medcontext.handlers
 import medcontext.inferers
 import medcontext.labels
 import medcontext.losses
@@ -29,7 +30,7 @@ def modules() -> Iterator[str]:
     yield from (
         module.__name__ for module in (medcontext.checks, medcontext.faults, medcontext.inferers, medcontext.labels)
     )
-    for room in (medcontext.engines, *ROOMS):
+    for room in (medcontext.engines, medcontext.handlers, *ROOMS):
         yield from (found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 

@@ -140,7 +140,7 @@ def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: l
             r"labels gives 'kidneys' \[2, 3\]; each label needs one id",
         ),
         ({"tta_flips": ["X"]}, "tta_flips must hold axes of RAS, .*got 'X'"),
-        ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*scan.nii.gz is none"),
+        ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*scan.nii.gz is not; give DICOM"),
         ({"save_dicom": True}, "Nothing in the configuration uses 'save_dicom'. Did you mean 'save_dicom_seg'"),
         ({"ckpt_path": ["a.pt", "a.pt"]}, "ckpt_path must name one checkpoint or several different ones"),
         (

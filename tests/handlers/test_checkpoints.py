@@ -109,10 +109,10 @@ OTHER_OPTIMIZER = torch.optim.Adagrad([torch.zeros(1)])
 @pytest.mark.parametrize(
     ("epochs", "content", "message"),
     [
-        (1, {"iteration": 6}, "has already trained 2 epochs; max_epochs is 1, raise it to go on"),
-        (2, {"epoch_length": 5}, "was trained with 5 steps an epoch, this run has 3"),
-        (2, {"drop": "teacher"}, "holds no 'teacher'; resume with the same overlays"),
-        (2, {"network": {"weight": torch.zeros(1)}}, "'network' of .* does not fit this run"),
+        (1, {"iteration": 6}, "has already trained 2 epochs; max_epochs is 1, raise it to continue"),
+        (2, {"epoch_length": 5}, "was trained with 5 steps per epoch, this run has 3"),
+        (2, {"drop": "teacher"}, "holds no 'teacher'; resume with the overlays that it was trained with"),
+        (2, {"network": {"weight": torch.zeros(1)}}, "'network' of .* does not match this run"),
         (
             2,
             {"optimizer": OTHER_OPTIMIZER.state_dict()},
@@ -138,7 +138,7 @@ def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
         ResumeTraining(tmp_path / "last.pt")
     for content in ({"weight": torch.ones(1)}, [1, 2]):
         torch.save(content, tmp_path / "last.pt")
-        with pytest.raises(ValueError, match="holds weights but no state of training; resume from a last.pt"):
+        with pytest.raises(ValueError, match="holds weights but no training state; resume from a last.pt"):
             ResumeTraining(tmp_path / "last.pt")
     (tmp_path / "last.pt").write_bytes(b"half a file")
     with pytest.raises(ValueError, match="is damaged or not a checkpoint"):

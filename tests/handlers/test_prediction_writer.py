@@ -190,7 +190,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(nib.Nifti1Image, "to_stream", full)
-    with pytest.raises(PredictionWriteError, match=r"\(No space left on device\); make room"):
+    with pytest.raises(PredictionWriteError, match=r"\(No space left on device\); free space"):
         write(tmp_path)
     assert names(tmp_path) == []
 
@@ -198,9 +198,9 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"labels": {"a": 1, "b": 1}}, "labels must give each name an id of its own"),
+        ({"labels": {"a": 1, "b": 1}}, "labels must map each name to an id of its own"),
         ({"labels": {"kidneys": [2, 3]}}, r"labels gives 'kidneys' \[2, 3\]; each label needs one id"),
-        ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*and /scans/a.nii.gz is none; give DICOM series"),
+        ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*and /scans/a.nii.gz is not; give DICOM series"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, options: dict[str, Any], message: str) -> None:

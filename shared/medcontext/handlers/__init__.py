@@ -1,4 +1,4 @@
-"""Ignite handlers around the MedContext trainer."""
+"""Ignite handlers for the MedContext trainer and its evaluators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a crash cannot spoil, and the way back from them."""
+"""Checkpoints that a crash cannot damage, and resuming from them."""
 
 from __future__ import annotations
 
@@ -44,25 +44,26 @@ TEACHER_SUFFIX = "_ema"
 
 
 class ResumeError(ValueError):
-    """A checkpoint does not fit the run that shall go on from it."""
+    """A checkpoint does not match the run being resumed."""
 
 
 class ModelCheckpoint:
-    """Save the student's or the teacher's weights as ``model.pt``, whichever validate better.
+    """Save the weights of the student or the teacher, whichever validate better, as ``model.pt``.
 
-    The teacher, a moving average of the student, is also saved as ``teacher.pt``; both files have the plain network's
-    own keys. ``model.json`` says which weights ``model.pt`` holds, of which epoch, and what both reached there.
+    The teacher, a moving average of the student, is also saved as ``teacher.pt``; both files have the keys of the plain
+    network. ``model.json`` records whose weights ``model.pt`` holds, from which epoch, and the key metric of both
+    networks in that epoch.
 
-    Attach it to the validator, after a :class:`TeacherValidation`, and a :class:`FinalModel` of it to the trainer.
-    ``state_dict`` carries the best value through a resumed run.
+    Attach it to the validator, after a :class:`TeacherValidation`, and attach a :class:`FinalModel` to the trainer.
+    ``state_dict`` preserves the best value when a run is resumed.
 
     Args:
         ckpt_dir: folder of the files.
         network: the student, wrapped or plain.
         teacher: the teacher, if there is one.
-        select: ``best`` takes the weights and the epoch that reach the highest key metric of the validator, and the
-            teacher's last state if training was never validated; ``last`` takes the teacher's last state.
-            ``student_best`` and ``student_last`` consider the student alone.
+        select: ``best`` saves the weights and the epoch with the highest key metric of the validator, or the teacher's
+            last state if training was never validated; ``last`` saves the teacher's last state. ``student_best`` and
+            ``student_last`` consider the student only.
 
     Raises:
         ValueError: If ``select`` is none of these.
@@ -80,36 +81,36 @@ class ModelCheckpoint:
         self.best: float | None = None
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the end of a validation."""
+        """Subscribe to the end of validations."""
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save if this validation is the best so far."""
+        """Save the weights if this validation is the best so far."""
         key = engine.state.key_metric_name
         names = {"student": key, "teacher": f"{key}{TEACHER_SUFFIX}"}
-        found = {name: float(engine.state.metrics[key]) for name, key in names.items() if key in engine.state.metrics}
+        values = {name: float(engine.state.metrics[key]) for name, key in names.items() if key in engine.state.metrics}
         if self.select.startswith("student"):
-            found.pop("teacher", None)
-        valid = {name: value for name, value in found.items() if not math.isnan(value)}
+            values.pop("teacher", None)
+        valid = {name: value for name, value in values.items() if not math.isnan(value)}
         if self.is_last or not valid:
             return
         weights = max(valid, key=lambda name: valid[name])
         if self.best is None or valid[weights] > self.best:
             self.best = valid[weights]
-            self.save(engine, weights, {names[name]: value for name, value in found.items()})
+            self.save(engine, weights, {names[name]: value for name, value in values.items()})
 
     @property
     def is_last(self) -> bool:
-        """Whether the last state is taken, whatever validation says."""
+        """Whether the last state is saved regardless of validation."""
         return self.select.endswith("last")
 
     def save_last(self, engine: Engine) -> None:
-        """Save the state that training ended in."""
+        """Save the weights at the end of training."""
         student = self.teacher is None or self.select.startswith("student")
         self.save(engine, "student" if student else "teacher", {})
 
     def save(self, engine: Engine, weights: str, metrics: Mapping[str, float]) -> None:
-        """Save ``weights``, of the student or the teacher, as the model, on the first process."""
+        """Save the weights of the ``"student"`` or the ``"teacher"`` as the model, in the first process only."""
         if engine.state.rank > 0:
             return
         student = plain_network(self.network).state_dict()
@@ -128,24 +129,24 @@ class ModelCheckpoint:
         return {"best": self.best}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved best value."""
+        """Restore the best value."""
         self.best = state["best"]
 
 
 class TeacherValidation:
     """Validate the teacher whenever the student is, and add its metrics to the student's with the suffix ``_ema``.
 
-    Attach it to the student's validator before what reads the metrics.
+    Attach it to the student's validator before the handlers that read the metrics.
 
     Args:
-        evaluator: an engine that evaluates the teacher on the same cases by the same metrics.
+        evaluator: engine that evaluates the teacher on the same cases with the same metrics.
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the moment at which the student's metrics are known."""
+        """Subscribe to the end of the validator's epoch, when the student's metrics are known."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -156,10 +157,10 @@ class TeacherValidation:
 
 
 class FinalModel:
-    """Save a :class:`ModelCheckpoint` at the end of training, where it takes the last state or never saved one.
+    """Save the model at the end of training if its checkpoint saves the last state, or if no validation saved one.
 
     Args:
-        checkpoint: the one that is attached to the validator.
+        checkpoint: the checkpoint that is attached to the validator.
     """
 
     def __init__(self, checkpoint: ModelCheckpoint) -> None:
@@ -170,25 +171,25 @@ class FinalModel:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save unless a validation did."""
+        """Save the model unless a validation did."""
         if self.checkpoint.is_last or self.checkpoint.best is None:
             self.checkpoint.save_last(engine)
 
 
 class TrainingCheckpoint:
-    """Save the whole state of training as ``last.pt`` at the end of every epoch.
+    """Save the complete training state as ``last.pt`` at the end of every epoch.
 
-    It holds the student (mask token of token masking included), the teacher, optimizer, gradient scaler, counters,
-    random states, and whatever else is named in ``objects``.
+    It holds the student (including the mask token of token masking), the teacher, optimizer, gradient scaler, counters,
+    random states, and ``objects``.
 
     Args:
         ckpt_dir: folder of the file.
-        objects: more to save by name, each with ``state_dict`` and ``load_state_dict``, such as the learning-rate
-            scheduler and the :class:`ModelCheckpoint`.
-        interval: save every so many epochs, and at the end.
+        objects: further objects to save by name, each with ``state_dict`` and ``load_state_dict``, such as the
+            learning-rate scheduler and the :class:`ModelCheckpoint`.
+        interval: number of epochs between two saves; the last epoch is always saved.
 
     Raises:
-        ValueError: When ``interval`` is not a positive whole number.
+        ValueError: If ``interval`` is below 1.
     """
 
     def __init__(self, ckpt_dir: str, objects: Mapping[str, Any] | None = None, interval: int = 1) -> None:
@@ -203,7 +204,7 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: MedContextTrainer) -> None:
-        """Save the state that the next epoch starts from."""
+        """Save the state from which the next epoch starts."""
         if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
             return
         if engine.state.rank == 0:
@@ -213,19 +214,21 @@ class TrainingCheckpoint:
 
 
 class ResumeTraining:
-    """Restore what :class:`TrainingCheckpoint` saved, when training starts.
+    """Restore the training state of a :class:`TrainingCheckpoint` when training starts.
 
-    The learning rate follows the configuration of the resumed run: with other ``max_epochs`` or another
-    ``learning_rate`` than before, the schedule goes on at the same step of the new curve. A training that is done is
-    completed without a step, so that a job that a scheduler starts again ends as it should.
+    The learning rate follows the configuration of the resumed run: if ``max_epochs`` or ``learning_rate`` has changed,
+    the schedule continues at the same step of the new curve. A finished run completes without a step, so that a job
+    restarted by a scheduler ends normally.
 
     Args:
-        path: the ``last.pt`` to go on from.
-        objects: the same names as given to :class:`TrainingCheckpoint`.
+        path: the ``last.pt`` to resume from.
+        objects: objects to restore, under the same names as in :class:`TrainingCheckpoint`.
 
     Raises:
-        FileNotFoundError: When there is no such file.
-        ValueError: When it is damaged, was made with other settings, or has trained longer than is asked for.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is damaged, holds no training state, was trained with another epoch length, or has trained for
+            more epochs than ``max_epochs``.
+        ResumeError: If a saved state does not match the run, once training starts.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any] | None = None) -> None:
@@ -233,41 +236,39 @@ class ResumeTraining:
         self.objects = dict(objects or {})
         self.content = load_checkpoint(self.path)
         if not isinstance(self.content, dict) or not {"trainer", "random"} <= self.content.keys():
-            raise ValueError(f"{self.path} holds weights but no state of training; resume from a {LAST_FILE}.")
+            raise ValueError(f"{self.path} holds weights but no training state; resume from a {LAST_FILE}.")
 
     def attach(self, engine: MedContextTrainer) -> None:
-        """Check that the checkpoint fits and restore it when the engine starts."""
+        """Check that the checkpoint matches, and restore it when the engine starts."""
         done, asked = self.content["trainer"]["iteration"], engine.state.max_epochs * engine.state.epoch_length
         if self.content["trainer"]["epoch_length"] != engine.state.epoch_length:
             raise ValueError(
-                f"{self.path} was trained with {self.content['trainer']['epoch_length']} steps an epoch, this run has "
+                f"{self.path} was trained with {self.content['trainer']['epoch_length']} steps per epoch, this run has "
                 f"{engine.state.epoch_length}; resume with the same data, batch_size and number of processes."
             )
         trained = f"{self.path} has already trained {done // engine.state.epoch_length} epochs"
         if done > asked:
-            raise ValueError(f"{trained}; max_epochs is {engine.state.max_epochs}, raise it to go on.")
+            raise ValueError(f"{trained}; max_epochs is {engine.state.max_epochs}, raise it to continue.")
         if done == asked:
-            logger.warning("%s, as many as max_epochs asks for; raise it to go on.", trained)
+            logger.warning("%s, as many as max_epochs; raise it to continue.", trained)
         engine.add_event_handler(Events.STARTED, self)
 
     def __call__(self, engine: MedContextTrainer) -> None:
-        """Restore everything."""
+        """Restore the training state."""
         max_epochs = engine.state.max_epochs
-        schedules = {id(item): _settings(item) for item in self.objects.values() if isinstance(item, LambdaLR)}
+        schedules = {id(item): _schedule_settings(item) for item in self.objects.values() if isinstance(item, LambdaLR)}
         for name, item in _training_objects(engine, self.objects).items():
             if name not in self.content:
+                raise ResumeError(f"{self.path} holds no {name!r}; resume with the overlays that it was trained with.")
+            if isinstance(item, Optimizer) and _has_other_settings(item, self.content[name]):
                 raise ResumeError(
-                    f"{self.path} holds no {name!r}; resume with the same overlays as it was trained with."
-                )
-            if isinstance(item, Optimizer) and _is_other_kind(item, self.content[name]):
-                raise ResumeError(
-                    f"{self.path} was trained with another optimizer; resume with the overlays of that training."
+                    f"{self.path} was trained with another optimizer; resume with the overlays of that run."
                 )
             try:
                 item.load_state_dict(self.content[name])
             except (RuntimeError, ValueError, KeyError) as error:
                 reason = str(error).splitlines()[0]
-                raise ResumeError(f"{name!r} of {self.path} does not fit this run: {reason}") from error
+                raise ResumeError(f"{name!r} of {self.path} does not match this run: {reason}") from error
         engine.state.max_epochs = max_epochs
         for item in self.objects.values():
             if isinstance(item, LambdaLR):
@@ -278,29 +279,29 @@ class ResumeTraining:
 
 
 def _training_objects(engine: MedContextTrainer, objects: Mapping[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"network": plain_network(engine.network), **objects}
+    stateful: dict[str, Any] = {"network": plain_network(engine.network), **objects}
     masking = find_token_masking(engine.network)
     if masking is not None:
-        found["token_masking"] = _MaskToken(masking)
+        stateful["token_masking"] = _MaskToken(masking)
     if engine.teacher is not None:
-        found["teacher"] = engine.teacher
-    return {**found, "optimizer": engine.optimizer, "scaler": engine.scaler, "trainer": engine}
+        stateful["teacher"] = engine.teacher
+    return {**stateful, "optimizer": engine.optimizer, "scaler": engine.scaler, "trainer": engine}
 
 
-def _is_other_kind(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
-    """Whether a state is of an optimizer with other settings, which ``load_state_dict`` takes all the same."""
+def _has_other_settings(optimizer: Optimizer, state: Mapping[str, Any]) -> bool:
+    """Return whether a state is of an optimizer with other settings, which ``load_state_dict`` accepts all the same."""
     own, saved = (set(groups[0]) for groups in (optimizer.param_groups, state["param_groups"]))
     return bool(own - saved and saved - own)
 
 
-def _settings(schedule: LambdaLR) -> dict[str, Any]:
-    """What the configuration says of a schedule, apart from how far it has come."""
+def _schedule_settings(schedule: LambdaLR) -> dict[str, Any]:
+    """Return the attributes of a schedule that the configuration sets, without its progress."""
     progress = ("last_epoch", "_step_count", "_last_lr", "lr_lambdas", "optimizer")
     return {name: value for name, value in vars(schedule).items() if name not in progress}
 
 
 def _set_learning_rates(schedule: LambdaLR) -> None:
-    """Give the optimizer the rates that the schedule has at its present step."""
+    """Set the optimizer's learning rates to those of the schedule at its current step."""
     rates = [
         base * curve(schedule.last_epoch) for base, curve in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
     ]
@@ -310,7 +311,7 @@ def _set_learning_rates(schedule: LambdaLR) -> None:
 
 
 class _MaskToken:
-    """The mask token alone, as an object with a state."""
+    """The mask token as an object with a state."""
 
     def __init__(self, masking: TokenMasking) -> None:
         self.masking = masking
@@ -324,7 +325,7 @@ class _MaskToken:
 
 
 def _random_state() -> dict[str, Any]:
-    """States of the random number generators, as tensors and plain values so that no code is needed to read them."""
+    """Return the states of the random number generators as tensors and plain values, which load without code."""
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     version, internal, gauss = random.getstate()
     return {

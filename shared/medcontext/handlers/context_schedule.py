@@ -1,4 +1,4 @@
-"""When and how much of the context is dropped, and when unlabelled scans join."""
+"""Schedule of dropping context and of using unlabelled scans."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ __all__ = ["ContextSchedule"]
 
 
 class ContextSchedule:
-    """Scale masks, consistency and unlabelled term over a training run.
+    """Scale the masks, the consistency weight and the unlabelled term over a training run.
 
-    Masks become more frequent and larger over ``context_ramp``, as the consistency weight rises, and end at
-    ``context_end``, so that training ends on whole images. Unlabelled scans join after ``burn_in``, once the teacher
-    has learned from labels, and their weight rises over a further ``context_ramp``; they stay to the end.
+    Masks become more frequent and larger over ``context_ramp``, while the consistency weight rises, and end at
+    ``context_end``, so that training ends on whole images. Unlabelled scans are used after ``burn_in``, once the
+    teacher has learned from labels, until the end; their weight rises over a further ``context_ramp``.
 
-    Masks follow epochs, since loader processes copy the transforms when an epoch starts; weights follow steps. All
-    depend on the progress alone, so a resumed run continues exactly.
+    Masks change per epoch, since loader processes copy the transforms when an epoch starts; weights change per step.
+    Both depend on the progress only, so a resumed run continues exactly.
 
     Args:
-        transforms: those that drop context; whichever has a ``strength``, its own or its ``dropout``'s, is scaled.
+        transforms: transforms that drop context; those with a ``strength``, their own or their ``dropout``'s, are
+            scaled.
         context_ramp: share of the run over which masks and weights rise, within [0, 1].
         context_end: share of the run after which nothing is dropped from labelled crops, within [0, 1].
-        burn_in: share of the run before unlabelled scans join, within [0, 1].
+        burn_in: share of the run before unlabelled scans are used, within [0, 1].
 
     Raises:
-        ValueError: If a share is out of range.
+        ValueError: If a share lies outside [0, 1].
         TypeError: If attached to anything but a :class:`~medcontext.engines.MedContextTrainer`.
     """
 
@@ -58,16 +59,16 @@ class ContextSchedule:
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def start_epoch(self, engine: MedContextTrainer) -> None:
-        """Scale the masks of the epoch that starts."""
-        strength = self._context((engine.state.epoch - 1) / engine.state.max_epochs)
+        """Scale the masks of the starting epoch."""
+        strength = self._context_strength((engine.state.epoch - 1) / engine.state.max_epochs)
         for transform in self.transforms:
             transform.strength = strength
 
     def __call__(self, engine: MedContextTrainer) -> None:
-        """Scale the weights of the step that starts."""
+        """Scale the weights of the starting step."""
         progress = (engine.state.iteration - 1) / (engine.state.max_epochs * engine.state.epoch_length)
-        engine.context_strength = self._context(progress)
+        engine.context_strength = self._context_strength(progress)
         engine.unlabeled_strength = ramp(progress, start=self.burn_in, length=self.context_ramp)
 
-    def _context(self, progress: float) -> float:
+    def _context_strength(self, progress: float) -> float:
         return ramp(progress, length=self.context_ramp, end=self.context_end)

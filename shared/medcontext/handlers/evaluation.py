@@ -1,4 +1,4 @@
-"""Measure every test case and write the report of the evaluation."""
+"""Measurement of every test case, and the report of the evaluation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["EvaluationReport"]
 
 logger = logging.getLogger(__name__)
 
-# columns of the summary and how MLflow shows them; it leaves out values that no case gives, so it gets the counts too
+# columns of the summary and their names in MLflow, which omits values that no case has, so the counts are logged too
 _BY_LABEL = {
     "dice_mean": "dice",
     "surface_dice_mean": "surface_dice",
@@ -52,7 +52,7 @@ _FILE_TYPES = re.compile(r"(\.nii)?\.gz$|\.(nii|mha|mhd|nrrd|npy|npz|dcm)$", re.
 
 @dataclass(frozen=True)
 class _Case:
-    """What is kept of a case: the files that it came from, its metrics and the slices to draw."""
+    """Files, metrics and slices to draw of a case."""
 
     files: tuple[str, str]
     rows: list[dict[str, str | float | bool]]
@@ -60,42 +60,42 @@ class _Case:
 
 
 class EvaluationReport:
-    """Measure each case in its own geometry and write tables, pictures and the HTML report.
+    """Measure each case in its own geometry, and write tables, pictures and the HTML report.
 
-    Attach it to a MONAI evaluator that decollates, after postprocessing that gives, for every case, ``pred`` and
-    ``label`` in one geometry (the original one, by ``Invertd`` on ``pred``) as ``MetaTensor``: label maps
+    Attach it to a MONAI evaluator that decollates, after postprocessing that provides, for every case, ``pred`` and
+    ``label`` in the same geometry (the original one, by ``Invertd`` on ``pred``) as ``MetaTensor``: label maps
     (1, *spatial), or one-hot, scores or probabilities by class (C, *spatial), of which the largest counts. The spacing
-    in mm comes from the prediction's affine. ``image`` (C, *spatial) is only drawn; it is resampled for the picture
-    where it lies in another geometry.
+    in mm is taken from the prediction's affine. ``image`` (C, *spatial) is only drawn; it is resampled for the picture
+    if it has another geometry.
 
-    When the epoch ends, ``engine.state.metrics`` gets ``<prefix>_mean_dice``, ``<prefix>_missed``,
+    At the end of the epoch, ``engine.state.metrics`` gets ``<prefix>_mean_dice``, ``<prefix>_missed``,
     ``<prefix>_spurious`` and for every label ``<prefix>_dice_<label>``, ``<prefix>_surface_dice_<label>``,
-    ``<prefix>_hd95_<label>`` (mm; all three NaN where a label has no such value in any case),
-    ``<prefix>_missed_<label>`` and ``<prefix>_spurious_<label>`` (in how many cases). A published protocol adds
+    ``<prefix>_hd95_<label>`` (mm; all three NaN if a label has no such value in any case),
+    ``<prefix>_missed_<label>`` and ``<prefix>_spurious_<label>`` (numbers of cases). A published protocol adds
     ``<prefix>_paper_mean_dice``, ``<prefix>_paper_mean_hd95``, ``<prefix>_paper_dice_<label>`` and
     ``<prefix>_paper_hd95_<label>`` (voxels), averaged over all cases by label, then over labels, as the scripts do.
 
-    When the run ends, the report is written. So list it **before** handlers that log metrics or upload files, such as
-    ``MLflowTracker``. Of every case only the drawn slices are kept in memory, less than 1 MB. Over several processes
-    the first one writes; a case that a sampler gave out twice counts once.
+    The report is written at the end of the run, so list this handler **before** those that log metrics or upload files,
+    such as ``MLflowTracker``. Only the drawn slices of a case are kept in memory, less than 1 MB. Of several processes,
+    the first one writes; a case that a sampler repeated counts once.
 
     Args:
         output_dir: folder of the report, see :func:`medcontext.report.write_report`.
         labels: foreground names with their id, or with several ids for a region.
-        surface_tolerance_mm: how far apart surfaces may be and still agree, in mm, for all labels or by name.
-        protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`, how metrics are taken.
-        info: what is evaluated, for the report. ``None`` and ``{}`` are left out; how metrics were taken, device,
-            duration, command, versions and date are added where it does not name them.
-        metric_prefix: beginning of the metrics' names.
+        surface_tolerance_mm: distance in mm up to which surfaces agree, for all labels or by name.
+        protocol: name of the protocol of the metrics, one of :data:`medcontext.metrics.PROTOCOLS`.
+        info: description of the evaluation for the report. ``None`` and ``{}`` are left out; protocol, device,
+            duration, command, versions and date are added unless it has entries for them.
+        metric_prefix: prefix of the metrics' names.
         image_channel: channel of the image that is drawn.
-        window: intensities drawn as black and as white; by default chosen in each case from the labelled tissue.
-        anonymous_dir: folder of a second copy of the report that names the cases by hashes, to be shown where file
-            names must not be, such as on a shared MLflow server. ``None`` writes none.
-        history: file of a :class:`medcontext.handlers.TrainingHistory`, whose curves the report shows if it is there.
+        window: intensities drawn as black and as white; by default chosen for each case from the labelled tissue.
+        anonymous_dir: folder of a second copy of the report that names the cases by hashes, for places where file names
+            must not appear, such as a shared MLflow server. ``None`` writes none.
+        history: file of a :class:`medcontext.handlers.TrainingHistory`, whose curves the report shows if it exists.
 
     Raises:
-        ValueError: when ``labels`` does not map names to ids above 0, when a label has no usable tolerance, or when
-            there is no such protocol.
+        ValueError: If ``labels`` does not map names to ids above 0, a label has no valid tolerance, or there is no such
+            protocol.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class EvaluationReport:
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the start, every case, the end of the epoch and the end of the run."""
+        """Subscribe to the start, every iteration, the end of the epoch and the end of the run."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self.reset)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -138,14 +138,14 @@ class EvaluationReport:
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def reset(self) -> None:
-        """Forget the cases of an earlier epoch."""
+        """Discard the cases of an earlier epoch."""
         self._cases.clear()
 
     def __call__(self, engine: Engine) -> None:
         """Measure the cases of one iteration.
 
         Raises:
-            ValueError: when the engine does not decollate, or a prediction has no geometry or not the label's.
+            ValueError: If the engine does not decollate, or a prediction has no geometry or another one than its label.
         """
         output = engine.state.output
         if not isinstance(output, list):
@@ -156,7 +156,7 @@ class EvaluationReport:
             self._cases.append(self._measure(item))
 
     def summarise(self, engine: Engine) -> None:
-        """Put the averages into the engine's metrics and log a table."""
+        """Add the averages to the engine's metrics and log a table."""
         cases = _gather(self._cases)
         names = _case_names([case.files for case in cases])
         self.metrics = pd.DataFrame(
@@ -164,7 +164,7 @@ class EvaluationReport:
         )
         self._planes = {name: case.planes for name, case in zip(names, cases, strict=True)}
         summary = summarise(self.metrics)
-        engine.state.metrics.update(self._named(summary))
+        engine.state.metrics.update(self._logged_metrics(summary))
         if idist.get_rank() == 0:
             logger.info("mean Dice %.4f over %d cases\n%s", summary.mean_dice, summary.cases, _table(summary))
 
@@ -177,7 +177,7 @@ class EvaluationReport:
             self.metrics,
             cases=self._planes,
             labels=self.labels,
-            info={**self.info, **self._added(engine)},
+            info={**self.info, **self._missing_info(engine)},
             history=None if self.history is None else read_history(self.history),
             anonymous_dir=self.anonymous_dir,
         )
@@ -186,25 +186,25 @@ class EvaluationReport:
     def _start(self) -> None:
         self._started = time.perf_counter()
 
-    def _added(self, engine: Engine) -> dict[str, object]:
-        """What the handler knows of an evaluation and `info` does not say."""
+    def _missing_info(self, engine: Engine) -> dict[str, object]:
+        """Return facts about the evaluation for which ``info`` has no entry."""
         seconds = time.perf_counter() - self._started
-        known: dict[str, object] = {
+        facts: dict[str, object] = {
             "metrics": {"protocol": self.protocol, "surface_tolerance_mm": self.surface_tolerance_mm}
         }
         duration = {"duration": f"{seconds:.1f} s, {seconds / len(self._planes):.1f} s a case"}
         device = getattr(engine.state, "device", None)
         if device is not None:
-            known["device"] = device_name(device)
+            facts["device"] = device_name(device)
         return {
-            name: value for name, value in {**known, **duration, **circumstances()}.items() if name not in self.info
+            name: value for name, value in {**facts, **duration, **circumstances()}.items() if name not in self.info
         }
 
     def _measure(self, item: Mapping[str, Any]) -> _Case:
         prediction, label = _label_map(item[CommonKeys.PRED]), _label_map(item[CommonKeys.LABEL])
         if not isinstance(prediction, MetaTensor):
             raise ValueError(
-                "the prediction must be a MetaTensor, whose affine holds the voxels' size in mm, got "
+                "the prediction must be a MetaTensor, whose affine gives the voxel size in mm, got "
                 f"{type(prediction).__name__}. Keep track_meta on, or give Invertd to_tensor=True."
             )
         spacing = affine_to_spacing(prediction.affine).tolist()
@@ -216,7 +216,7 @@ class EvaluationReport:
             surface_tolerance_mm=self.surface_tolerance_mm,
             protocol=self.protocol,
         )
-        image = _like(item[CommonKeys.IMAGE], prediction)
+        image = _resampled_to(prediction, item[CommonKeys.IMAGE])
         upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
         planes = label_planes(
             upright,
@@ -228,11 +228,11 @@ class EvaluationReport:
             channel=self.image_channel,
         )
         number = len(self._cases) * idist.get_world_size() + idist.get_rank()
-        files = _file(item[CommonKeys.IMAGE]) or f"case_{number:04d}", _file(item[CommonKeys.LABEL])
+        files = _file_name(item[CommonKeys.IMAGE]) or f"case_{number:04d}", _file_name(item[CommonKeys.LABEL])
         return _Case(files, rows, planes)
 
-    def _named(self, summary: MetricSummary) -> dict[str, float]:
-        """Name the averages as MLflow is to show them."""
+    def _logged_metrics(self, summary: MetricSummary) -> dict[str, float]:
+        """Return the averages by the names that they are logged under."""
         prefix, labels = self.metric_prefix, summary.labels
         values: dict[str, float] = {
             f"{prefix}_mean_dice": summary.mean_dice,
@@ -247,12 +247,12 @@ class EvaluationReport:
 
 
 def _label_map(values: torch.Tensor) -> torch.Tensor:
-    """Label map (1, *spatial) on the CPU, from one or from scores by class (C, *spatial)."""
-    whole = values.argmax(dim=0, keepdim=True) if values.ndim == 4 and values.shape[0] > 1 else values
-    return whole.detach().cpu()
+    """Return a label map (1, *spatial) on the CPU, from a label map or from scores by class (C, *spatial)."""
+    label_map = values.argmax(dim=0, keepdim=True) if values.ndim == 4 and values.shape[0] > 1 else values
+    return label_map.detach().cpu()
 
 
-def _like(image: torch.Tensor, prediction: MetaTensor) -> torch.Tensor:
+def _resampled_to(prediction: MetaTensor, image: torch.Tensor) -> torch.Tensor:
     """Return the image on the prediction's grid."""
     image = image.detach().cpu().float()
     same_grid = image.shape[1:] == prediction.shape[1:]
@@ -262,21 +262,21 @@ def _like(image: torch.Tensor, prediction: MetaTensor) -> torch.Tensor:
 
 
 def _to_ras(volume: torch.Tensor, prediction: MetaTensor) -> MetaTensor:
-    """Turn a volume on the prediction's grid to RAS, for display."""
+    """Reorient a volume on the prediction's grid to RAS, for display."""
     plain = volume.as_tensor() if isinstance(volume, MetaTensor) else volume
-    turned: MetaTensor = Orientation(axcodes="RAS", labels=None)(MetaTensor(plain, affine=prediction.affine))
-    return turned
+    reoriented: MetaTensor = Orientation(axcodes="RAS", labels=None)(MetaTensor(plain, affine=prediction.affine))
+    return reoriented
 
 
-def _file(tensor: torch.Tensor) -> str:
-    """Name the file that a tensor was read from, ``""`` where that is not known."""
+def _file_name(tensor: torch.Tensor) -> str:
+    """Return the path of the file that a tensor was read from, ``""`` if it is unknown."""
     source = tensor.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "") if isinstance(tensor, MetaTensor) else ""
     first = source[0] if isinstance(source, list | tuple) and source else source
     return str(first) if isinstance(first, str | os.PathLike) else ""
 
 
 def _case_names(files: Sequence[tuple[str, str]]) -> list[str]:
-    """Name every case after its image, with as many folders as it takes to tell them apart."""
+    """Name every case after its image, with as many folders as needed for unique names."""
     parts = [(*Path(image).parts[:-1], _FILE_TYPES.sub("", Path(image).name)) for image, _ in files]
     depth, names = 1, [path[-1] for path in parts]
     while len(set(names)) < len(names) and depth < max(len(path) for path in parts):
@@ -288,7 +288,7 @@ def _case_names(files: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _gather(cases: list[_Case]) -> list[_Case]:
-    """Collect all processes' cases, each once although samplers repeat some to even out the shares."""
+    """Collect the cases of all processes, each once although samplers repeat some to even out the shares."""
     if idist.get_world_size() == 1:
         return cases
     shares: Any = idist.all_gather(cases)
@@ -296,7 +296,7 @@ def _gather(cases: list[_Case]) -> list[_Case]:
 
 
 def _table(summary: MetricSummary) -> str:
-    """Render the averages as text."""
+    """Return the averages as text."""
     columns = {
         "dice_mean": "Dice",
         "dice_low": "95 % from",

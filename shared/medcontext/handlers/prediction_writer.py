@@ -1,4 +1,4 @@
-"""Write what was predicted for each case."""
+"""Files of the predictions of each case."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ ENDINGS = {
     "overlay": "_overlay.png",
     "summary": ".json",
 }
-"""What is written of a case, in this order, and how the files' names end."""
+"""Kinds of files of a case, in the order of writing, and the endings of their names."""
 
 
 @dataclass(frozen=True)
 class _Predicted:
-    """One case: where its image lies, the image as it is drawn, and what was predicted in the file's own geometry."""
+    """A case, the affine of its image file, the image to draw, and the prediction in the geometry of the file."""
 
     case: Mapping[str, Any]
     affine: Array
@@ -58,27 +58,27 @@ class _Predicted:
 
 
 class PredictionWriteError(OSError):
-    """A prediction could not be written, because a disk is full, say."""
+    """A prediction could not be written, for example because a disk is full."""
 
 
 class PredictionWriter:
-    """Write each case's label map and, as asked, probabilities, DICOM SEG, a picture and a summary.
+    """Write each case's label map and, on request, probabilities, DICOM SEG, a picture and a summary.
 
-    Attach it to a MONAI evaluator that decollates, after postprocessing that gives, for every case and in the original
-    geometry, ``pred``, a label map (1, X, Y, Z); with ``save_probabilities`` also ``probabilities`` (C, X, Y, Z); and
-    with ``save_overlay`` also ``image`` (C, X, Y, Z).
+    Attach it to a MONAI evaluator that decollates, after postprocessing that provides, for every case and in the
+    original geometry, ``pred``, a label map (1, X, Y, Z); with ``save_probabilities`` also ``probabilities``
+    (C, X, Y, Z); and with ``save_overlay`` also ``image`` (C, X, Y, Z).
 
-    Files have the case's name: ``<case>_seg.nii.gz``, ``<case>_probabilities.nii.gz`` (float32, the classes along the
-    fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files have the
-    affine of the image file. Each is whole at any moment; those of an earlier call for the same image are replaced or,
-    where this call makes none, removed, and the summary is written last. Where a summary tells of another image of the
-    same name, nothing is predicted.
+    Files are named after the case: ``<case>_seg.nii.gz``, ``<case>_probabilities.nii.gz`` (float32, the classes along
+    the fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files have
+    the affine of the image file. Files are complete at any moment; those of an earlier call for the same image are
+    replaced or, if this call writes none of their kind, removed, and the summary is written last. If there is a summary
+    of another image of the same name, nothing is predicted.
 
     Args:
         output_dir: folder of the files.
-        cases: the cases as :func:`medcontext.data.list_images` gives them.
-        labels: names and ids, one for each.
-        network: what predicts, of which the summary names checkpoints with their SHA-256.
+        cases: cases as returned by :func:`medcontext.data.list_images`.
+        labels: names with one id each.
+        network: network that predicts; the summary lists its checkpoints with their SHA-256.
         model: name of the model.
         flips: axes of test-time flips, for the summary.
         save_probabilities: write the probabilities.
@@ -87,8 +87,9 @@ class PredictionWriter:
         save_summary: write the summary, with voxels and millilitres by label.
 
     Raises:
-        ImportError: When ``save_dicom_seg`` is asked for and the libraries are missing.
-        ValueError: When labels have no single ids or share one, or DICOM SEG is asked for of other images.
+        ImportError: If ``save_dicom_seg`` is set and the libraries are missing.
+        ValueError: If a label has several ids, two labels share one, or ``save_dicom_seg`` is set and an image is not
+            DICOM.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class PredictionWriter:
     ) -> None:
         count_classes(labels)
         if len(set(labels.values())) < len(labels):
-            raise ValueError(f"labels must give each name an id of its own, got {dict(labels)}.")
+            raise ValueError(f"labels must map each name to an id of its own, got {dict(labels)}.")
         if save_dicom_seg:
             _check_dicom(cases)
         self.output_dir = Path(output_dir)
@@ -116,43 +117,43 @@ class PredictionWriter:
         self.network = network
         self.model = model
         self.flips = list(flips)
-        wanted = {
+        requested = {
             "probabilities": save_probabilities,
             "dicom_seg": save_dicom_seg,
             "overlay": save_overlay,
             "summary": save_summary,
         }
-        self.kinds = ["segmentation", *(kind for kind, asked in wanted.items() if asked)]
+        self.kinds = ["segmentation", *(kind for kind, is_on in requested.items() if is_on)]
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the start of the run and every case."""
+        """Subscribe to the start of the run and every iteration."""
         engine.add_event_handler(Events.STARTED, self.make_folder)
         engine.add_event_handler(Events.STARTED, self.check_earlier)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def make_folder(self) -> None:
-        """Make the folder, before anything is predicted.
+        """Create the folder before anything is predicted.
 
         Raises:
-            PredictionWriteError: When that is not possible.
+            PredictionWriteError: If that is not possible.
         """
         with explained(partial(_explain_disk_error, self.output_dir)):
             self.output_dir.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=self.output_dir).close()
 
     def check_earlier(self) -> None:
-        """Look whether the predictions of other images would be replaced, before anything is predicted.
+        """Check that no predictions of other images would be replaced, before anything is predicted.
 
         Raises:
-            PredictionWriteError: When a case's summary is there and tells of another image.
+            PredictionWriteError: If the summary of a case exists and describes another image.
         """
         for case in self.cases.values():
             path = self.output_dir / f"{case['case']}{ENDINGS['summary']}"
             with explained(partial(_explain_disk_error, self.output_dir)):
                 text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
-            if text is not None and not _tells_of(text, case):
+            if text is not None and not _describes(text, case):
                 raise PredictionWriteError(
-                    f"{path} is not of {_source(case)['image']}, whose predictions would replace it and what lies with "
+                    f"{path} is not of {_source(case)['image']}, whose predictions would replace it and the files with "
                     "it; choose another predictions_dir (an MLflow model's output_dir), or move those predictions."
                 )
 
@@ -160,7 +161,7 @@ class PredictionWriter:
         """Write the cases of one iteration.
 
         Raises:
-            PredictionWriteError: When a file cannot be written.
+            PredictionWriteError: If a file cannot be written.
         """
         for item in engine.state.output:
             self._write(item)
@@ -169,7 +170,7 @@ class PredictionWriter:
         predicted = self._predicted(item)
         paths = {kind: self.output_dir / f"{predicted.case['case']}{ending}" for kind, ending in ENDINGS.items()}
         with explained(partial(_explain_disk_error, self.output_dir)):
-            paths["summary"].unlink(missing_ok=True)  # it says that the others are complete
+            paths["summary"].unlink(missing_ok=True)  # its presence means that the others are complete
             for kind, path in paths.items():
                 if kind not in self.kinds:
                     path.unlink(missing_ok=True)
@@ -234,42 +235,44 @@ class PredictionWriter:
 
 
 def _explain_disk_error(folder: Path, error: Exception) -> Exception | None:
-    """Return what the system says of files as one sentence."""
+    """Return a file system error as one sentence."""
     if not isinstance(error, OSError):
         return None
     return PredictionWriteError(
-        f"Cannot write predictions to {folder} ({error.strerror or error}); make room or rights there, or choose "
-        "another predictions_dir."
+        f"Cannot write predictions to {folder} ({error.strerror or error}); free space or fix permissions there, or "
+        "choose another predictions_dir."
     )
 
 
 def _source(case: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the image lies; of a DICOM series the folder."""
+    """Return the path of the image; of a DICOM series, its folder and UID."""
     if "series_instance_uid" not in case:
         return {"image": case["image"]}
     folder, uid = Path(case_files(case)[0]).parent, case["series_instance_uid"]
     return {"image": str(folder), "series_instance_uid": uid}
 
 
-def _tells_of(summary: str, case: Mapping[str, Any]) -> bool:
-    """Whether a summary is of a case's image; a series is known by its UID, wherever it lies."""
+def _describes(summary: str, case: Mapping[str, Any]) -> bool:
+    """Return whether a summary is of a case's image; series are identified by their UIDs, wherever they are."""
     try:
         earlier = json.loads(summary)
-        uids = [one.get("series_instance_uid") for one in (earlier, case)]
+        uids = [entry.get("series_instance_uid") for entry in (earlier, case)]
         if any(uids):
             return bool(uids[0] == uids[1])
-        files = [[os.path.realpath(file) for file in case_files({"image": one["image"]})] for one in (earlier, case)]
-    except (ValueError, TypeError, AttributeError, KeyError):  # no summary of ours
+        files = [
+            [os.path.realpath(file) for file in case_files({"image": entry["image"]})] for entry in (earlier, case)
+        ]
+    except (ValueError, TypeError, AttributeError, KeyError):  # not a summary of this writer
         return False
     return files[0] == files[1]
 
 
 def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
-    other = [case for case in cases if "series_instance_uid" not in case]
-    if other:
+    not_dicom = [case for case in cases if "series_instance_uid" not in case]
+    if not_dicom:
         raise ValueError(
-            f"save_dicom_seg needs DICOM, which the segmentation refers to, and {case_files(other[0])[0]} is none; "
-            "give DICOM series as dataset_dir, or leave save_dicom_seg out."
+            f"save_dicom_seg needs DICOM, which the segmentation refers to, and {case_files(not_dicom[0])[0]} is not; "
+            "give DICOM series as dataset_dir, or omit save_dicom_seg."
         )
     require_dicom()
 
@@ -277,6 +280,6 @@ def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
 def _write_nifti(stream: BinaryIO, array: Array, affine: Array) -> None:
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm")
-    # nibabel's own level; without the time, so that the same prediction is the same file
-    with gzip.GzipFile("", "wb", 1, stream, mtime=0) as packed:
-        image.to_stream(packed)
+    # nibabel's own level; without the time, so that equal predictions are equal files
+    with gzip.GzipFile("", "wb", 1, stream, mtime=0) as compressed:
+        image.to_stream(compressed)

@@ -1,4 +1,4 @@
-"""Pictures of what the networks make of the crops that they are trained on."""
+"""Pictures of training crops with the predictions of the networks."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ _TWO_PASSES = {
 class PreviewFigure:
     """Draw some crops of the last step of an epoch, as ``epoch_0012.png``.
 
-    Shown are image, label, what was dropped, and the predictions that the step was made of: the network's on what it
-    saw; in the two-pass forms the student's on the masked image and the teacher's on the whole one.
+    Shown are image, label, dropped voxels, and the predictions of the step: the network's for its input or, in the
+    two-pass forms, the student's for the masked image and the teacher's for the whole one.
 
     Args:
         output_dir: folder of the pictures.
         labels: foreground names with their id or ids.
         spacing: size of a voxel in mm along the arrays' axes.
-        orientation: what the arrays' axes run towards, such as ``"RAS"`` or ``"SPL"``.
-        interval: draw every so many epochs, and in the last.
-        num_crops: crops in a picture, at most.
-        log_dir: folder of TensorBoard's files, where the pictures go too.
+        orientation: directions of the arrays' axes, such as ``"RAS"`` or ``"SPL"``.
+        interval: number of epochs between two pictures; the last epoch is always drawn.
+        num_crops: maximum number of crops in a picture.
+        log_dir: folder of TensorBoard's files, to which the pictures are added.
 
     Raises:
-        ValueError: When ``interval`` or ``num_crops`` is not a positive whole number.
+        ValueError: If ``interval`` or ``num_crops`` is below 1.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class PreviewFigure:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: MedContextTrainer) -> None:
-        """Draw, if this step ends an epoch whose turn it is."""
+        """Draw crops if this is the last step of an epoch that is to be drawn."""
         epoch = engine.state.epoch
         due = epoch % self.interval == 0 or epoch == engine.state.max_epochs
         if not due or engine.state.iteration % engine.state.epoch_length:
             return
         try:
             self._draw(engine)
-        except (OSError, ValueError) as error:  # a picture is not worth a training
+        except (OSError, ValueError) as error:  # a missing picture must not end training
             logger.warning("The preview of epoch %d could not be drawn: %s", epoch, error)
 
     def _draw(self, engine: MedContextTrainer) -> None:
@@ -115,7 +115,7 @@ class PreviewFigure:
 
 
 def _row(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return what is drawn of one crop; of predictions the labels alone, found where the networks are."""
+    """Return the volumes to draw of one crop, predictions as label maps, computed on their device."""
     row: dict[str, Tensor] = {}
     if MedContextKeys.MASKED_FRACTION in output:
         row |= {key: batch[key] for key in (MedContextKeys.MASKED_IMAGE, MedContextKeys.CONTEXT_MASK)}

@@ -1,4 +1,4 @@
-"""A progress bar over the whole of training."""
+"""Progress bar over the whole training run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ __all__ = ["ProgressBar"]
 
 
 class ProgressBar:
-    """One line over all steps of all epochs: loss terms, the last validation, and the time left.
+    """Show one bar over all steps of all epochs: loss terms, the last validation, and the time left.
 
-    ignite's own bar counts one epoch at a time, which says little where epochs last seconds.
+    ignite's own bar counts one epoch at a time, which is of little use if epochs take seconds.
 
     Args:
-        validator: the engine whose key metric is shown beside the losses.
-        interval: seconds between two redraws, which keeps logs small where there is no terminal.
+        validator: engine whose key metric is shown beside the losses.
+        interval: seconds between two updates, to keep logs small where there is no terminal.
     """
 
     def __init__(self, validator: Engine | None = None, interval: float = 1.0) -> None:
@@ -36,7 +36,7 @@ class ProgressBar:
         engine.add_event_handler(MedContextEvents.RUN_ABORTED, self.close)
 
     def start(self, engine: Engine) -> None:
-        """Draw the empty bar, or that of a resumed run where it stood."""
+        """Draw the bar, at the step at which a resumed run starts."""
         self.bar = tqdm(
             total=engine.state.max_epochs * engine.state.epoch_length,
             initial=engine.state.iteration,

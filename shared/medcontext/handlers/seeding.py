@@ -1,4 +1,4 @@
-"""Random states that depend on the epoch alone."""
+"""Random states that depend on the epoch only."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["EpochSeed"]
 
 
 class EpochSeed:
-    """Seed everything random from (seed, epoch, rank) at the start of each epoch.
+    """Seed all random number generators from (seed, epoch, rank) at the start of each epoch.
 
-    A run resumed at the end of an epoch then sees the very crops, masks and order of cases that it would have seen
-    without the interruption, with any number of loader workers.
+    A run resumed at the end of an epoch then sees the same crops, masks and order of cases as without the interruption,
+    with any number of loader workers.
 
     Args:
-        seed: of the run.
-        dataset: the training dataset, whose random transforms are seeded too.
+        seed: seed of the run.
+        dataset: training dataset, whose random transforms are seeded too.
 
     Raises:
-        ValueError: When ``seed`` is negative.
+        ValueError: If ``seed`` is negative.
     """
 
     def __init__(self, seed: int, dataset: Any) -> None:
@@ -36,7 +36,7 @@ class EpochSeed:
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seed for the epoch that starts."""
+        """Seed the starting epoch."""
         seed = (self.seed * 1_000_003 + engine.state.epoch * 1009 + engine.state.rank) % 2**31
         set_determinism(seed)
         set_rnd(self.dataset, seed)

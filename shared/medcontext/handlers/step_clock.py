@@ -1,4 +1,4 @@
-"""What training steps cost, whatever is done between them."""
+"""Time of training steps, without the work between them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["StepClock"]
 class StepClock:
     """Time each step from the request of its batch to its end, and add the times up.
 
-    Loading the batch counts, its transforms, all passes, and the teacher; validation, checkpoints and logs, which come
-    between steps, do not. By default the time is the processor's, of all threads of this process: it does not grow
-    when other programs run beside it. What the loader's own processes do (``num_workers`` above 0) is not in it.
+    The time includes loading the batch, its transforms, all passes and the teacher, but not validation, checkpoints and
+    logging, which happen between steps. By default it is the processor time of all threads of this process, which other
+    programs on the machine do not increase. It excludes the loader's own processes (``num_workers`` above 0).
 
     Args:
-        clock: gives the time in seconds.
+        clock: function that returns the time in seconds.
 
     Attributes:
         last: seconds of the last step.
@@ -36,7 +36,7 @@ class StepClock:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self) -> None:
-        """Add the step that is done."""
+        """Add the time of the finished step."""
         self.last = self.clock() - self._started
         self.total += self.last
 

@@ -1,4 +1,4 @@
-"""The scalars of one training step, wherever they are shown or logged."""
+"""Scalars of one training step, for display and logging."""
 
 from __future__ import annotations
 
@@ -25,13 +25,21 @@ STEP_METRICS = {
 
 
 def step_values(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The scalars in a trainer's output by their logged names; MONAI repeats them in each decollated item."""
+    """Return the scalars in a trainer's output by the names that they are logged under.
+
+    Args:
+        output: the output, or its decollated items, in each of which MONAI repeats the scalars.
+
+    Example:
+        >>> step_values([{"loss": 0.5, "loss_supervised": 0.25}])
+        {'train_loss': 0.5, 'train_loss_supervised': 0.25}
+    """
     item = output if isinstance(output, Mapping) else output[0]
     return {name: float(item[key]) for key, name in STEP_METRICS.items() if key in item}
 
 
 def train_metrics(engine: Engine) -> dict[str, float]:
-    """All scalars of the step just done: loss terms, masked fraction, learning rate and teacher momentum."""
+    """Return all scalars of the last step: loss terms, masked fraction, learning rate and teacher momentum."""
     values = step_values(engine.state.output)
     values["learning_rate"] = float(engine.optimizer.param_groups[0]["lr"])
     momentum = getattr(engine.state, "teacher_momentum", None)
@@ -41,11 +49,11 @@ def train_metrics(engine: Engine) -> dict[str, float]:
 
 
 def engine_metrics(engine: Engine) -> dict[str, float]:
-    """The scalars among an engine's metrics, NaN included."""
+    """Return the scalars among an engine's metrics, NaN included."""
     return {name: float(value) for name, value in engine.state.metrics.items() if not isinstance(value, Mapping)}
 
 
 def write_step(engine: Engine, writer: Any) -> None:
-    """Write the scalars of the step just done to a TensorBoard ``SummaryWriter``."""
+    """Write the scalars of the last step to a TensorBoard ``SummaryWriter``."""
     for name, value in train_metrics(engine).items():
         writer.add_scalar(name, value, engine.state.iteration)

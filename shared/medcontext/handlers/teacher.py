@@ -1,4 +1,4 @@
-"""The teacher: a moving average of the student."""
+"""The teacher, a moving average of the student."""
 
 from __future__ import annotations
 
@@ -18,10 +18,20 @@ Momentum = float | Sequence[float]
 
 
 def teacher_momentum_at(step: int, total_steps: int, *, momentum: Momentum = 0.99, warmup: float = 0.01) -> float:
-    """Momentum of the update that follows optimizer step number ``step`` (the first is 0).
+    """Return the momentum of the update after an optimizer step.
 
-    It rises linearly from 0 over the first ``warmup`` share of the steps. Then it stays at ``momentum``, or moves from
-    the first to the second of two by half a cosine.
+    It rises linearly from 0 over the first ``warmup`` share of the steps. Then it stays at ``momentum`` or, if there
+    are two, follows half a cosine from the first to the second.
+
+    Args:
+        step: number of the optimizer step, from 0.
+        total_steps: number of optimizer steps of the run.
+        momentum: momentum after the warm-up, or the first and the last of a half cosine.
+        warmup: share of the steps over which the momentum rises from 0.
+
+    Example:
+        >>> [teacher_momentum_at(step, 100, momentum=0.8, warmup=0.1) for step in (0, 5, 10, 99)]
+        [0.0, 0.4, 0.8, 0.8]
 
     Source: the cosine is that of Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725), from 0.996 to 1. It needs
     tens of thousands of steps, since an average whose momentum nears 1 no longer follows the student.
@@ -43,18 +53,32 @@ def _momenta(momentum: Momentum) -> tuple[float, float]:
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """Move the teacher: ``momentum`` times itself plus the rest of the student, buffers with fractions included.
+    """Set the teacher to ``momentum`` times itself plus (1 - ``momentum``) times the student.
 
-    Integer buffers, such as counters and index tables, are copied.
+    This includes floating-point buffers; integer buffers, such as counters and index tables, are copied.
+
+    Args:
+        teacher: network to update in place.
+        student: network of the same architecture.
+        momentum: weight of the teacher, within [0, 1].
 
     Raises:
         ValueError: If the two networks do not have the same parameters and buffers.
+
+    Example:
+        >>> teacher, student = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+        >>> _ = nn.init.zeros_(teacher.weight), nn.init.ones_(student.weight)
+        >>> update_teacher(teacher, student, momentum=0.75)
+        >>> teacher.weight.item()
+        0.25
     """
     students = student.state_dict(keep_vars=True)
     teachers = teacher.state_dict(keep_vars=True)
     if students.keys() != teachers.keys():
         different = sorted(students.keys() ^ teachers.keys())
-        raise ValueError(f"Teacher and student differ in {different[:3]}; make the teacher with make_teacher(student).")
+        raise ValueError(
+            f"Teacher and student differ in {different[:3]}; create the teacher with make_teacher(student)."
+        )
     averaged = [name for name, value in teachers.items() if value.is_floating_point()]
     torch._foreach_lerp_(
         [teachers[name] for name in averaged],
@@ -68,15 +92,15 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 class TeacherUpdate:
     """Update the trainer's teacher, a moving average of the student, after every optimizer step.
 
-    The momentum in use is ``engine.state.teacher_momentum``. The step count follows the trainer's iterations, so a
-    resumed run continues the schedule where it was. Without a teacher the handler does nothing.
+    The current momentum is ``engine.state.teacher_momentum``. The step count follows the trainer's iterations, so a
+    resumed run continues the schedule. Without a teacher, the handler does nothing.
 
     Args:
         momentum: momentum after the warm-up, within [0, 1], or the first and the last of a half cosine.
         warmup: share of all optimizer steps over which the momentum rises from 0, within [0, 1].
 
     Raises:
-        ValueError: If an argument lies outside [0, 1], or there are other than one or two momenta.
+        ValueError: If an argument lies outside [0, 1], or there are not one or two momenta.
         TypeError: If attached to anything but a :class:`~medcontext.engines.MedContextTrainer`.
     """
 
@@ -98,7 +122,7 @@ class TeacherUpdate:
             engine.add_event_handler(MedContextEvents.OPTIMIZER_STEPPED, self)
 
     def __call__(self, engine: MedContextTrainer) -> None:
-        """Update once."""
+        """Update the teacher."""
         if engine.teacher is None:
             return
         step = engine.optimizer_step_index()

@@ -1,4 +1,4 @@
-"""What a training went through, epoch by epoch, in a file beside its checkpoints."""
+"""History of a training run, epoch by epoch, in a file beside its checkpoints."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ SECONDS = "train_processor_seconds"
 
 
 class TrainingHistory:
-    """Write one row per epoch: its number, its last step, the means of the step values, and the validation's metrics.
+    """Write one row per epoch: its number, its last step, the means of the step values, and the validation metrics.
 
     The columns are ``epoch``, ``step``, those of :func:`medcontext.handlers.step_values.train_metrics`,
-    ``train_processor_seconds``, which all steps so far have cost (:class:`~medcontext.handlers.step_clock.StepClock`),
-    then ``val_mean_dice`` and ``val_dice_<label>``, which are empty in epochs without validation. The file is replaced
-    as a whole. A resumed training goes on with it; the rows of epochs that are trained again, which a crash leaves
-    where epochs are finished but not saved, are dropped, and what they cost with them. The cost stands in
-    ``engine.state.train_processor_seconds`` too.
+    ``train_processor_seconds``, the processor time of all steps so far
+    (:class:`~medcontext.handlers.step_clock.StepClock`), then ``val_mean_dice`` and ``val_dice_<label>``, which are
+    empty in epochs without validation. The file is replaced atomically. A resumed run continues it; rows of epochs that
+    are trained again, because a crash came after the end of an epoch but before its checkpoint, are dropped along with
+    their time. The time is also in ``engine.state.train_processor_seconds``.
 
-    List it after the ``ValidationHandler``, so that an epoch's row holds that epoch's validation. A file that cannot be
-    written is a warning and no reason to end a training.
+    List it after the ``ValidationHandler``, so that an epoch's row holds that epoch's validation. If the file cannot be
+    written, a warning is logged and training continues.
 
     Args:
         path: the CSV file.
@@ -59,34 +59,34 @@ class TrainingHistory:
             self.validator.add_event_handler(Events.COMPLETED, self._validated)
 
     def start(self, engine: Engine) -> None:
-        """Take over the rows up to the epoch that the training starts after: none, unless it is resumed."""
+        """Read the rows of the epochs before the first one of this run: none, unless it is resumed."""
         self.rows, self._clock.total = [], 0.0
         if engine.state.epoch and self.path.is_file():
             try:
                 table = pd.read_csv(self.path)
                 self.rows = table[table["epoch"] <= engine.state.epoch].to_dict("records")
             except (OSError, ValueError, TypeError, KeyError) as error:
-                logger.warning("%s holds no history (%s); it begins anew.", self.path, error)
+                logger.warning("%s holds no history (%s); a new one is started.", self.path, error)
         if self.rows:
-            self._clock.total = float(self.rows[-1].get(SECONDS, math.nan))  # unknown after an older version's epochs
+            self._clock.total = float(self.rows[-1].get(SECONDS, math.nan))  # an older version did not record it
         engine.state.train_processor_seconds = self._clock.total
 
     def collect(self, engine: Engine) -> None:
-        """Remember the values of one step."""
+        """Collect the values of one step."""
         self._steps.append(train_metrics(engine))
 
     def __call__(self, engine: Engine) -> None:
         """Add the epoch and write the file."""
         means = pd.DataFrame(self._steps).mean().to_dict()
-        place = {"epoch": engine.state.epoch, "step": engine.state.iteration}
+        position = {"epoch": engine.state.epoch, "step": engine.state.iteration}
         engine.state.train_processor_seconds = self._clock.total
-        self.rows.append({**place, **means, SECONDS: self._clock.total, **self._validation})
+        self.rows.append({**position, **means, SECONDS: self._clock.total, **self._validation})
         self._validation = {}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_file(self.path, pd.DataFrame(self.rows).to_csv(index=False, float_format="%.6g").encode())
         except OSError as error:
-            logger.warning("The history of the training was not written (%s); the training goes on.", error)
+            logger.warning("The training history could not be written (%s); training continues.", error)
 
     def _validated(self, engine: Engine) -> None:
         self._validation = engine_metrics(engine)
