@@ -21,6 +21,7 @@ import medcontext.labels
 import medcontext.losses
 import medcontext.metrics
 import medcontext.networks
+import medcontext.tracking
 import medcontext.transforms
 
 ROOMS = (medcontext.losses, medcontext.metrics, medcontext.networks, medcontext.transforms)
@@ -30,7 +31,7 @@ def modules() -> Iterator[str]:
     yield from (
         module.__name__ for module in (medcontext.checks, medcontext.faults, medcontext.inferers, medcontext.labels)
     )
-    for room in (medcontext.engines, medcontext.handlers, *ROOMS):
+    for room in (medcontext.engines, medcontext.handlers, medcontext.tracking, *ROOMS):
         yield from (found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 

@@ -143,10 +143,10 @@ def test_what_is_kept_while_the_server_is_away_arrives_once_it_is_back(
     until(lambda: not unsent_file(tmp_path, RUN).exists())
     assert outbox.close(wait=0)
     assert [row for what in client.taken for row in what] == [("loss", 1.0, 1), ("loss", 2.0, 2)]
-    assert [text for text in caplog.messages if "does not answer" in text] == [
-        "MLflow does not answer (API request failed); values are kept and sent later."
+    assert [text for text in caplog.messages if "is unreachable" in text] == [
+        "MLflow is unreachable (API request failed); records are kept and sent later."
     ]
-    assert sum("answers again" in text for text in caplog.messages) == 1
+    assert sum("is reachable again" in text for text in caplog.messages) == 1
 
 
 @pytest.mark.parametrize("away_from_the_start", [True, False])
@@ -206,8 +206,8 @@ def test_what_mlflow_refuses_is_left_out_and_told_once(
     assert outbox.close(wait=0)
     assert [what[0] for what in client.taken] == [("loss", 1.0, 1), ("loss", 1.0, 2)]
     assert sorted(caplog.messages) == [
-        f"MLflow refused file of run {RUN} (left out): {tmp_path}/gone.txt is not there any more.",
-        f"MLflow refused tags of run {RUN} (left out): bad tag",
+        f"MLflow rejected file of run {RUN} (left out): {tmp_path}/gone.txt no longer exists.",
+        f"MLflow rejected tags of run {RUN} (left out): bad tag",
     ]
 
 
@@ -267,7 +267,7 @@ def test_sending_what_is_kept_says_when_mlflow_does_not_answer(tmp_path: Path, m
     header = {"run_id": RUN, "tracking_uri": "http://127.0.0.1:9"}
     path.write_text(f"{json.dumps(header)}\n{json.dumps(point(1.0, 1))}\n")
     started = time.monotonic()
-    with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 cannot be used \(.*refused\); see that"):
+    with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 cannot be used \(.*refused\); check that"):
         send_kept(tmp_path)
     assert time.monotonic() - started < 5
     assert path.exists()

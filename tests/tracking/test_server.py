@@ -102,7 +102,7 @@ def test_a_server_that_goes_away_during_training(
     engine.add_event_handler(Events.EPOCH_STARTED(once=2), stopwatch)
     tracker(mlflow_server, tmp_path / "models").attach(engine)
     engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), stopwatch)
-    engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda: until(lambda: "does not answer" in caplog.text))
+    engine.add_event_handler(Events.EPOCH_COMPLETED(once=2), lambda: until(lambda: "is unreachable" in caplog.text))
     engine.run()
     assert second[1] - second[0] < 3
     assert the_run(mlflow_server, tmp_path).info.status == "FINISHED"
@@ -144,7 +144,7 @@ def test_a_server_that_is_dead_at_the_start(tmp_path: Path) -> None:
     engine = trainer(train_handlers=[tracker(server, tmp_path / "models")])
     started = time.monotonic()
     with pytest.raises(
-        TrackingError, match=r"MLflow at http://127.0.0.1:\d+ cannot be used \(.*refused\); see that it"
+        TrackingError, match=r"MLflow at http://127.0.0.1:\d+ cannot be used \(.*refused\); check that it"
     ):
         engine.run()
     assert time.monotonic() - started < 5

@@ -1,4 +1,4 @@
-"""Training runs in MLflow."""
+"""Tracking of runs in MLflow."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which run a folder of checkpoints belongs to."""
+"""Record of the run that a folder of checkpoints belongs to."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from medcontext.storage.files import json_text, write_file
 __all__ = ["RUN_FILE", "read_identity", "write_identity"]
 
 RUN_FILE = "run.json"
-"""Beside the checkpoints: the name of the run that saves them, and the id of its MLflow run where it has one."""
+"""File beside the checkpoints with the name of the run that saves them, and the id of its MLflow run if it has one."""
 
 logger = logging.getLogger(__name__)
 
 
 def read_identity(ckpt_dir: str | os.PathLike[str]) -> dict[str, str]:
-    """Return ``run_name`` and ``mlflow_run_id`` of the run whose checkpoints lie in a folder, as far as they are known.
+    """Return ``run_name`` and ``mlflow_run_id`` of the run whose checkpoints are in a folder, as far as they are known.
 
-    Nothing is known without the file, or where it cannot be read, of which a warning is logged.
+    The result is empty if there is no such file, or if it cannot be read, in which case a warning is logged.
     """
     path = Path(ckpt_dir) / RUN_FILE
     if not path.is_file():
@@ -34,5 +34,5 @@ def read_identity(ckpt_dir: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def write_identity(ckpt_dir: str | os.PathLike[str], **values: str) -> None:
-    """Say which run a folder of checkpoints belongs to, in place of what was said before."""
+    """Write the run that a folder of checkpoints belongs to, in place of any earlier record."""
     write_file(Path(ckpt_dir) / RUN_FILE, json_text(values).encode())

@@ -1,4 +1,4 @@
-"""The trained network as an MLflow model, without pickle: code, configuration and weights as plain files."""
+"""Trained networks as MLflow models without pickle: code, configuration and weights as plain files."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> N
     """Log a model to a run, and register it if ``operation`` names a registered model.
 
     Args:
-        client: of MLflow.
-        run_id: the run that trained the model.
+        client: client of MLflow.
+        run_id: id of the run that trained the model.
         operation: ``bundle_root``, ``settings``, ``labels`` and ``weights`` as for :func:`save_model`, and
-            ``registered_model_name``. The id of the model is noted in it, so that a second attempt goes on with the
-            first one's.
+            ``registered_model_name``. The id of the model is added to it, so that a second attempt completes the model
+            of the first.
     """
     if "model_id" not in operation:
         experiment = client.get_run(run_id).info.experiment_id
@@ -67,7 +67,7 @@ def _register(client: MlflowClient, name: str, model_id: str, run_id: str) -> No
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
-    # not models:/ID, which a database without a server looks up at MLflow's global address
+    # not models:/ID, which a database without a server resolves at MLflow's global address
     source = client.get_logged_model(model_id).artifact_location
     if not any(version.source == source for version in client.search_model_versions(f"name='{name}'")):
         client.create_model_version(name, source, run_id=run_id, model_id=model_id, await_creation_for=0)
@@ -84,18 +84,18 @@ def save_model(
 ) -> None:
     """Write an MLflow model that segments as the bundle's ``inference.json`` does.
 
-    The package itself goes along, so that the model can be loaded where it is not installed.
+    The package itself is included, so that the model can be loaded where it is not installed.
 
     Args:
-        path: folder to write.
-        bundle_root: the bundle, with ``configs/inference.json``.
-        settings: keys of ``inference.json`` with the values of the training.
+        path: folder to write to.
+        bundle_root: folder of the bundle, with ``configs/inference.json``.
+        settings: keys of ``inference.json`` with their values in training.
         labels: foreground names with their id or ids, whose volumes are reported.
-        weights: the ``model.pt``.
-        model: what is already known of the model.
+        weights: path of ``model.pt``.
+        model: MLflow's record of the model, if it was created already.
 
     Raises:
-        FileNotFoundError: When the bundle or the weights are not there.
+        FileNotFoundError: If the bundle or the weights do not exist.
     """
     if not Path(weights).is_file():
         raise FileNotFoundError(f"There are no weights {weights} to log as a model.")
@@ -107,7 +107,7 @@ def save_model(
             shutil.copy(Path(bundle_root) / "configs" / name, bundle / "configs" / name)
         (bundle / "configs" / "model.json").write_text(json.dumps(settings, indent=4), encoding="utf-8")
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*input example was not provided")  # it would be a scan
+            warnings.filterwarnings("ignore", message=".*input example was not provided")  # an example would be a scan
             mlflow.pyfunc.save_model(
                 str(path),
                 python_model=str(code),
@@ -124,17 +124,23 @@ def save_model(
 def _signature(labels: Labels) -> ModelSignature:
     volumes = [ColSpec("double", f"{label}_ml") for label in labels]
     return ModelSignature(
-        inputs=Schema([ColSpec("string")]),  # a name would refuse the bare path of a file
+        inputs=Schema([ColSpec("string")]),  # a named column would reject the bare path of a file
         outputs=Schema([ColSpec("string", "image"), ColSpec("string", "prediction"), *volumes]),
         params=ParamSchema([ParamSpec("output_dir", "string", "predictions")]),
     )
 
 
 def model_requirements(bundle_root: str) -> list[str]:
-    """What the package needs, in the versions that are installed; of an uninstalled one what its bundle declares.
+    """Return the requirements of the package in their installed versions, as pip takes them.
 
-    What reads DICOM is among them where it is installed. Builds of one's own, such as PyTorch's for CPUs, are named by
-    the version that everybody can install.
+    If the package itself is not installed, its requirements are those in the bundle's metadata. Packages for DICOM are
+    included if they are installed. Local versions, such as PyTorch's builds for CPUs, are replaced by the public ones.
+
+    Args:
+        bundle_root: folder of the bundle.
+
+    Raises:
+        PackageNotFoundError: If a required package is missing.
     """
     try:
         listed = importlib.metadata.requires("medcontext") or []
@@ -142,19 +148,21 @@ def model_requirements(bundle_root: str) -> list[str]:
         metadata = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text(encoding="utf-8"))
         listed = ["torch", "monai", *metadata["required_packages_version"], *DICOM_PACKAGES]
     needed = [
-        found.name
-        for found in map(Requirement, listed)
-        if found.name in DICOM_PACKAGES or found.marker is None or found.marker.evaluate({"extra": ""})
+        requirement.name
+        for requirement in map(Requirement, listed)
+        if requirement.name in DICOM_PACKAGES
+        or requirement.marker is None
+        or requirement.marker.evaluate({"extra": ""})
     ]
     installed = {name: _installed_version(name) for name in needed}
     return [f"{name}=={version.public}" for name, version in installed.items() if version is not None]
 
 
 def _installed_version(name: str) -> Version | None:
-    """The version of a package; ``None`` for one that may be missing, and is.
+    """Return the version of a package, or ``None`` if it is missing and optional.
 
     Raises:
-        PackageNotFoundError: When another one is missing.
+        PackageNotFoundError: If it is missing and required.
     """
     try:
         return Version(importlib.metadata.version(name))

@@ -1,4 +1,4 @@
-"""What a run tells MLflow, as plain values that a file can keep, and how MLflow takes each of them."""
+"""Records for MLflow as plain values, which a file can keep, and their sending."""
 
 from __future__ import annotations
 
@@ -33,68 +33,74 @@ __all__ = [
 
 Operation = dict[str, Any]
 Point = tuple[str, float, int, int]
-"""Of a metric: key, value, time in milliseconds and step."""
+"""Point of a metric: key, value, time in milliseconds and step."""
 
 METRICS_LIMIT = 1000
-"""Points that MLflow takes in one request."""
+"""Maximum number of points in one request."""
 NOTES_LIMIT = 100
 KEY_LENGTH, PARAM_LENGTH, TAG_LENGTH = 250, 6000, 8000
 FILE_KINDS = {"text", "file", "model"}
 
 
 def clean_key(key: str) -> str:
-    """A name as MLflow allows it: letters, digits, ``_ - . / : `` and spaces, at most 250 of them."""
+    """Return a name that MLflow allows: at most 250 letters, digits, spaces and ``_ - . / :``.
+
+    Example:
+        >>> clean_key("network_def.norm=('instance')")
+        'network_def.norm___instance__'
+    """
     return re.sub(r"[^/\w.\- :]", "_", key)[:KEY_LENGTH]
 
 
 def metrics_operations(points: Iterable[Point]) -> list[Operation]:
-    """Points of metrics, in requests of a size that MLflow takes."""
+    """Return operations that log points of metrics, none of more than :data:`METRICS_LIMIT` points."""
     rows = [[clean_key(key), *rest] for key, *rest in points]
     return [{"kind": "metrics", "points": rows[i : i + METRICS_LIMIT]} for i in range(0, len(rows), METRICS_LIMIT)]
 
 
 def note_operations(params: Mapping[str, Any], tags: Mapping[str, Any]) -> list[Operation]:
-    """Parameters and tags under MLflow's limits of length and number."""
+    """Return operations that log parameters and tags, within MLflow's limits of length and number."""
     kinds = (("params", params, PARAM_LENGTH), ("tags", tags, TAG_LENGTH))
-    found = []
+    operations = []
     for kind, notes, length in kinds:
         rows = list({clean_key(key): str(value)[:length] for key, value in notes.items()}.items())
-        found += [{"kind": kind, "notes": dict(rows[i : i + NOTES_LIMIT])} for i in range(0, len(rows), NOTES_LIMIT)]
-    return found
+        chunks = (dict(rows[start : start + NOTES_LIMIT]) for start in range(0, len(rows), NOTES_LIMIT))
+        operations += [{"kind": kind, "notes": chunk} for chunk in chunks]
+    return operations
 
 
 def input_operation(name: str, digest: str, num_cases: int, context: str) -> Operation:
-    """A dataset as the input of a run."""
+    """Return an operation that logs a dataset as an input of a run."""
     return {"kind": "input", "name": name, "digest": digest, "num_cases": num_cases, "context": context}
 
 
 def text_operation(text: str, file: str) -> Operation:
-    """A text as an artifact."""
+    """Return an operation that logs a text as an artifact."""
     return {"kind": "text", "text": text, "file": file}
 
 
 def file_operation(path: str | Path, folder: str | None = None) -> Operation:
-    """A file or a folder as artifacts in ``folder``."""
+    """Return an operation that logs a file or a folder as artifacts in ``folder``."""
     return {"kind": "file", "path": str(Path(path).absolute()), "folder": folder}
 
 
 def model_operation(model: Mapping[str, Any], weights: str | Path) -> Operation:
-    """The trained network as a model, for :func:`~medcontext.tracking.models.log_model`."""
+    """Return an operation that logs a trained network, see :func:`~medcontext.tracking.models.log_model`."""
     return {"kind": "model", **model, "weights": str(Path(weights).absolute())}
 
 
 def status_operation(status: int) -> Operation:
-    """A run's status, one of ``RunStatus``, and when it came to it."""
+    """Return an operation that sets the status of a run, one of ``RunStatus``, with the present time."""
     return {"kind": "status", "status": RunStatus.to_string(status), "time": int(time.time() * 1000)}
 
 
 def description_operation(text: str) -> Operation:
-    """Return the description of a run, in Markdown."""
+    """Return an operation that sets the description of a run, in Markdown."""
     return {"kind": "description", "text": text[:TAG_LENGTH]}
 
 
 def send(client: MlflowClient, run_id: str, operation: Operation) -> None:
-    """Tell MLflow; to do it twice does no harm."""
+    """Send an operation to MLflow; sending it twice is harmless."""
     _SENDERS[operation["kind"]](client, run_id, operation)
 
 
@@ -122,9 +128,9 @@ def _send_text(client: MlflowClient, run_id: str, operation: Operation) -> None:
 
 
 def _send_description(client: MlflowClient, run_id: str, operation: Operation) -> None:
-    """Replace the description, unless somebody has written another one."""
-    before, text = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE), operation["text"]
-    if before is None or before.split(",")[0] == text.split(",")[0]:
+    """Replace the description, unless a user has edited it."""
+    earlier, text = client.get_run(run_id).data.tags.get(MLFLOW_RUN_NOTE), operation["text"]
+    if earlier is None or earlier.split(",")[0] == text.split(",")[0]:
         client.set_tag(run_id, MLFLOW_RUN_NOTE, text)
 
 
@@ -135,7 +141,7 @@ def _send_file(client: MlflowClient, run_id: str, operation: Operation) -> None:
     elif path.is_file():
         client.log_artifact(run_id, str(path), artifact_path=operation["folder"])
     else:
-        raise FileNotFoundError(f"{path} is not there any more.")
+        raise FileNotFoundError(f"{path} no longer exists.")
 
 
 def _send_status(client: MlflowClient, run_id: str, operation: Operation) -> None:

@@ -1,4 +1,4 @@
-"""What is to be sent to MLflow, sent in the background and kept while MLflow is away."""
+"""Sending of records to MLflow in the background; they are kept while MLflow is unreachable."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 LONGEST_PAUSE = 30.0
-"""Seconds between two attempts to reach a server that is away."""
+"""Maximum number of seconds between two attempts to reach an unreachable server."""
 PAUSE_AT_THE_END = 2.0
 
 _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIMEOUT"
@@ -47,39 +47,39 @@ _RETRIES, _TIMEOUT = "MLFLOW_HTTP_REQUEST_MAX_RETRIES", "MLFLOW_HTTP_REQUEST_TIM
 
 @contextlib.contextmanager
 def short_requests(timeout: int | None = None) -> Iterator[None]:
-    """Let MLflow's requests fail at the second attempt, where the environment does not say otherwise.
+    """Let MLflow's requests fail after the second attempt, unless the environment sets another number.
 
-    By default MLflow tries eight times, which takes minutes.
+    By default, MLflow tries eight times, which takes minutes.
 
     Args:
-        timeout: seconds for an attempt, instead of MLflow's two minutes.
+        timeout: seconds per attempt, instead of MLflow's two minutes.
     """
-    ours = {_RETRIES: "1"} if timeout is None else {_RETRIES: "1", _TIMEOUT: str(timeout)}
-    ours = {name: value for name, value in ours.items() if name not in os.environ}
-    os.environ.update(ours)
+    limits = {_RETRIES: "1"} if timeout is None else {_RETRIES: "1", _TIMEOUT: str(timeout)}
+    limits = {name: value for name, value in limits.items() if name not in os.environ}
+    os.environ.update(limits)
     try:
         yield
     finally:
-        for name in ours:
+        for name in limits:
             os.environ.pop(name, None)
 
 
 @contextlib.contextmanager
 def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
-    """Say in one sentence that MLflow cannot be used, within seconds.
+    """Report in one sentence, within seconds, that MLflow cannot be used.
 
     Args:
-        uri: of MLflow, named in the sentence.
+        uri: address of MLflow, which the sentence contains.
         timeout: as for :func:`short_requests`.
 
     Raises:
-        TrackingError: When anything goes wrong.
+        TrackingError: If anything fails.
     """
 
     def explain(error: Exception) -> Exception:
         return TrackingError(
-            f"MLflow at {without_password(uri)} cannot be used ({_reason(error)}); see that it runs, or choose another "
-            "by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
+            f"MLflow at {without_password(uri)} cannot be used ({_reason(error)}); check that it is running, or choose "
+            "another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
         )
 
     with explained(explain), short_requests(timeout):
@@ -88,22 +88,22 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
 
 def _reason(error: Exception) -> str:
     text = without_password(" ".join(str(error).split()))
-    if "Caused by" in text:  # of a failed connection only the innermost error tells something
+    if "Caused by" in text:  # of a failed connection, only the innermost error is informative
         text = text.rsplit(": ", 1)[-1].rstrip("'\")")
     return re.split(r"(?<=[a-z])\. ", text)[0][:300]
 
 
 def unsent_file(ckpt_dir: str | os.PathLike[str], run_id: str) -> Path:
-    """Where the operations of a run are kept that MLflow did not take."""
+    """Return the path of the file with the unsent operations of a run."""
     return Path(ckpt_dir) / f"mlflow_unsent_{run_id}.jsonl"
 
 
 class TrackingError(ValueError):
-    """MLflow does not answer, or not as it should, where a run cannot go on without it."""
+    """MLflow is unreachable or fails, and the run cannot continue without it."""
 
 
 class Unsent(NamedTuple):
-    """A file of operations that MLflow did not take."""
+    """Content of a file of unsent operations."""
 
     run_id: str
     tracking_uri: str
@@ -111,10 +111,10 @@ class Unsent(NamedTuple):
 
 
 def read_unsent(path: Path) -> Unsent:
-    """Read a file of unsent operations; a last line that a crash cut off is left out.
+    """Read a file of unsent operations, without a last line that a crash cut off.
 
     Raises:
-        ValueError: When the file is no such file.
+        ValueError: If the file is not such a file.
     """
     lines: list[Any] = []
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -126,14 +126,14 @@ def read_unsent(path: Path) -> Unsent:
 
 
 def send_unsent(path: Path, client: MlflowClient) -> int:
-    """Send what a file keeps for its run, then delete the file.
+    """Send the operations in a file, then delete the file.
 
     Args:
-        path: the file; without one nothing is done.
-        client: of MLflow.
+        path: path of the file; nothing is done if it does not exist.
+        client: client of MLflow.
 
     Returns:
-        How many entries were sent.
+        The number of records that were sent.
     """
     if not path.is_file():
         return 0
@@ -146,26 +146,26 @@ def send_unsent(path: Path, client: MlflowClient) -> int:
         try:
             send(client, unsent.run_id, operation)
         except Exception as error:
-            if not _is_refusal(error):
+            if not _is_rejection(error):
                 raise
-            logger.warning("MLflow refused %s of run %s: %s", operation["kind"], unsent.run_id, _reason(error))
+            logger.warning("MLflow rejected %s of run %s: %s", operation["kind"], unsent.run_id, _reason(error))
     path.unlink()
     return len(unsent.operations)
 
 
 def send_kept(ckpt_dir: str | os.PathLike[str], tracking_uri: str | None = None) -> int:
-    """Send what is kept beside checkpoints because MLflow did not take it.
+    """Send the unsent records that are kept beside checkpoints.
 
     Args:
         ckpt_dir: folder of the checkpoints.
-        tracking_uri: MLflow's address; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
+        tracking_uri: address of MLflow; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
 
     Returns:
-        How many entries were sent.
+        The number of records that were sent.
 
     Raises:
-        FileNotFoundError: When there is no such folder.
-        TrackingError: When MLflow does not answer; what is kept stays.
+        FileNotFoundError: If there is no such folder.
+        TrackingError: If MLflow is unreachable; the records are still kept.
     """
     if not Path(ckpt_dir).is_dir():
         raise FileNotFoundError(f"There is no folder {ckpt_dir}.")
@@ -177,40 +177,40 @@ def send_kept(ckpt_dir: str | os.PathLike[str], tracking_uri: str | None = None)
     return sent
 
 
-def _is_refusal(error: Exception) -> bool:
-    """Whether trying again is of no use: MLflow rejects the content, or a file is not there."""
-    refused = isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE)
-    return refused or isinstance(error, FileNotFoundError)
+def _is_rejection(error: Exception) -> bool:
+    """Return whether another attempt is useless: MLflow rejects the content, or a file does not exist."""
+    rejected = isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE)
+    return rejected or isinstance(error, FileNotFoundError)
 
 
 @dataclass
-class _Lane:
-    """Operations of one kind in order, and when to try the first of them again."""
+class _Queue:
+    """Operations of one kind in order, and the time of the next attempt to send the first of them."""
 
     operations: deque[Operation] = field(default_factory=deque)
     failures: int = 0
     retry_at: float = 0.0
-    since: float = 0.0
+    failing_since: float = 0.0
 
     @property
-    def away(self) -> bool:
+    def is_failing(self) -> bool:
         return self.failures > 0
 
 
 class Outbox:
-    """Send operations of one run in order from a thread of its own, so that training never waits for MLflow.
+    """Send the operations of a run in order from a background thread, so that training never waits for MLflow.
 
-    When MLflow does not answer, the operations are kept and tried again, at growing intervals; what is left at the end
-    is written to a file. Sending one twice does no harm: points of a metric carry their own time, by which MLflow knows
-    them. Files have a lane of their own, so that a store of artifacts that fails does not hold up the metrics.
+    While MLflow is unreachable, operations are kept and tried again at growing intervals; those left at the end are
+    written to a file. Sending one twice is harmless: MLflow recognises points of a metric by their time. Files have a
+    queue of their own, so that a failing artifact store does not delay the metrics.
 
     Args:
-        client: of MLflow; after this only the thread uses it.
-        run_id: the run.
-        unsent: the file.
-        tracking_uri: noted in that file.
-        ahead: keep operations in the file from when they are put until they are sent, so that none are lost with the
-            process.
+        client: client of MLflow, which only the thread may use from now on.
+        run_id: id of the run.
+        unsent: path of the file.
+        tracking_uri: address of MLflow, which is noted in the file.
+        ahead: keep operations in the file as soon as they are put and until they are sent, so that none are lost if the
+            process is killed.
     """
 
     def __init__(
@@ -221,55 +221,55 @@ class Outbox:
         self.unsent = unsent
         self.tracking_uri = tracking_uri
         self.ahead = ahead
-        self._lanes = {"values": _Lane(), "files": _Lane()}
+        self._queues = {"values": _Queue(), "files": _Queue()}
         self._changed = threading.Condition()
         self._closing = self._abandoned = False
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._requests = contextlib.ExitStack()
         self._requests.enter_context(short_requests())
         self._thread = threading.Thread(target=self._send_all, name="mlflow outbox", daemon=True)
         self._thread.start()
 
     def put(self, *operations: Operation) -> None:
-        """Add operations; this returns at once."""
+        """Add operations, without waiting for them to be sent."""
         if not operations:
             return
         with self._changed:
             if self.ahead:
                 self._write(operations, "a")
             for operation in operations:
-                lane = self._lanes["files" if operation["kind"] in FILE_KINDS else "values"]
-                if not _merge(lane.operations, operation):
-                    lane.operations.append(operation)
+                queue = self._queues["files" if operation["kind"] in FILE_KINDS else "values"]
+                if not _merge(queue.operations, operation):
+                    queue.operations.append(operation)
             self._changed.notify_all()
 
     def settle(self, wait: float) -> None:
-        """Wait until all but files is sent, or MLflow turns out to be away.
+        """Wait until everything but files is sent, or MLflow turns out to be unreachable.
 
         Args:
-            wait: seconds to wait at most.
+            wait: maximum number of seconds to wait.
         """
-        lane = self._lanes["values"]
+        queue = self._queues["values"]
         with self._changed:
-            self._changed.wait_for(lambda: lane.away or not lane.operations, wait)
+            self._changed.wait_for(lambda: queue.is_failing or not queue.operations, wait)
 
     def close(self, wait: float) -> bool:
-        """Send what is left and stop.
+        """Send the remaining operations and stop.
 
         Args:
-            wait: seconds to go on trying where MLflow is away; as long as it takes something, all is sent.
+            wait: seconds to keep trying while MLflow is unreachable; if it is reachable, everything is sent.
 
         Returns:
-            Whether all is sent; the rest stands in the file.
+            Whether everything was sent; the rest is in the file.
         """
         deadline = time.monotonic() + wait
         with self._changed:
             self._closing = True
-            for lane in self._lanes.values():
-                lane.retry_at = 0.0
+            for queue in self._queues.values():
+                queue.retry_at = 0.0
             self._changed.notify_all()
         try:
-            while self._thread.is_alive() and not self._hopeless(deadline, wait):
+            while self._thread.is_alive() and not self._is_given_up(deadline, wait):
                 self._thread.join(0.1)
         except KeyboardInterrupt:
             logger.warning("Interrupted while waiting for MLflow.")
@@ -277,23 +277,25 @@ class Outbox:
             self._abandoned = True
             self._changed.notify_all()
             self._requests.close()
-            return self._keep_the_rest()
+            return self._keep_unsent()
 
-    def _hopeless(self, deadline: float, wait: float) -> bool:
-        """Whether everything that is left has failed for as long as one is ready to wait."""
+    def _is_given_up(self, deadline: float, wait: float) -> bool:
+        """Return whether every queue that is not empty has been failing for longer than the time to wait."""
         now = time.monotonic()
         with self._changed:
-            left = [lane for lane in self._lanes.values() if lane.operations]
-            return bool(left) and all(lane.away and now > max(deadline, lane.since + wait) for lane in left)
+            left = [queue for queue in self._queues.values() if queue.operations]
+            return bool(left) and all(
+                queue.is_failing and now > max(deadline, queue.failing_since + wait) for queue in left
+            )
 
-    def _keep_the_rest(self) -> bool:
-        rest = [operation for lane in self._lanes.values() for operation in lane.operations]
+    def _keep_unsent(self) -> bool:
+        rest = [operation for queue in self._queues.values() for operation in queue.operations]
         if not rest:
             return True
         self._write(rest, "w" if self.ahead else "a")
         logger.warning(
-            "MLflow did not take %d entries of run %s; they are kept in %s and sent by the next evaluation or resumed "
-            "training of it, or by: python -m medcontext send_unsent --ckpt_dir %s",
+            "%d records of run %s could not be sent to MLflow; they are kept in %s and sent by its next evaluation, "
+            "when it is resumed, or by: python -m medcontext send_unsent --ckpt_dir %s",
             len(rest),
             self.run_id,
             self.unsent,
@@ -302,66 +304,66 @@ class Outbox:
         return False
 
     def _send_all(self) -> None:
-        while (lane := self._next_lane()) is not None:
-            operation = lane.operations[0]
+        while (queue := self._next_due()) is not None:
+            operation = queue.operations[0]
             try:
                 send(self.client, self.run_id, operation)
-            except Exception as error:  # whatever it is, training goes on
-                self._failed(lane, operation, error)
+            except Exception as error:  # training continues after any error
+                self._failed(queue, operation, error)
             else:
-                self._sent(lane)
+                self._sent(queue)
             with self._changed:
                 self._changed.notify_all()
 
-    def _next_lane(self) -> _Lane | None:
-        """Wait for a lane with something that is due; ``None`` when there will be none."""
+    def _next_due(self) -> _Queue | None:
+        """Wait for the next queue that is due; return ``None`` if there will be none."""
         with self._changed:
             while not self._abandoned:
-                waiting = [lane for lane in self._lanes.values() if lane.operations]
-                pauses = [lane.retry_at - time.monotonic() for lane in waiting]
-                for lane, pause in zip(waiting, pauses, strict=True):
+                waiting = [queue for queue in self._queues.values() if queue.operations]
+                pauses = [queue.retry_at - time.monotonic() for queue in waiting]
+                for queue, pause in zip(waiting, pauses, strict=True):
                     if pause <= 0:
-                        return lane
+                        return queue
                 if self._closing and not waiting:
                     return None
                 self._changed.wait(min(pauses, default=None))
         return None
 
-    def _sent(self, lane: _Lane) -> None:
+    def _sent(self, queue: _Queue) -> None:
         with self._changed:
             if self._abandoned:
                 return
-            if lane.away:
-                logger.warning("MLflow answers again; what was kept is being sent.")
-            lane.operations.popleft()
-            lane.failures = 0
-            self._forget()
+            if queue.is_failing:
+                logger.warning("MLflow is reachable again; the kept records are being sent.")
+            queue.operations.popleft()
+            queue.failures = 0
+            self._delete_if_all_sent()
 
-    def _failed(self, lane: _Lane, operation: Operation, error: Exception) -> None:
+    def _failed(self, queue: _Queue, operation: Operation, error: Exception) -> None:
         reason = _reason(error)
         with self._changed:
             if self._abandoned:
                 return
-            if _is_refusal(error):
-                self._warn_once(f"MLflow refused {operation['kind']} of run {self.run_id} (left out): {reason}")
-                lane.operations.popleft()
-                self._forget()
+            if _is_rejection(error):
+                self._warn_once(f"MLflow rejected {operation['kind']} of run {self.run_id} (left out): {reason}")
+                queue.operations.popleft()
+                self._delete_if_all_sent()
                 return
-            if not lane.away:
-                logger.warning("MLflow does not answer (%s); values are kept and sent later.", reason)
-                lane.since = time.monotonic()
+            if not queue.is_failing:
+                logger.warning("MLflow is unreachable (%s); records are kept and sent later.", reason)
+                queue.failing_since = time.monotonic()
             longest = PAUSE_AT_THE_END if self._closing else LONGEST_PAUSE
-            lane.retry_at = time.monotonic() + min(2.0**lane.failures, longest)
-            lane.failures += 1
+            queue.retry_at = time.monotonic() + min(2.0**queue.failures, longest)
+            queue.failures += 1
 
-    def _forget(self) -> None:
-        """Delete the file when nothing is left to send."""
-        if self.ahead and not any(lane.operations for lane in self._lanes.values()):
+    def _delete_if_all_sent(self) -> None:
+        """Delete the file if nothing is left to send."""
+        if self.ahead and not any(queue.operations for queue in self._queues.values()):
             self.unsent.unlink(missing_ok=True)
 
     def _warn_once(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._warned:
+            self._warned.add(text)
             logger.warning(text)
 
     def _write(self, operations: Sequence[Operation], mode: str) -> None:
@@ -374,11 +376,11 @@ class Outbox:
             with self.unsent.open(mode, encoding="utf-8") as file:
                 file.write("".join(f"{line}\n" for line in lines))
         except OSError as error:
-            self._warn_once(f"What is not sent to MLflow yet cannot be kept in a file: {error}")
+            self._warn_once(f"Records that are not sent to MLflow yet cannot be kept in a file: {error}")
 
 
 def _merge(waiting: deque[Operation], operation: Operation) -> bool:
-    """Add metrics to the last request that waits, unless it is full or may be under way."""
+    """Add metrics to the last waiting request unless it is full or being sent, and return whether they were added."""
     if operation["kind"] != "metrics" or len(waiting) < 2 or waiting[-1]["kind"] != "metrics":
         return False
     points = waiting[-1]["points"]

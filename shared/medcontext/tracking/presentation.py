@@ -1,4 +1,4 @@
-"""How a run is shown in MLflow's pages: its kind of experiment, its description, and the order of its charts."""
+"""Presentation of runs in MLflow's pages: kind of experiment, description, and sections of charts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 __all__ = ["EXPERIMENT_KIND", "case_counts", "chart_name", "describe_run"]
 
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
-"""A tag of the experiment: MLflow 3 opens it with runs and charts, instead of traces and judges."""
+"""Tag of the experiment with which MLflow 3 shows runs and charts, instead of traces and judges."""
 
 _BY_LABEL = re.compile(r"(val|test)_(paper_dice|paper_hd95|surface_dice|dice|hd95|missed|spurious)_(.+?)(_ema)?")
 
@@ -23,15 +23,19 @@ _DICE = {"val_mean_dice": "validation", "val_mean_dice_ema": "validation (averag
 def chart_name(name: str) -> str:
     """Return the name that a metric is logged under: ``test_dice/liver`` for ``test_dice_liver``.
 
-    MLflow makes a section of what stands before a slash, so that the few figures over all labels, which have none, are
-    not lost among those of each label.
+    MLflow groups charts by the part before a slash, so the few metrics over all labels, which have none, are not lost
+    among those of each label.
+
+    Example:
+        >>> chart_name("val_dice_liver_ema"), chart_name("val_mean_dice")
+        ('val_dice_ema/liver', 'val_mean_dice')
     """
-    found = _BY_LABEL.fullmatch(name)
-    return f"{found[1]}_{found[2]}{found[4] or ''}/{found[3]}" if found else name
+    parts = _BY_LABEL.fullmatch(name)
+    return f"{parts[1]}_{parts[2]}{parts[4] or ''}/{parts[3]}" if parts else name
 
 
 def case_counts(inputs: Iterable[DatasetInput]) -> dict[str, int]:
-    """Return the number of cases by section, of a run's inputs."""
+    """Return the number of cases by section, from a run's inputs."""
     counts = {}
     for item in inputs:
         section = next((tag.value for tag in item.tags if tag.key == MLFLOW_DATASET_CONTEXT), "")
@@ -44,21 +48,25 @@ def case_counts(inputs: Iterable[DatasetInput]) -> dict[str, int]:
 def describe_run(
     tags: Mapping[str, Any], cases: Mapping[str, int], metrics: Mapping[str, float], report: str | None = None
 ) -> str:
-    """Describe a run in Markdown: what it is, what came out, and where the report lies.
+    """Return a description of a run in Markdown: its settings, its results, and the place of its report.
 
     Args:
-        tags: of the run, those that begin with ``medcontext.``.
+        tags: tags of the run, of which those that begin with ``medcontext.`` are used.
         cases: number of cases by section.
-        metrics: of the run, as far as they are known.
+        metrics: metrics of the run, as far as they are known.
         report: folder of the evaluation's report.
+
+    Example:
+        >>> describe_run({"medcontext.bundle": "unetr", "medcontext.mode": "medcontext"}, {"training": 18}, {})
+        '**unetr**, mode `medcontext` (18 training cases).'
     """
-    known = {name.removeprefix("medcontext."): value for name, value in tags.items()}
+    settings = {name.removeprefix("medcontext."): value for name, value in tags.items()}
     counts = ", ".join(f"{count} {section}" for section, count in cases.items())
-    what = f"**{known.get('bundle', 'Network')}**, mode `{known.get('mode', 'unknown')}`"
-    what += f", on {known['dataset']}" if "dataset" in known else ""
-    what += f" ({counts} cases)" if counts else ""
-    what += f", seed {known['seed']}" if "seed" in known else ""
-    lines = [what + "."]
+    summary = f"**{settings.get('bundle', 'Network')}**, mode `{settings.get('mode', 'unknown')}`"
+    summary += f", on {settings['dataset']}" if "dataset" in settings else ""
+    summary += f" ({counts} cases)" if counts else ""
+    summary += f", seed {settings['seed']}" if "seed" in settings else ""
+    lines = [summary + "."]
     dice = [f"{title} {metrics[name]:.3f}" for name, title in _DICE.items() if name in metrics]
     if dice:
         lines.append(f"Mean Dice: {', '.join(dice)}.")

@@ -1,4 +1,4 @@
-"""A trained bundle as an MLflow model: the code that ``mlflow.pyfunc.load_model`` runs."""
+"""Trained bundles as MLflow models: the code that ``mlflow.pyfunc.load_model`` runs."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ __all__ = ["SegmentationModel"]
 
 
 class SegmentationModel(PythonModel):
-    """Segment volumes by the bundle's own ``inference.json``, set as the network was trained.
+    """Segment volumes by the bundle's own ``inference.json``, with the settings of the training run.
 
-    Its artifacts are the ``bundle``, with ``configs/inference.json`` and ``configs/model.json`` (what the training set
-    otherwise), and the ``weights``.
+    Its artifacts are the ``bundle``, with ``configs/inference.json`` and ``configs/model.json`` (settings of the
+    training run), and the ``weights``.
     """
 
     def load_context(self, context: Any) -> None:
-        """Note where the artifacts lie."""
+        """Store the paths of the artifacts."""
         self.configs = Path(context.artifacts["bundle"]) / "configs"
         self.weights = context.artifacts["weights"]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
-        """Write the label map of each image, in its own geometry, and beside it a JSON file that tells of it.
+        """Write the label map of each image, in its own geometry, with a summary as JSON beside it.
 
         Args:
-            context: MLflow's; not used.
-            model_input: a table whose one column holds what ``inference.json`` takes: NIfTI files, or folders of DICOM
-                series; MLflow makes it of a path or a list of them too.
+            context: MLflow's context; not used.
+            model_input: table whose only column holds inputs of ``inference.json``: NIfTI files, or folders of DICOM
+                series. MLflow also makes it from a path or a list of paths.
             params: ``output_dir``, the folder of the label maps.
 
         Returns:
             A table with each image, its ``prediction`` and, for every label, its volume in ml (``liver_ml``).
 
         Raises:
-            MlflowException: When an image is not there or cannot be segmented, or ``output_dir`` holds predictions of
-                another image of its name, with what a server answers.
+            MlflowException: If an image does not exist or cannot be segmented, or ``output_dir`` holds predictions of
+                another image of the same name. A server answers with its message.
         """
         output_dir = Path((params or {}).get("output_dir", "predictions"))
         try:
             cases = self._segment(list(model_input.iloc[:, 0]), output_dir)
-        except SystemExit as refusal:  # a command's way to say it, not a server's
-            raise MlflowException.invalid_parameter_value(str(refusal)) from refusal
+        except SystemExit as error:  # it ends a command, but must not end a server
+            raise MlflowException.invalid_parameter_value(str(error)) from error
         return pd.DataFrame([_row(output_dir, case["case"]) for case in cases])
 
     def _segment(self, images: list[str], output_dir: Path) -> list[dict[str, Any]]:
@@ -72,7 +72,7 @@ class SegmentationModel(PythonModel):
 
 def _row(folder: Path, case: str) -> dict[str, Any]:
     summary = json.loads((folder / f"{case}.json").read_text(encoding="utf-8"))
-    volumes = {f"{label}_ml": found["volume_ml"] for label, found in summary["labels"].items()}
+    volumes = {f"{label}_ml": entry["volume_ml"] for label, entry in summary["labels"].items()}
     return {"image": summary["image"], "prediction": str(folder / f"{case}_seg.nii.gz"), **volumes}
 
 

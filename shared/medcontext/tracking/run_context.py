@@ -1,4 +1,4 @@
-"""Where, by whom and from which code a run was started, as MLflow's tags."""
+"""Machine, user and code of a run, as MLflow's tags."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ __all__ = ["context_tags"]
 
 
 def context_tags() -> dict[str, str]:
-    """User, source, command, git commit where there is a repository, and versions of what computes."""
+    """Return user, source, command, git commit if there is a repository, GPU, and versions of the libraries."""
     tags = {
-        **resolve_tags(ignore=[GitRunContext]),  # that is the repository of `python -m`, so of MONAI
+        **resolve_tags(ignore=[GitRunContext]),  # it finds the repository of `python -m`, hence of MONAI
         "medcontext.command": without_password(shlex.join(sys.orig_argv)),
         "version.python": platform.python_version(),
         "version.torch": torch.__version__,
@@ -39,6 +39,6 @@ def context_tags() -> dict[str, str]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the package's repository, else of the working directory's; ``None`` without one or without git."""
+    """Return the commit of the package's repository, else of the working directory's, if there is one and git."""
     folders = (Path(medcontext.__file__).parent, Path.cwd())
     return next(filter(None, (ask_git(folder, "rev-parse", "HEAD") for folder in folders)), None)

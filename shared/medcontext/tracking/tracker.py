@@ -1,4 +1,4 @@
-"""One MLflow run for training, validation, resumed training and evaluation."""
+"""Logging of training, validation and evaluation to one MLflow run, also when training is resumed."""
 
 from __future__ import annotations
 
@@ -50,53 +50,53 @@ __all__ = ["MLflowTracker", "check_tracking"]
 logger = logging.getLogger(__name__)
 
 REPORT_FILE = "report.html"
-"""In the folder of an evaluation."""
+"""Name of the report in the folder of an evaluation."""
 WAIT_AT_THE_START = 10.0
-"""Seconds to wait, at most, until the parameters of a run are logged."""
+"""Maximum number of seconds to wait until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
-"""Seconds to wait, at most, for a server that is away when a run breaks off: who kills it does not wait for long."""
+"""Maximum number of seconds to wait for an unreachable server when a run is aborted, before a scheduler kills it."""
 
 
 class MLflowTracker(MLFlowHandler):
     """Log a run's metrics, parameters, tags and files under the names that ``medcontext compare`` reads.
 
-    A training run adds its MLflow id to ``<ckpt_dir>/run.json``; a resumed one, or an evaluation, that finds it there
-    joins that run, where MONAI's handler would open a new one. All but the opening of the run is sent in the
-    background (:class:`~medcontext.tracking.outbox.Outbox`), step values at the end of each epoch; what MLflow
-    does not take is kept beside the checkpoints, and sent by whatever joins the run next. A training that ends by an
-    exception is marked ``FAILED``, by Ctrl-C or SIGTERM ``KILLED``; an evaluation that joins a training leaves its
-    status as it is.
+    A training run adds its MLflow id to ``<ckpt_dir>/run.json``; when it is resumed or evaluated, that MLflow run is
+    joined, where MONAI's handler would create a new one. If MLflow is unreachable at the start, the run stops. After
+    that, an unreachable server never stops training: everything is sent in the background
+    (:class:`~medcontext.tracking.outbox.Outbox`), step values at the end of each epoch, and unsent records are kept
+    beside the checkpoints and sent when the run is next joined. A training run that ends with an exception is marked
+    ``FAILED``, with Ctrl-C or SIGTERM ``KILLED``; an evaluation that joins it does not change its status.
 
-    Steps that are trained again after a crash keep the values that they were logged with first. A resumed training
-    renews tags; parameters, which MLflow never changes, keep their first value, and the new one becomes the tag
-    ``resumed.<parameter>``. The tag ``medcontext.resumed_at_step`` lists the steps after which training was taken up
-    again.
+    Steps that are trained again after a crash keep the values that were logged first. A resumed run updates tags;
+    parameters, which MLflow never changes, keep their first value, and the new one becomes the tag
+    ``resumed.<parameter>``. The tag ``medcontext.resumed_at_step`` lists the steps after which training was resumed.
 
     Attach it to the trainer (and name the ``validator``), or to the evaluator of a test set.
 
     Args:
         ckpt_dir: folder of the checkpoints.
-        tracking_uri: database or server, see :func:`~medcontext.tracking.resolve_tracking_uri`.
-        experiment_name: MLflow experiment, created when it is not there.
+        tracking_uri: address of a database or server, see :func:`~medcontext.tracking.resolve_tracking_uri`.
+        experiment_name: MLflow experiment, created if necessary.
         run_name: name of a new run.
         tags: tags of the run.
         params: parameters of the run.
-        configs: files to upload when the run opens.
-        figures: a folder whose files are uploaded under its name when they appear.
-        artifacts: a file or folder to upload when the engine is done.
-        artifact_path: folder of the run's artifacts that a folder goes to; its own name if ``None``.
+        configs: files to upload at the start.
+        figures: folder whose files are uploaded, under its name, as they appear.
+        artifacts: file or folder to upload at the end.
+        artifact_path: folder of the run's artifacts to upload a folder to; by default the name of the folder.
         dataset: name of the data, under which the cases are logged as the run's inputs.
-        cases: by section, as :func:`medcontext.data.describe_cases` gives them: their hash becomes a dataset input of
-            the run, their list the file ``cases/<section>.json``.
+        cases: cases by section as returned by :func:`medcontext.data.describe_cases`; their hash becomes a dataset
+            input of the run, their list the file ``cases/<section>.json``.
         validator: engine whose metrics are logged along with the trainer's.
-        join: join the run named beside the checkpoints, if there is one; a new training must not.
-        system_metrics: whether to sample the load of the machine every ten seconds of training.
-        model: log the best network as an MLflow model at the end, see
-            :func:`~medcontext.tracking.models.log_model`; all but ``weights``, which are those in ``ckpt_dir``.
-        wait: seconds to wait at the end for MLflow where it does not answer.
+        join: whether to join the run that is recorded beside the checkpoints, if there is one; not for a new training
+            run.
+        system_metrics: whether to sample the load of the machine every ten seconds during training.
+        model: arguments of :func:`~medcontext.tracking.models.log_model` to log the best network as an MLflow model at
+            the end, without ``weights``, which are those in ``ckpt_dir``; ``None`` logs no model.
+        wait: seconds to wait for an unreachable MLflow at the end.
 
     Raises:
-        ValueError: When ``wait`` is negative.
+        ValueError: If ``wait`` is negative.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ class MLflowTracker(MLFlowHandler):
         self._owns_status = True
         self._points: list[Point] = []
         self._last_steps: dict[str, int] = {}
-        self._drawn: set[Path] = set()
+        self._uploaded_figures: set[Path] = set()
         self._step_started = 0.0
         self._train_seconds = 0.0
         self._latest: dict[str, float] = {}
@@ -164,10 +164,10 @@ class MLflowTracker(MLFlowHandler):
             self.validator.add_event_handler(Events.COMPLETED, self._validated)
 
     def start(self, engine: Engine) -> None:
-        """Open a run, or join the one named beside the checkpoint.
+        """Create a run, or join the one that is recorded beside the checkpoints.
 
         Raises:
-            TrackingError: When MLflow does not answer.
+            TrackingError: If MLflow is unreachable.
         """
         training = isinstance(engine, MedContextTrainer)
         uri = str(self.client.tracking_uri)
@@ -175,25 +175,25 @@ class MLflowTracker(MLFlowHandler):
             self._set_experiment()
             if EXPERIMENT_KIND[0] not in self.experiment.tags:
                 self.client.set_experiment_tag(self.experiment.experiment_id, *EXPERIMENT_KIND)
-            known = self._known_run() if self.join else None
-        if known is not None:
-            known = self._caught_up(known, uri)
+            recorded = self._recorded_run() if self.join else None
+        if recorded is not None:
+            recorded = self._updated_from_unsent(recorded, uri)
         with reach(uri):
-            self.cur_run = known or self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
+            self.cur_run = recorded or self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
         run_id = self.cur_run.info.run_id
         self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri, ahead=training)
-        self._owns_status = training or known is None
+        self._owns_status = training or recorded is None
         if training:
             name = str(self.cur_run.info.run_name)
             write_identity(self.ckpt_dir, **{"run_name": name, **read_identity(self.ckpt_dir), "mlflow_run_id": run_id})
-        self.outbox.put(*self._opening(engine, joined=known is not None))
-        # MONAI's own handler, which --tracking mlflow adds, logs parameters next; both at once end in an error
+        self.outbox.put(*self._opening_operations(engine, joined=recorded is not None))
+        # MONAI's own handler, which --tracking mlflow adds, logs parameters next, which fails if both do at once
         self.outbox.settle(WAIT_AT_THE_START)
         if training and self.system_metrics:
             self._start_monitor()
 
-    def _opening(self, engine: Engine, *, joined: bool) -> list[Operation]:
-        """What is to be said of a run when it opens."""
+    def _opening_operations(self, engine: Engine, *, joined: bool) -> list[Operation]:
+        """Return what is logged at the start: status, parameters, tags, description, files and inputs."""
         known, training = self.cur_run.data, isinstance(engine, MedContextTrainer)
         self._train_seconds = known.metrics.get("train_seconds", 0.0)
         self._last_steps = {metric.key: metric.step for metric in known.to_proto().metrics} if training else {}
@@ -201,7 +201,7 @@ class MLflowTracker(MLFlowHandler):
         if not training:
             tags = {name: value for name, value in tags.items() if name not in known.tags}
         if training and joined:
-            tags |= self._changes(known)
+            tags |= self._changed_params(known)
             steps = known.tags.get("medcontext.resumed_at_step")
             tags["medcontext.resumed_at_step"] = (
                 f"{steps}, {engine.state.iteration}" if steps else engine.state.iteration
@@ -217,20 +217,20 @@ class MLflowTracker(MLFlowHandler):
         return operations
 
     def _description(self, report: str | None = None) -> Operation:
-        """What the run is and has come to so far."""
+        """Return the description of the run with its results so far."""
         known, inputs = self.cur_run.data, self.cur_run.inputs
         counts = case_counts(inputs.dataset_inputs if inputs else ())
         counts |= {section: len(content["cases"]) for section, content in self.cases.items() if content["cases"]}
         tags = {**known.tags, **self.tags}
         return description_operation(describe_run(tags, counts, {**known.metrics, **self._latest}, report))
 
-    def _changes(self, known: Any) -> dict[str, str]:
-        """Tags for the parameters that have another value than the run was opened with."""
+    def _changed_params(self, known: Any) -> dict[str, str]:
+        """Return tags for the parameters whose values differ from those logged first."""
         now = {clean_key(name): str(value)[:PARAM_LENGTH] for name, value in self.params.items()}
         return {f"resumed.{name}": value for name, value in now.items() if known.params.get(name, value) != value}
 
-    def _known_run(self) -> Any:
-        """The run named beside the checkpoints."""
+    def _recorded_run(self) -> Any:
+        """Return the run that is recorded beside the checkpoints, ``None`` if there is none."""
         run_id = read_identity(self.ckpt_dir).get("mlflow_run_id")
         if run_id is None:
             return None
@@ -242,28 +242,28 @@ class MLflowTracker(MLFlowHandler):
             raise
         return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
 
-    def _caught_up(self, run: Any, uri: str) -> Any:
-        """The run with what was kept for it beside the checkpoints."""
+    def _updated_from_unsent(self, run: Any, uri: str) -> Any:
+        """Send the records that are kept beside the checkpoints, and return the updated run."""
         with reach(uri, timeout=None):
             sent = send_unsent(unsent_file(self.ckpt_dir, run.info.run_id), self.client)
             return self.client.get_run(run.info.run_id) if sent else run
 
     def _start_monitor(self) -> None:
-        """Sample the machine from now on, counting on where an earlier process of the run stopped."""
+        """Start sampling the machine, continuing the count of an earlier process of the run."""
         first = max((step for key, step in self._last_steps.items() if key.startswith("system/")), default=-1) + 1
         try:
             self._monitor = SystemMonitor(
-                self._sampled,
+                self._publish_sample,
                 first=first,
                 run_id=self.cur_run.info.run_id,
-                tracking_uri=str(self.client.tracking_uri),  # or MLflow makes a database in the working directory
+                tracking_uri=str(self.client.tracking_uri),  # else MLflow creates a database in the working directory
             )
-        except Exception as error:  # no network device, say: not worth a training
+        except Exception as error:  # a missing network device, for example, must not end training
             logger.warning("The machine's load cannot be sampled: %s", error)
         else:
             self._monitor.start()
 
-    def _sampled(self, values: Mapping[str, float], number: int) -> None:
+    def _publish_sample(self, values: Mapping[str, float], number: int) -> None:
         now = _milliseconds()
         if self.outbox is not None:
             self.outbox.put(*metrics_operations((name, value, now, number) for name, value in values.items()))
@@ -286,11 +286,11 @@ class MLflowTracker(MLFlowHandler):
         self.flush()
 
     def _collect_costs(self) -> None:
-        """What training has cost so far."""
+        """Collect time and memory of training so far."""
         self._collect({"train_seconds": self._train_seconds, "peak_memory_mib": _peak_memory_mib()})
 
     def _validated(self, engine: Engine) -> None:
-        self._collect(_known(engine))
+        self._collect(_metrics_without_nan(engine))
 
     def _collect(self, values: Mapping[str, float]) -> None:
         now = _milliseconds()
@@ -300,31 +300,31 @@ class MLflowTracker(MLFlowHandler):
         self._points += [(name, value, now, self.step) for name, value in new.items()]
 
     def flush(self) -> None:
-        """Hand what was collected and drawn to the outbox; nothing waits for it to be sent."""
+        """Pass collected values and new figures to the outbox, without waiting for them to be sent."""
         if self.outbox is None:
             return
         self.outbox.put(*metrics_operations(self._points))
         self._points = []
         if self.figures is not None and self.figures.is_dir():
-            new = sorted(set(self.figures.iterdir()) - self._drawn)
+            new = sorted(set(self.figures.iterdir()) - self._uploaded_figures)
             self.outbox.put(*(file_operation(path, self.figures.name) for path in new))
-            self._drawn.update(new)
+            self._uploaded_figures.update(new)
 
     def _complete(self, engine: Engine) -> None:
         if not isinstance(engine, MedContextTrainer):
-            self._collect(_known(engine))
+            self._collect(_metrics_without_nan(engine))
         self._finish(RunStatus.FINISHED, self.wait)
 
     def _aborted(self, engine: Engine) -> None:
         if self.step:
             self._collect_costs()
-        self._break_off(engine.state.exception)
+        self._finish_aborted(engine.state.exception)
 
     def _exception(self, _engine: Engine, error: BaseException) -> None:
-        self._break_off(error)
+        self._finish_aborted(error)
         raise error
 
-    def _break_off(self, error: BaseException) -> None:
+    def _finish_aborted(self, error: BaseException) -> None:
         killed = isinstance(error, (KeyboardInterrupt, SystemExit))
         self._finish(RunStatus.KILLED if killed else RunStatus.FAILED, min(self.wait, WAIT_AFTER_ABORT))
 
@@ -352,13 +352,13 @@ class MLflowTracker(MLFlowHandler):
 
 
 def check_tracking(tracking_uri: str | None) -> None:
-    """See within seconds whether MLflow answers, before a run has cost anything.
+    """Check within seconds that MLflow is reachable, before anything is computed.
 
     Args:
         tracking_uri: as for :class:`MLflowTracker`.
 
     Raises:
-        TrackingError: When it does not.
+        TrackingError: If it is not.
     """
     uri = resolve_tracking_uri(tracking_uri)
     with reach(str(uri)):
@@ -370,7 +370,7 @@ def _milliseconds() -> int:
 
 
 def _peak_memory_mib() -> float:
-    """The most memory that PyTorch has held on the GPU, or without one this process."""
+    """Return the peak memory of PyTorch on the GPU or, without a GPU, of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**20
     memory = psutil.Process().memory_info()
@@ -381,6 +381,6 @@ def _peak_memory_mib() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit) / 2**20
 
 
-def _known(engine: Engine) -> dict[str, float]:
-    """An engine's metrics without NaN, which MLflow would show as a value."""
+def _metrics_without_nan(engine: Engine) -> dict[str, float]:
+    """Return an engine's metrics without NaN, which MLflow would show as a value."""
     return {name: value for name, value in engine_metrics(engine).items() if not math.isnan(value)}
