@@ -67,7 +67,7 @@ def test_an_error_that_may_be_either_says_how_to_see_where_it_arose(
         build(f"{networks}.Unpacks", tmp_path / "run", out_channels=3)
     assert str(raised.value) == (
         "medcontext: network_def: not enough values to unpack (expected 2, got 1) "
-        f"(MEDCONTEXT_DEBUG=1 shows where, as does {kept})"
+        f"(MEDCONTEXT_DEBUG=1 shows the traceback, as does {kept})"
     )
     assert "a, b = [out_channels]" in kept.read_text()
     monkeypatch.setenv("MEDCONTEXT_DEBUG", "1")
@@ -100,5 +100,5 @@ def test_arguments_that_do_not_fit_are_a_sentence_and_leave_nothing(
 
 def test_what_cannot_be_kept_hides_nothing(networks: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match=r"not enough values .* \(MEDCONTEXT_DEBUG=1 shows where\)$"):
+    with pytest.raises(SystemExit, match=r"not enough values .* \(MEDCONTEXT_DEBUG=1 shows the traceback\)$"):
         build(f"{networks}.Unpacks", tmp_path / "file", out_channels=3)

@@ -673,7 +673,7 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"organs": 12}, "organs must be 13, or 8 for those that are reported for Synapse, got 12"),
         (
             {"reported": {"hand": [14]}},
-            r"reported asks for 'hand' = \(14,\), but labels has the ids \[1, 2, .* 13\] only",
+            r"reported has 'hand' = \(14,\), but labels has only the ids \[1, 2, .* 13\]",
         ),
         ({"train_fraction": 1.5}, r"train_fraction must lie in \[0, 1\], got 1.5"),
         ({"max_epochs": 0}, "max_epochs must be at least 1, got 0"),
@@ -782,7 +782,7 @@ def test_all_problems_are_shown_in_a_table(
 def test_a_run_is_never_written_over(home: Path) -> None:
     folder = train("medcontext_unetr", home)
     before = weights(folder)
-    with pytest.raises(SystemExit, match="already holds a training; add resume.json"):
+    with pytest.raises(SystemExit, match="already holds a training run; add resume.json"):
         train("medcontext_unetr", home)
     torch.testing.assert_close(weights(folder), before, rtol=0, atol=0)
 

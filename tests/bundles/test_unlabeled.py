@@ -1,4 +1,4 @@
-"""Bundles with scans that nobody labelled, and with labels that have sides."""
+"""Bundles with scans that nobody labelled, and with sided labels."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_mistakes_are_told_before_the_first_step(
     assert not list((home / "runs").glob("*/*"))
 
 
-# --- labels that have sides ---
+# --- sided labels ---
 
 MIRRORING = {"spatial": [{"_target_": "RandFlipd", "keys": ["image", "label"], "spatial_axis": 0}], "intensity": []}
 
@@ -207,8 +207,8 @@ MIRRORING = {"spatial": [{"_target_": "RandFlipd", "keys": ["image", "label"], "
 def test_mirroring_of_labels_with_sides_is_refused(home: Path, overrides: dict[str, Any]) -> None:
     axis = overrides.get("orientation", "RAS")[0]
     message = (
-        rf"medcontext: augmentation mirrors along {axis}, which would exchange labels that have sides, such as "
-        "right_kidney and left_kidney; do not mirror that axis, declare sided_labels otherwise, or set sided_mirroring"
+        rf"medcontext: augmentation mirrors along {axis}, which would swap sided labels, such as "
+        "right_kidney and left_kidney; do not mirror that axis, change sided_labels, or set sided_mirroring"
     )
     with pytest.raises(SystemExit, match=message):
         train(UNETR, home, **overrides)
@@ -226,7 +226,7 @@ def test_averaging_over_mirrored_views_is_refused_too(home: Path, flips: list[st
         "tta_flips": flips,
     }
     if refused:
-        message = "medcontext: tta_flips mirrors along R, which would exchange labels that have sides, such as"
+        message = "medcontext: tta_flips mirrors along R, which would swap sided labels, such as"
         with pytest.raises(SystemExit, match=message):
             run(UNETR, "inferring", "inference", **keys)
         assert not (home / "predictions").exists()

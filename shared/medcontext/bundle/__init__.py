@@ -1,4 +1,4 @@
-"""What a bundle's configuration asks of Python: where it lies, what its run is called, and whether it can start."""
+"""Functions that a bundle's configuration calls: paths, names of runs, checks, and the start of a run."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ __all__ = ["check_configuration", "check_images_of", "check_keys", "check_networ
 logger = logging.getLogger(__name__)
 
 Check = Callable[[str, Any], object]
-"""Takes a key and its value, and raises for one that no part of a bundle could use."""
+"""Function of a key and its value that raises an error if no part of a bundle could use the value."""
 
 MONAI_KEYS = {"tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0", "output_dir"}
 
@@ -56,7 +56,7 @@ def _check_fractions(key: str, value: Any) -> None:
 
 def _check_overlap(key: str, value: Any) -> None:
     if check_fraction(key, value) == 1:
-        raise ValueError(f"{key} must be below 1, or windows never move: give a share, such as 0.5.")
+        raise ValueError(f"{key} must be below 1, otherwise windows never move: give a share, such as 0.5.")
 
 
 def _check_norm(key: str, value: Any) -> None:
@@ -112,24 +112,24 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_size: Sequence[int]) -> None:
-    r"""Follow the shapes of one crop through a network, without computing anything.
+    r"""Check the shape of a network's output for one crop, without computing anything.
 
     Args:
-        network: of images (B, C, \*spatial).
-        in_channels: C of the crop.
+        network: network of images (B, C, \*spatial).
+        in_channels: channels C of the crop.
         out_channels: expected channels of the output.
         roi_size: spatial size of the crop.
 
     Raises:
-        ValueError: When the network cannot take the crop, or its output has another shape than it should.
+        ValueError: If the network rejects the crop, or its output has an unexpected shape.
     """
     plain = plain_network(network)
     kind, size = type(plain).__name__, list(roi_size)
-    shadow = copy.deepcopy(plain).to("meta").eval()
+    meta_network = copy.deepcopy(plain).to("meta").eval()
     try:
         check_crop_size(plain, size)
         with torch.no_grad():
-            output = shadow(torch.zeros(1, in_channels, *size, device="meta"))
+            output = meta_network(torch.zeros(1, in_channels, *size, device="meta"))
     except NotImplementedError:
         logger.debug("%s has operations without shape rules; its size was not checked.", kind)
         return
@@ -146,13 +146,13 @@ def check_network(network: nn.Module, in_channels: int, out_channels: int, roi_s
 
 
 def check_configuration(workflow: ConfigWorkflow) -> None:
-    """Refuse a configuration with misspelt keys, impossible numbers, or data that are missing or wrong.
+    """Check a configuration for misspelt keys, invalid values, and missing or invalid data.
 
     Args:
         workflow: an initialised workflow, of which nothing is built yet.
 
     Raises:
-        SystemExit: With one sentence that says what to change.
+        SystemExit: If a check fails; the message is one sentence that says what to change.
     """
     parser = workflow.parser
     with one_sentence():
@@ -166,33 +166,37 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
 
 
 def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> None:
-    """Refuse a top-level key that this kind of run does not know.
+    """Check that this kind of run uses every top-level key.
 
-    Known are the keys of ``train.json`` or ``inference.json``, what the configuration refers to, what MONAI adds, and
-    what an overlay of the bundle sets to the value found: an overlay may speak to several kinds of run.
+    These are the keys of ``train.json`` or ``inference.json``, keys that the configuration refers to, keys that MONAI
+    adds, and keys with the same value in an overlay of the bundle, since overlays may be for several kinds of run.
+
+    Args:
+        config: the configuration.
+        configs: folder of the bundle's configuration files.
 
     Raises:
-        ValueError: Naming the key and its nearest neighbour.
+        ValueError: If a key is unused; the message names it and the most similar known key.
     """
     paths = [path for path in Path(configs).glob("*.json") if path.name != "metadata.json"]
     files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
     known |= files.get("train" if "train" in config else "inference", {}).keys()
     for key, value in config.items():
-        from_file = any(key in file and _same(file[key], value) for file in files.values())
+        from_file = any(key in file and _equals_parsed(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
-            hint = nearest_name(key, known) or " Remove it, or refer to it somewhere by @."
+            hint = nearest_name(key, known) or " Remove it, or refer to it by @."
             raise ValueError(f"Nothing in the configuration uses {key!r}.{hint}")
 
 
-def _same(written: Any, parsed: Any) -> bool:
-    """Whether a value is that of a file, which MONAI gives other separators (``@a#b`` becomes ``@a::b``)."""
+def _equals_parsed(written: Any, parsed: Any) -> bool:
+    """Return whether values are equal apart from separators, which MONAI replaces (``@a#b`` becomes ``@a::b``)."""
     texts = (json.dumps(value, default=str).replace(ID_SEP_KEY, "#") for value in (written, parsed))
     return next(texts) == next(texts)
 
 
 def _check_numbers(parser: Any) -> None:
-    """Raise ValueError for a number that no part of a bundle could use, under the name that the user knows it by."""
+    """Raise ValueError for a number that no part of a bundle could use, by the name of its key."""
     for key, check in NUMBERS.items():
         if key in parser.get():
             check(key, parser.get_parsed_content(key))
@@ -202,7 +206,7 @@ def _check_numbers(parser: Any) -> None:
 
 
 def _check_choices(parser: Any) -> None:
-    """Raise ValueError for a word that is none of those that a key may have, and for words that contradict others."""
+    """Raise ValueError for a value that is not among the choices of its key, and for a mode that lacks its scans."""
     present = parser.get().keys()
     for key, choices in CHOICES.items():
         if key in present:
@@ -219,7 +223,7 @@ def _check_choices(parser: Any) -> None:
 
 
 def _check_mirroring(parser: Any) -> None:
-    """Raise ValueError when images would be mirrored along an axis whose labels have sides."""
+    """Raise ValueError if images would be mirrored along the axis of sided labels."""
     present = parser.get().keys()
     if "sided_labels" not in present or parser.get_parsed_content("sided_mirroring") == "allow":
         return
@@ -233,16 +237,16 @@ def _check_mirroring(parser: Any) -> None:
     if mirrored:
         names = " and ".join(pairs[0])
         raise ValueError(
-            f"{key} mirrors along {', '.join(orientation[axis] for axis in sorted(mirrored))}, which would exchange "
-            f"labels that have sides, such as {names}; do not mirror that axis, declare sided_labels otherwise, or set "
-            "sided_mirroring to allow."
+            f"{key} mirrors along {', '.join(orientation[axis] for axis in sorted(mirrored))}, which would swap "
+            f"sided labels, such as {names}; do not mirror that axis, change sided_labels, or set sided_mirroring to "
+            "allow."
         )
 
 
 def _check_labels(parser: Any) -> None:
-    """Raise ValueError when the network has too few channels for the labels, or other than there are thresholds."""
+    """Raise ValueError if there are fewer output channels than labels, or another number of them than thresholds."""
     labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
-    highest = max(i for some in label_ids(labels).values() for i in some)
+    highest = max(i for ids in label_ids(labels).values() for i in ids)
     if highest >= out_channels:
         raise ValueError(
             f"labels go up to {highest} but out_channels is {out_channels}; "
@@ -257,7 +261,7 @@ def _check_labels(parser: Any) -> None:
 
 
 def _check_data(parser: Any) -> None:
-    """Raise ValueError with all that is wrong with the cases of this run."""
+    """Raise ValueError with the problems of the cases of this run, FileNotFoundError without a dataset."""
     datalist = Path(parser.get_parsed_content("datalist"))
     if not datalist.is_file():
         dataset, folder = parser.get_parsed_content("dataset"), parser.get_parsed_content("dataset_dir")
@@ -284,45 +288,42 @@ def _check_data(parser: Any) -> None:
     if problems and first_process:
         print(problems_table(problems), file=sys.stderr)
     if problems:
-        raise ValueError(f"{datalist}: {_first_of(problems)}")
+        raise ValueError(f"{datalist}: {_problems_text(problems)}")
 
 
 def check_images_of(parser: Any) -> None:
-    """Raise ValueError with what keeps the images from being predicted."""
+    """Raise ValueError with the problems of the images to predict."""
     problems = check_images(parser.get_parsed_content("cases"), parser.get_parsed_content("in_channels"))
     if problems:
-        raise ValueError(_first_of(problems))
+        raise ValueError(_problems_text(problems))
 
 
-def _first_of(problems: Sequence[object]) -> str:
+def _problems_text(problems: Sequence[object]) -> str:
     more = f" (and {len(problems) - 5} more problems)" if len(problems) > 5 else ""
     return " | ".join(map(str, problems[:5])) + more
 
 
 def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
-    """What the label maps may hold: the ids that ``dataset.json`` names, else those of the configuration.
+    """Return the valid ids of label maps by name: those in ``dataset.json``, else those of the configuration.
 
     Raises:
-        ValueError: When the configuration names a label that the dataset does not have, or reports one that it does not
-            train.
+        ValueError: If the configuration names a label that is not in the dataset, or reports one that is not trained.
     """
     labels = parser.get_parsed_content("labels")
-    ids = {f"{name} {i}": i for name, some in label_ids(labels).items() for i in some}
-    for name, some in label_ids(parser.get_parsed_content("reported")).items():
-        if not set(some) <= set(ids.values()):
-            raise ValueError(
-                f"reported asks for {name!r} = {some}, but labels has the ids {sorted(ids.values())} only."
-            )
+    ids = {f"{name} {i}": i for name, label in label_ids(labels).items() for i in label}
+    for name, reported in label_ids(parser.get_parsed_content("reported")).items():
+        if not set(reported) <= set(ids.values()):
+            raise ValueError(f"reported has {name!r} = {reported}, but labels has only the ids {sorted(ids.values())}.")
     names = label_names(load_datalist(datalist))
     map_labels(names, labels)
     return {name: i for i, name in names.items() if i} or ids
 
 
 def check_run_folder(parser: Any) -> None:
-    """Raise ValueError when a new training would write over an earlier one."""
+    """Raise ValueError if a new training run would overwrite an earlier one."""
     folder = Path(parser.get_parsed_content("ckpt_dir"))
     present = [folder / name for name in (LAST_FILE, MODEL_FILE) if (folder / name).is_file()]
     if present and not parser.get_parsed_content("resume"):
         raise ValueError(
-            f"{present[0]} already holds a training; add resume.json to go on with it, or choose another run_name."
+            f"{present[0]} already holds a training run; add resume.json to resume it, or choose another run_name."
         )

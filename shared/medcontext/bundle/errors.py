@@ -1,4 +1,4 @@
-"""How a program ends: with one sentence for a user's mistake, with its traceback for a programming error."""
+"""Ends of a program: one sentence for a user's mistake, a traceback for a programming error."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from medcontext.tracking.outbox import TrackingError
 __all__ = ["MISTAKES", "STOPS", "TRACEBACK_FILE", "one_sentence", "removed_on_failure"]
 
 TRACEBACK_FILE = "traceback.txt"
-"""In a run's folder: where the error arose that ended it, or kept it from starting."""
+"""File in a run's folder with the traceback of the error that ended it or prevented its start."""
 
 MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFoundError, ImportError, AssertionError)
-"""What a component raises for arguments that it cannot use."""
+"""Errors that a component raises for invalid arguments."""
 
 STOPS: tuple[type[BaseException], ...] = (
     NonFiniteLossError,
@@ -37,9 +37,9 @@ STOPS: tuple[type[BaseException], ...] = (
     ResumeError,
     TrackingError,
 )
-"""What ends a run that was built."""
+"""Errors that end a running engine and are not programming errors."""
 
-# the mistake of whoever passes an argument, or the bug of whoever uses it
+# either an invalid argument or a programming error
 _AMBIGUOUS = (TypeError, ImportError, AssertionError)
 _DELIBERATE = re.compile(r"\s*(raise|assert)\b")
 _SIGNATURE = re.compile(r"unexpected keyword argument|required (positional|keyword-only) argument|multiple values for")
@@ -51,47 +51,47 @@ _STANDARD_LIBRARY, _INSTALLED = (sysconfig.get_path(name) + os.sep for name in (
 def one_sentence(
     subject: str | None = None, kinds: tuple[type[BaseException], ...] = MISTAKES, *, folder: Path | None = None
 ) -> Iterator[None]:
-    """End the program with the message of a user's mistake alone; anything else keeps its traceback.
+    """End the program with only the message of a user's mistake; other errors keep their traceback.
 
-    A ``TypeError``, ``ImportError`` or ``AssertionError`` is a mistake only where MONAI or this package raises it on
-    purpose, or where arguments do not match a signature. The traceback of what arose elsewhere, in a user's own
-    component for example, is kept in ``folder`` too. With ``MEDCONTEXT_DEBUG=1`` in the environment there are no
-    sentences.
+    A ``TypeError``, ``ImportError`` or ``AssertionError`` is a mistake only if MONAI or this package raises it
+    deliberately, or if arguments do not match a signature. The traceback of an error from elsewhere, for example from a
+    user's own component, is also written to ``folder``. With ``MEDCONTEXT_DEBUG=1`` in the environment, all errors keep
+    their traceback.
 
     Args:
-        subject: what the sentence is about, put before it.
+        subject: subject of the sentence, as its prefix.
         kinds: errors that are mistakes.
-        folder: of the run, for :data:`TRACEBACK_FILE`.
+        folder: folder of the run, for :data:`TRACEBACK_FILE`.
 
     Raises:
-        SystemExit: With the sentence.
+        SystemExit: If the error is a mistake; the message is the sentence.
     """
     try:
         yield
     except Exception as error:
         mistake = _mistake(error, kinds)
-        said = str(mistake) if mistake is not None else _raised_in_loader(error, kinds)
-        kept = None if _from_a_library(mistake) and said is not None else _keep_traceback(error, folder)
-        if said is None or os.environ.get("MEDCONTEXT_DEBUG", "0") not in ("", "0"):
+        message = str(mistake) if mistake is not None else _message_from_loader(error, kinds)
+        file = None if _is_from_library(mistake) and message is not None else _write_traceback(error, folder)
+        if message is None or os.environ.get("MEDCONTEXT_DEBUG", "0") not in ("", "0"):
             raise
-        text = " ".join(said.split()) or type(mistake).__name__
-        if mistake is not None and not _from_a_library(mistake):
-            text += f" (MEDCONTEXT_DEBUG=1 shows where{f', as does {kept}' if kept else ''})"
+        text = " ".join(message.split()) or type(mistake).__name__
+        if mistake is not None and not _is_from_library(mistake):
+            text += f" (MEDCONTEXT_DEBUG=1 shows the traceback{f', as does {file}' if file else ''})"
         raise SystemExit(f"medcontext: {subject + ': ' if subject else ''}{text}") from error
 
 
 def _mistake(error: BaseException, kinds: tuple[type[BaseException], ...]) -> BaseException | None:
-    """Return the mistake that an error comes from, which MONAI wraps; None for a programming error."""
+    """Return the mistake that caused an error, which MONAI wraps; ``None`` for a programming error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, kinds):
         cause = cause.__cause__
-    if isinstance(cause, _AMBIGUOUS) and not _is_on_purpose(cause):
+    if isinstance(cause, _AMBIGUOUS) and not _is_deliberate(cause):
         return None
     return cause
 
 
-def _is_on_purpose(error: BaseException) -> bool:
-    """Whether a library raised an error to reject an argument, rather than stumbled over it."""
+def _is_deliberate(error: BaseException) -> bool:
+    """Return whether a library raised an error deliberately, to reject an argument."""
     frame = _innermost(error)
     if frame is None:
         return True
@@ -103,8 +103,8 @@ def _is_on_purpose(error: BaseException) -> bool:
     return _DELIBERATE.match(linecache.getline(code.co_filename, frame.tb_lineno)) is not None
 
 
-def _from_a_library(error: BaseException | None) -> bool:
-    """Whether an error rose in MONAI, in this package or in Python, whose messages say all there is to say."""
+def _is_from_library(error: BaseException | None) -> bool:
+    """Return whether an error comes from MONAI, this package or Python, whose messages suffice without a traceback."""
     frame = None if error is None else _innermost(error)
     if frame is None:
         return True
@@ -121,8 +121,8 @@ def _innermost(error: BaseException) -> TracebackType | None:
     return frame
 
 
-def _keep_traceback(error: BaseException, folder: Path | None) -> Path | None:
-    """Write the traceback to the run's folder; no error of its own takes the place of the one that is reported."""
+def _write_traceback(error: BaseException, folder: Path | None) -> Path | None:
+    """Write the traceback to the run's folder and return the file, ``None`` without a folder or if writing fails."""
     if folder is None:
         return None
     path = folder / TRACEBACK_FILE
@@ -134,16 +134,16 @@ def _keep_traceback(error: BaseException, folder: Path | None) -> Path | None:
     return path
 
 
-def _raised_in_loader(error: Exception, kinds: tuple[type[BaseException], ...]) -> str | None:
-    """Return what ended a loader's process, if it is one of ``kinds``; of its errors only the traceback arrives."""
+def _message_from_loader(error: Exception, kinds: tuple[type[BaseException], ...]) -> str | None:
+    """Return the message of the error of ``kinds`` that ended a loader's process, of which only the text is passed."""
     names = "|".join(re.escape(f"{kind.__module__}.{kind.__qualname__}") for kind in kinds)
-    found = re.search(rf"^Caught .* in DataLoader worker process(?s:.*)^(?:{names}): (.+)$", str(error), re.MULTILINE)
-    return found[1] if found else None
+    match = re.search(rf"^Caught .* in DataLoader worker process(?s:.*)^(?:{names}): (.+)$", str(error), re.MULTILINE)
+    return match[1] if match else None
 
 
 @contextlib.contextmanager
 def removed_on_failure(output_dir: Path) -> Iterator[None]:
-    """Remove the folder again if it was made for a run that could not be built."""
+    """Remove the folder if it was created for a run that could not be built."""
     existed = output_dir.exists()
     try:
         yield

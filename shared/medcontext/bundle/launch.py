@@ -1,4 +1,4 @@
-"""From a checked configuration to a running engine."""
+"""Start of a run: from a checked configuration to a running engine."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ __all__ = ["build_network", "prepare", "run"]
 
 
 def build_network(workflow: ConfigWorkflow) -> nn.Module:
-    """The network of a configuration whose keys are spelt right; its data need not exist.
+    """Build the network of a configuration, after a check of its keys; its data need not exist.
 
     Args:
         workflow: an initialised workflow.
 
     Raises:
-        SystemExit: With one sentence, when a key is misspelt or the network rejects its arguments.
+        SystemExit: If a key is misspelt or the network rejects its arguments; the message is one sentence.
     """
     parser = workflow.parser
     with one_sentence():
@@ -51,18 +51,17 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
 
 
 def prepare(workflow: ConfigWorkflow, engine: str) -> None:
-    """Refuse a run that cannot go well, in one sentence, then build ``engine`` and say where its outputs go.
+    """Check a run, build its ``engine``, and print where its outputs are written.
 
-    Looks for misspelt keys, missing or wrong data, a run folder that is in use, components that reject their
-    arguments, a crop size that the network cannot take, and an MLflow that does not answer. Anything wrong ends the
-    program with the sentence alone.
+    The checks find misspelt keys, missing or invalid data, a run folder that is in use, components that reject their
+    arguments, a crop size that the network rejects, and an unreachable MLflow.
 
     Args:
-        workflow: what runs the configuration.
+        workflow: workflow of the configuration.
         engine: key of the trainer or evaluator, such as ``train#trainer``.
 
     Raises:
-        SystemExit: With the sentence.
+        SystemExit: If a check fails; the message is one sentence.
     """
     parser = workflow.parser
     check_configuration(workflow)
@@ -86,67 +85,71 @@ def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
         config = dict(parser.get())
-        if "mode" in config:  # an expression by default, of which reports could not tell what it came to
+        if "mode" in config:  # an expression by default, whose value reports need
             config["mode"] = str(parser.get_parsed_content("mode"))
-        if isinstance(config.get("tracking_uri"), str):  # MLflow shows the file to whoever may see the run
+        if isinstance(config.get("tracking_uri"), str):  # MLflow shows the file to everyone who may see the run
             config["tracking_uri"] = without_password(config["tracking_uri"])
         with one_sentence(f"Cannot write to output_dir {output_dir}, choose another", (OSError,)):
             output_dir.mkdir(parents=True, exist_ok=True)
             parser.export_config_file(config, str(config_file), indent=4)
             if engine.startswith("train"):
-                _identify(parser)
+                _record_identity(parser)
         print(f"outputs: {output_dir}", file=sys.stderr)
 
 
-def _identify(parser: Any) -> None:
-    """Note beside the checkpoints whose they are; a resumed run keeps its id in MLflow."""
+def _record_identity(parser: Any) -> None:
+    """Write the run's name beside the checkpoints; a resumed run keeps its id in MLflow."""
     ckpt_dir = parser.get_parsed_content("ckpt_dir")
-    known = read_identity(ckpt_dir) if parser.get_parsed_content("resume") else {}
-    write_identity(ckpt_dir, **{**known, "run_name": str(parser.get_parsed_content("run_name"))})
+    earlier = read_identity(ckpt_dir) if parser.get_parsed_content("resume") else {}
+    write_identity(ckpt_dir, **{**earlier, "run_name": str(parser.get_parsed_content("run_name"))})
 
 
 def run(workflow: ConfigWorkflow, engine: Any) -> None:
     """Run an engine that :func:`prepare` built.
 
-    What it stops for is reported in one sentence; of anything else the traceback is kept in the run's folder too.
+    Errors that end a run without being programming errors are reported in one sentence; the traceback of any other
+    error is also written to the run's folder.
 
     Args:
-        workflow: what runs the configuration.
+        workflow: workflow of the configuration.
         engine: a MONAI trainer or evaluator.
 
     Raises:
         SystemExit: If a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
-            training run cannot be resumed from its checkpoint, or MLflow does not take a run.
+            training run cannot be resumed from its checkpoint, or MLflow is unreachable.
     """
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
-    engine.logger.addFilter(_first_line)
-    with _terminable(), one_sentence(kinds=STOPS, folder=output_dir):
+    engine.logger.addFilter(_shorten_exception)
+    with _sigterm_as_exit(), one_sentence(kinds=STOPS, folder=output_dir):
         engine.run()
 
 
-def _first_line(record: logging.LogRecord) -> bool:
-    """Shorten what ignite logs of an exception, with the whole traceback of a loader's process; it is raised too."""
+def _shorten_exception(record: logging.LogRecord) -> bool:
+    """Shorten ignite's log record of an exception, which is raised too, to its first line, without tracebacks."""
     if "terminating due to exception" in str(record.msg):
         record.msg = str(record.msg).partition("\n")[0]
     return True
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Let SIGTERM, by which schedulers end a job, end the run as Ctrl-C does, unless the program handles it itself."""
+def _sigterm_as_exit() -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end jobs, end the run as Ctrl-C does, unless the program handles it itself."""
 
     def terminate(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
-    ours = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    if ours:
+    unhandled = (
+        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    )
+    if unhandled:
         signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:
-        if ours:
+        if unhandled:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def seed_of(parser: Any) -> int:
+    """Return the seed of a configuration, 0 if it sets none."""
     return int(parser.get_parsed_content("seed")) if "seed" in parser.get() else 0

@@ -1,4 +1,4 @@
-"""Where a bundle lies, what it is called, and where data and runs lie."""
+"""Folders, name and version of a bundle."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["find_home", "find_root", "name", "version"]
 
 
 def find_root(workflow: ConfigWorkflow | None) -> str:
-    """Return the bundle's folder, from any working directory: the one above the ``configs`` folder that is being run.
+    """Return the bundle's folder, which is above the ``configs`` folder that is run, from any working directory.
 
     Args:
-        workflow: what runs it; without one, the first configuration on the command line is taken.
+        workflow: workflow of the configuration; without one, the first configuration on the command line is used.
     """
     if workflow is not None:
         configs = Path(workflow.config_root_path)
@@ -29,7 +29,7 @@ def find_root(workflow: ConfigWorkflow | None) -> str:
 
 
 def find_home(bundle_root: str) -> str:
-    """Where data and runs lie: ``$MEDCONTEXT_HOME``, else the repository of the bundle, else the bundle's folder."""
+    """Return the folder of data and runs: ``$MEDCONTEXT_HOME``, else the bundle's repository, else its folder."""
     home = os.environ.get("MEDCONTEXT_HOME")
     if home:
         return str(Path(home).expanduser().resolve())
@@ -39,11 +39,11 @@ def find_home(bundle_root: str) -> str:
 
 
 def name(bundle_root: str) -> str:
-    """The bundle's name: that of its folder, as in the model zoo."""
+    """Return the bundle's name, which is that of its folder, as in the model zoo."""
     return Path(bundle_root).resolve().name
 
 
 def version(bundle_root: str) -> str:
-    """The version that the bundle's ``configs/metadata.json`` gives, ``unknown`` without one."""
+    """Return the version in the bundle's ``configs/metadata.json``, ``unknown`` without this file."""
     path = Path(bundle_root) / "configs" / "metadata.json"
     return str(json.loads(path.read_text(encoding="utf-8"))["version"]) if path.is_file() else "unknown"

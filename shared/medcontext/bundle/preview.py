@@ -1,4 +1,4 @@
-"""A picture of the crops that a configuration trains on."""
+"""Picture of the crops that a configuration trains on."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def draw_preview(
     plane: str = "axial",
     **override: Any,
 ) -> str:
-    """Draw what training sees; every crop is masked, whatever ``masked_share`` says.
+    """Draw crops as in training, but all of them masked, regardless of ``masked_share``.
 
     Args:
         config_file: ``train.json`` of a bundle, with overlays as for training.
-        output: the PNG to write.
+        output: path of the PNG to write.
         num_cases: number of training cases to draw, one crop of each.
         ckpt_dir: folder with ``model.pt`` and ``teacher.pt``, to draw their predictions too.
         plane: ``axial``, ``coronal`` or ``sagittal``.
@@ -44,7 +44,7 @@ def draw_preview(
         ``output``.
 
     Raises:
-        SystemExit: With one sentence, if the configuration or its data cannot be used.
+        SystemExit: If the configuration or its data are invalid; the message is one sentence.
         ValueError: If the configuration drops nothing.
     """
     workflow = open_workflow(config_file, **{"masked_share": 1.0, **override})
@@ -55,7 +55,7 @@ def draw_preview(
     transform = workflow.train_preprocessing
     set_determinism(workflow.seed)
     set_rnd(transform, workflow.seed)
-    crops = [_first(transform(case)) for case in workflow.cases["training"][:num_cases]]
+    crops = [_first_crop(transform(case)) for case in workflow.cases["training"][:num_cases]]
     if ckpt_dir is not None:
         _predict(workflow, crops, Path(ckpt_dir))
     figure = preview_figure(
@@ -70,7 +70,7 @@ def draw_preview(
     return output
 
 
-def _first(crops: Any) -> dict[str, Any]:
+def _first_crop(crops: Any) -> dict[str, Any]:
     crop: dict[str, Any] = crops[0] if isinstance(crops, list) else crops
     if MedContextKeys.CONTEXT_MASK not in crop:
         raise ValueError("This configuration drops nothing; preview it without baseline.json.")
@@ -85,7 +85,7 @@ def _predict(workflow: Any, crops: list[dict[str, Any]], ckpt_dir: Path) -> None
         (TEACHER_FILE, MedContextKeys.MASKED_IMAGE, MedContextKeys.TEACHER_PRED),
     ):
         if file == TEACHER_FILE and not (ckpt_dir / file).is_file():
-            continue  # of an earlier version's control
+            continue  # controls of an earlier version have no teacher
         load_weights(network, ckpt_dir / file)
         for crop in crops:
             crop[target] = network(crop[source][None].to(workflow.device))[0].cpu()

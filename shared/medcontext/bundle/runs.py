@@ -22,11 +22,11 @@ _run_names: weakref.WeakKeyDictionary[ConfigWorkflow, str] = weakref.WeakKeyDict
 def new_run_name(workflow: ConfigWorkflow | None, *words: str) -> str:
     """Return a unique name such as ``btcv-medcontext-20260131-140501-3f2a``.
 
-    A workflow that asks again gets the same one. Processes of one distributed run agree on the name of the first.
+    Every call with the same workflow returns the same name. Processes of a distributed run use the name of the first.
 
     Args:
-        workflow: what runs the configuration.
-        words: what the name begins with.
+        workflow: workflow of the configuration.
+        words: words at the beginning of the name.
     """
     run = _run_names.get(workflow) if workflow is not None else None
     if run is None:
@@ -38,27 +38,27 @@ def new_run_name(workflow: ConfigWorkflow | None, *words: str) -> str:
 
 
 def latest_run(runs_dir: str) -> str:
-    """Name of the run under ``runs_dir`` that saved its training state last.
+    """Return the name of the run under ``runs_dir`` that saved its training state last.
 
     Raises:
-        FileNotFoundError: When none has saved any.
+        FileNotFoundError: If no run has saved one.
     """
     states = sorted(Path(runs_dir).glob(f"*/models/{LAST_FILE}"), key=lambda path: path.stat().st_mtime)
     if not states:
-        raise FileNotFoundError(f"No run under {runs_dir} can be resumed; name the one to resume by --run_name.")
+        raise FileNotFoundError(f"No run under {runs_dir} can be resumed; give the one to resume by --run_name.")
     return states[-1].parent.parent.name
 
 
 def has_training_state(ckpt_dir: str) -> bool:
-    """Whether a training in ``ckpt_dir`` can be gone on with; processes of one distributed run agree on it."""
+    """Return whether there is a training state to resume from, as seen by the first process of a distributed run."""
     return bool(idist.broadcast(float((Path(ckpt_dir) / LAST_FILE).is_file())))
 
 
 def checkpoint_run(ckpt_dir: str) -> str | None:
-    """Return the name of the run that trained the checkpoints in a folder, if its ``run.json`` still lies there."""
+    """Return the name of the run that trained the checkpoints in a folder, if its ``run.json`` is still there."""
     return read_identity(ckpt_dir).get("run_name")
 
 
 def run_folder(ckpt_dir: str, default: str) -> str:
-    """The folder of the run that trained the checkpoints in ``ckpt_dir``, else ``default``."""
+    """Return the folder of the run that trained the checkpoints in ``ckpt_dir``, ``default`` if it is unknown."""
     return default if checkpoint_run(ckpt_dir) is None else str(Path(ckpt_dir).resolve().parent)

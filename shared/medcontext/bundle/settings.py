@@ -1,4 +1,4 @@
-"""What is recorded of a configuration: hyperparameters, and the settings that a model needs."""
+"""Records of a configuration: hyperparameters, and the settings of a logged model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluatin
 UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
 
 
-# what inference.json takes over from a training
+# keys of inference.json that are set to their values in training
 MODEL_KEYS = (
     *("in_channels", "out_channels", "labels", "orientation", "spacing", "intensity", "roi_size"),
     *("sw_batch_size", "overlap", "network_def"),
@@ -29,25 +29,25 @@ def hyperparameters(workflow: ConfigWorkflow) -> dict[str, Any]:
     """Return the plain values among a configuration's top-level keys, nested ones under dotted names.
 
     Args:
-        workflow: what runs the configuration.
+        workflow: workflow of the configuration.
     """
     parser = workflow.parser
-    found: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
     for key, value in parser.get().items():
         composed = isinstance(value, dict) and "_target_" in json.dumps(value, default=str)
         derived = isinstance(value, str) and value.startswith("$") and any(mark in value for mark in ("#", "::"))
         if key in ENTRY_KEYS | UNLOGGED_KEYS or key.startswith("_") or composed or derived:
             continue
-        _flatten(key, parser.get_parsed_content(key), found)
-    return found
+        _flatten(key, parser.get_parsed_content(key), plain)
+    return plain
 
 
-def _flatten(key: str, value: Any, found: dict[str, Any]) -> None:
+def _flatten(key: str, value: Any, plain: dict[str, Any]) -> None:
     if isinstance(value, Mapping):
         for name, item in value.items():
-            _flatten(f"{key}.{name}", item, found)
+            _flatten(f"{key}.{name}", item, plain)
     elif value is None or isinstance(value, (str, int, float, torch.device)) or _is_plain_list(value):
-        found[key] = value
+        plain[key] = value
 
 
 def _is_plain_list(value: Any) -> bool:
@@ -55,15 +55,15 @@ def _is_plain_list(value: Any) -> bool:
 
 
 def model_to_log(workflow: ConfigWorkflow, log_model: bool, registered_model_name: str | None) -> dict[str, Any] | None:
-    """Return what :class:`~medcontext.tracking.MLflowTracker` needs to log a configuration's network as a model.
+    """Return the argument ``model`` of :class:`~medcontext.tracking.MLflowTracker`, to log a network as a model.
 
     Args:
-        workflow: what runs the configuration.
-        log_model: whether to log it at all.
-        registered_model_name: the registered model that it becomes a version of, if any.
+        workflow: workflow of the configuration.
+        log_model: whether to log the model; otherwise ``None`` is returned.
+        registered_model_name: registered model of which it becomes a version, if any.
 
     Raises:
-        ValueError: If a model is to be registered that is not logged.
+        ValueError: If there is a ``registered_model_name`` without ``log_model``.
     """
     if not log_model:
         if registered_model_name is not None:
@@ -71,8 +71,8 @@ def model_to_log(workflow: ConfigWorkflow, log_model: bool, registered_model_nam
         return None
     parser = workflow.parser
     root = parser.get_parsed_content("bundle_root")
-    known = json.loads((Path(root) / "configs" / "inference.json").read_text(encoding="utf-8"))
-    settings = {key: _plain_value(parser, key) for key in MODEL_KEYS if key in known}
+    inference = json.loads((Path(root) / "configs" / "inference.json").read_text(encoding="utf-8"))
+    settings = {key: _plain_value(parser, key) for key in MODEL_KEYS if key in inference}
     return {
         "bundle_root": root,
         "settings": settings,
@@ -82,7 +82,7 @@ def model_to_log(workflow: ConfigWorkflow, log_model: bool, registered_model_nam
 
 
 def _plain_value(parser: Any, key: str) -> Any:
-    """A value of the configuration with its references replaced, as far as JSON can hold them."""
+    """Return a value of the configuration with its references resolved, as far as JSON can hold the result."""
     value = parser.get(key)
     if isinstance(value, dict):
         return {name: _plain_value(parser, f"{key}#{name}") for name in value}

@@ -1,4 +1,4 @@
-"""The MONAI workflow that runs a configuration."""
+"""MONAI's workflow of a configuration."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["current_workflow", "open_workflow"]
 def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigWorkflow:
     """Return an initialised training workflow, of which nothing is built yet.
 
-    MONAI's warnings of overlays in other folders, of a missing log file, and that a configuration is code, which
-    whoever names one knows, are left out.
+    MONAI's warnings about overlays in other folders, a missing log file, and configurations being code are suppressed,
+    since the user has chosen the files.
 
     Args:
-        config_file: ``train.json`` of a bundle, and overlays.
+        config_file: ``train.json`` of a bundle, with overlays.
         overrides: values of configuration keys.
     """
     files = config_file if isinstance(config_file, str) else list(config_file)
@@ -38,10 +38,10 @@ def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigW
 
 
 def current_workflow() -> ConfigWorkflow | None:
-    """Return the workflow on whose behalf the calling expression is evaluated, ``None`` where there is none.
+    """Return the workflow that evaluates the calling expression, ``None`` if there is none.
 
-    MONAI hands expressions no such thing, so that the stack is searched for it. This is the one place that does: the
-    configurations' key ``workflow`` calls it, and hands the result to whatever needs it.
+    MONAI does not pass it to expressions, so the stack is searched for it. This is the only place that does so: the
+    configurations' key ``workflow`` calls it, and other keys refer to that one.
     """
     frame = sys._getframe(1)
     while frame is not None:
