@@ -208,7 +208,7 @@ def test_sending_what_mlflow_did_not_take(
     path = unsent_file(tmp_path, run_id)
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     call(monkeypatch, "send_unsent", "--ckpt_dir", str(tmp_path))
-    assert capsys.readouterr().out.splitlines()[-1] == "2 entries sent to MLflow"
+    assert capsys.readouterr().out.splitlines()[-1] == "2 records sent to MLflow"
     run = client.get_run(run_id)
     assert (run.data.metrics, run.info.status) == ({"train_loss": 0.5}, "FINISHED")
     assert not path.exists()

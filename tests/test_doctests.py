@@ -13,6 +13,7 @@ from enum import Enum
 import pytest
 
 import medcontext.checks
+import medcontext.cli
 import medcontext.engines
 import medcontext.faults
 import medcontext.handlers
@@ -31,7 +32,7 @@ def modules() -> Iterator[str]:
     yield from (
         module.__name__ for module in (medcontext.checks, medcontext.faults, medcontext.inferers, medcontext.labels)
     )
-    for room in (medcontext.engines, medcontext.handlers, medcontext.tracking, *ROOMS):
+    for room in (medcontext.cli, medcontext.engines, medcontext.handlers, medcontext.tracking, *ROOMS):
         yield from (found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 

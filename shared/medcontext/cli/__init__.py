@@ -1,6 +1,6 @@
 """The commands of ``python -m medcontext``.
 
-Their modules hold signatures and docstrings alone; a command imports what it needs when it is called.
+Their modules contain only signatures and docstrings; a command imports what it needs when it is called.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "results": (compare, send_unsent),
     "bundles": (download, convert_weights),
 }
-"""The commands by what they are about."""
+"""Commands by subject."""
 
 
 def main() -> None:
-    """Run a command; a user's mistake ends it with one sentence."""
+    """Run a command, and report a user's mistake in one sentence."""
     if sys.argv[1:] in ([], ["help"], ["--help"], ["-h"]):
         print(_overview())
         return
-    if sys.argv[2:] in (["--help"], ["-h"]):  # of commands that take any flag, fire would take it for a value
+    if sys.argv[2:] in (["--help"], ["-h"]):  # for commands that accept any flag, fire would treat it as a value
         sys.argv[2:] = ["--", "--help"]
     commands = {command.__name__: command for group in COMMANDS.values() for command in group}
     try:

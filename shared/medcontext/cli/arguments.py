@@ -1,4 +1,4 @@
-"""Values of the command line."""
+"""Values from the command line."""
 
 from __future__ import annotations
 
@@ -8,5 +8,10 @@ __all__ = ["as_tuple"]
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """One value, or the several that commas separate, as a tuple."""
+    """Return a value, or several that are separated by commas, as a tuple.
+
+    Example:
+        >>> as_tuple("unetr"), as_tuple([0, 1])
+        (('unetr',), (0, 1))
+    """
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)

@@ -1,4 +1,4 @@
-"""Commands about bundles and their weights."""
+"""Commands for bundles and their weights."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["convert_weights", "download"]
 
 
 def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> None:
-    """Download a bundle from any collection, check it, and unpack it; without a name list what there is.
+    """Download a bundle from any collection, check it, and unpack it; without a name, list the bundles.
 
     Args:
-        name: of the bundle, or ``NAME@VERSION``; without a version the latest.
+        name: name of the bundle, or ``NAME@VERSION``; by default the latest version.
         source: address or path of the collection's ``model_info.json``, or of the folder that holds it.
-        bundle_dir: folder to put the bundle's folder into; an existing bundle is never overwritten, and a call that was
-            cut off can be repeated.
+        bundle_dir: folder to create the bundle's folder in; an existing bundle is never overwritten, and an interrupted
+            call can be repeated.
     """
     from medcontext.hub.collection import read_collection
     from medcontext.hub.download import download_bundle
@@ -35,14 +35,14 @@ def convert_weights(
     entry: str | None = None,
     **override: Any,
 ) -> None:
-    """Make a bundle's ``model.pt`` of a published checkpoint; put it into a folder to give as ``--ckpt_dir``.
+    """Convert a published checkpoint to a bundle's ``model.pt``, for use from a folder given as ``--ckpt_dir``.
 
     Args:
-        source: the published file; code in it is never run.
+        source: path of the published file; code in it is never run.
         config_file: ``train.json`` of the bundle, with overlays as for training.
-        output: the file to write; an existing one is never overwritten.
-        strict: with ``False`` take a checkpoint that holds a part of the network, such as its encoder alone.
-        entry: which network to take from a file that holds several, such as ``student_state_dict``.
+        output: path of the file to write; an existing one is never overwritten.
+        strict: with ``False``, accept a checkpoint that holds only a part of the network, such as its encoder.
+        entry: network to convert from a file that holds several, such as ``student_state_dict``.
         override: values of configuration keys, as for training.
     """
     from medcontext.bundle import build_network, open_workflow

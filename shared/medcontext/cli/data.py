@@ -1,4 +1,4 @@
-"""Commands about datasets."""
+"""Commands for datasets."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def prepare(
     allow_missing: bool = False,
     download: bool = False,
 ) -> None:
-    """Bring a provider's download into the form that the bundles train on.
+    """Convert a provider's download to a dataset that the bundles can train on.
 
     Args:
         dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
-        source: the downloaded zip or tar, or a folder that holds what was in it.
-        output_dir: where the dataset shall lie; a call that was cut off can be repeated.
-        link: make symbolic links instead of copies.
-        allow_missing: leave incomplete cases out instead of refusing.
-        download: get the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
+        source: the downloaded zip or tar, or a folder with its content.
+        output_dir: folder of the dataset; an interrupted call can be repeated.
+        link: create symbolic links instead of copies.
+        allow_missing: leave out incomplete cases instead of stopping.
+        download: download the Decathlon's archive of BraTS or the hippocampus to the folder ``source`` first.
     """
     from medcontext.providers import prepare_dataset
 
@@ -32,13 +32,13 @@ def prepare(
 
 
 def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False) -> None:
-    """List everything that is wrong with a dataset in a table; exit code 1 if anything is.
+    """Check a dataset and list its problems in a table; the exit code is 1 if there are any.
 
     Args:
         dataset_dir: folder with the ``dataset.json``.
-        voxels: ``True`` reads the voxels of all files, ``False`` headers alone; by default those files are read that
-            were not read before, or have changed.
-        hashes: compare the files with the SHA-256 from when they were prepared.
+        voxels: ``True`` reads the voxels of all files, ``False`` only headers; by default, the voxels of new and
+            changed files are read.
+        hashes: compare the files with their SHA-256 at the time of preparation.
     """
     from medcontext.data import check_dataset, load_datalist, problems_table
     from medcontext.labels import label_names
@@ -70,11 +70,11 @@ def phantoms(
 
     Args:
         output_dir: folder of the cohort; a finished one with the same parameters is reused.
-        dataset: whose twin to write: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
-        num_cases: labelled cases in all; the default is the published number, but 40 for BraTS.
+        dataset: dataset to imitate: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
+        num_cases: total number of labelled cases; the default is the published number, but 40 for BraTS.
         size: voxels along x, y, z.
         spacing: voxel size in mm along x, y, z.
-        seed: of the cohort.
+        seed: seed of the cohort.
     """
     from medcontext.phantoms import write_phantoms
 

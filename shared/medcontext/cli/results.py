@@ -1,4 +1,4 @@
-"""Commands about finished training runs."""
+"""Commands for finished training runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def compare(
     tracking_uri: str | None = None,
     log_to_mlflow: bool = True,
 ) -> None:
-    """Tell from the runs in MLflow whether MedContext helps, and which rung of the ladder carries the gain.
+    """Compare the runs in MLflow: whether MedContext helps, and which rung of the ladder carries the gain.
 
     Args:
         experiment: name of the MLflow experiment.
@@ -44,12 +44,12 @@ def compare(
 
 
 def send_unsent(ckpt_dir: str, tracking_uri: str | None = None) -> None:
-    """Send what MLflow did not take while it was away.
+    """Send records to MLflow that were kept while it was unreachable.
 
     Args:
-        ckpt_dir: folder of the run's checkpoints, beside which it is kept.
-        tracking_uri: MLflow's address; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
+        ckpt_dir: folder of the run's checkpoints, beside which the records are kept.
+        tracking_uri: address of MLflow; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
     """
     from medcontext.tracking.outbox import send_kept
 
-    print(f"{send_kept(ckpt_dir, tracking_uri)} entries sent to MLflow")
+    print(f"{send_kept(ckpt_dir, tracking_uri)} records sent to MLflow")

@@ -1,4 +1,4 @@
-"""Commands around training."""
+"""Commands for training."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def preview(
     plane: str = "axial",
     **override: Any,
 ) -> None:
-    """Draw what training sees: crops, their labels, what is dropped, and what the networks make of it.
+    """Draw training crops with their labels, what is dropped, and the predictions of the networks.
 
-    In training only ``masked_share`` of the crops are masked; here all of them are.
+    In training, only a share ``masked_share`` of the crops is masked; here all of them are.
 
     Args:
         config_file: ``train.json`` of a bundle, with overlays as for training.
-        output: the PNG to write.
+        output: path of the PNG to write.
         num_cases: number of training cases to draw, one crop of each.
         ckpt_dir: folder with ``model.pt`` and ``teacher.pt``, to draw their predictions too.
         plane: ``axial``, ``coronal`` or ``sagittal``.
@@ -55,27 +55,27 @@ def experiment(
     dry_run: bool = False,
     **override: Any,
 ) -> None:
-    """Train and evaluate every combination, skip what is done, resume what was cut short, and compare.
+    """Train, evaluate and compare every combination; finished runs are skipped and interrupted ones resumed.
 
-    All supervised modes of a dataset take equally many steps, whatever their number of cases. ``baseline_equal_time``
-    and the modes with unlabelled scans take as many as fit in the time of ``medcontext``: what a step of each costs is
-    measured first, and kept in ``costs.json``.
+    All supervised modes of a dataset train for the same number of steps, regardless of the number of cases.
+    ``baseline_equal_time`` and the modes with unlabelled scans train for as many steps as fit in the time of
+    ``medcontext``: the time of a step of each is measured first, and kept in ``costs.json``.
 
     Args:
         bundles: names or folders of bundles, separated by commas.
         datasets: ``btcv``, ``acdc``, ``brats``, ``hippocampus``, or an overlay of your own by path.
         fractions: shares of the training cases; all of them by default.
         cases: numbers of labelled cases, those for validation included, instead of fractions.
-        seeds: at least three are needed to tell anything.
-        modes: among ``baseline``, ``baseline_equal_time``, ``patch_dropout``, ``masking_only``, ``medcontext`` and,
-            with unlabelled scans, ``pseudo_labels`` and ``medcontext_unlabeled``; all but the last two by default.
-        experiment_name: MLflow experiment, and the beginning of the runs' names.
+        seeds: seeds of the runs; a verdict needs at least three.
+        modes: ``baseline``, ``baseline_equal_time``, ``patch_dropout``, ``masking_only``, ``medcontext`` and, with
+            unlabelled scans, ``pseudo_labels`` and ``medcontext_unlabeled``; all but the last two by default.
+        experiment_name: MLflow experiment, and prefix of the runs' names.
         overlays: further configuration files of the bundles by name, such as ``phantom``, or your own by path.
         devices: GPU numbers, or ``cpu``, separated by commas; one run at a time on each.
-        output_dir: logs, states and the comparison; ``<home>/runs/experiments/<experiment_name>`` by default.
-        test_fold: 0 to 4, to choose settings without the test cases: test on this fifth of the training cases instead,
-            on which nothing trains.
-        dry_run: only print what would be run.
+        output_dir: folder of logs, states and the comparison; ``<home>/runs/experiments/<experiment_name>`` by default.
+        test_fold: fifth of the training cases, 0 to 4, that is tested on and not trained on, to choose settings without
+            the test cases.
+        dry_run: print the runs and their lengths without running them.
         override: values of configuration keys, as for training.
     """
     from medcontext.cli.results import compare
@@ -112,11 +112,11 @@ def experiment(
     if len(failures) < len(jobs) and len({job.cell.mode for job in jobs}) > 1:
         compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
-        raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again when that is mended.")
+        raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again after fixing the cause.")
 
 
 def _lengths(jobs: Sequence[Job], costs: Costs) -> Iterator[str]:
-    """How long each cell trains, as far as it is known."""
+    """Return one line per cell with the length of its training run, as far as it is known."""
     from medcontext.experiment import MODES, with_equal_time
 
     for job in with_equal_time(jobs, costs):
