@@ -375,7 +375,7 @@ def _dice(name: str, seed: int, train_fraction: float, max_epochs: int, home: st
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns.db")
     run_file = Path(home) / "runs" / "medcontext_unetr" / run_name / "models" / "run.json"
     run = client.get_run(json.loads(run_file.read_text())["mlflow_run_id"])
-    return float(run.data.metrics["val_mean_dice"])
+    return float(run.data.metrics["dice/val_mean_dice"])
 
 
 @contextlib.contextmanager

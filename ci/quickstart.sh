@@ -85,6 +85,7 @@ Done, on $scans. Research use only; not a medical device.
   report        $run/evaluation/report.html   (open it in a browser)
   figures       $run/evaluation/overlay_*.png, $run/preview.png
   predictions   $run/predictions/*.nii.gz   (open them over the images in $data)
-  MLflow        .venv/bin/mlflow ui --backend-store-uri sqlite:///$home/mlruns.db   then http://127.0.0.1:5000
+  MLflow        .venv/bin/mlflow ui --backend-store-uri sqlite:///$home/mlruns.db
+                then http://127.0.0.1:5000, "Model training" at the top left
   TensorBoard   .venv/bin/tensorboard --logdir $home/runs
 EOF

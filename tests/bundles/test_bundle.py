@@ -137,7 +137,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert [item.path for item in client.list_artifacts(found.info.run_id, "previews")] == ["previews/epoch_0002.png"]
     expected = {"train_loss", "train_loss_supervised", "train_loss_context"}
     expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds"}
-    expected |= {"val_mean_dice", "val_mean_dice_ema", "test_mean_dice"}
+    expected |= {"dice/val_mean_dice", "dice/val_mean_dice_ema", "dice/test_mean_dice"}
     expected |= {f"val_dice{suffix}/{label}" for label in SYNAPSE for suffix in ("", "_ema")}
     expected |= {f"test_dice/{label}" for label in SYNAPSE} | {"system/cpu_utilization_percentage"}
     assert expected <= found.data.metrics.keys()
@@ -361,7 +361,7 @@ def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Pat
     (found,) = runs_of(home)
     ratio = {UNETR: 0.6, SWIN_UNETR: 0.6, NNFORMER: 0.4, UNETR_PLUS_PLUS: 0.4}[bundle]
     assert found.data.metrics["masked_fraction"] == pytest.approx(ratio, abs=0.15)
-    assert "val_mean_dice" not in found.data.metrics
+    assert "dice/val_mean_dice" not in found.data.metrics
     assert found.data.metrics["train_loss_consistency"] < 0.05
 
 
@@ -381,7 +381,7 @@ def test_evaluation_follows_the_chosen_protocol(bundle: str, home: Path) -> None
         "surface_tolerance_mm": tolerance,
     }
     (found,) = runs_of(home)
-    assert found.data.metrics["test_paper_mean_dice"] == pytest.approx(table["paper_dice"].mean(), abs=1e-5)
+    assert found.data.metrics["dice/test_paper_mean_dice"] == pytest.approx(table["paper_dice"].mean(), abs=1e-5)
     for label, rows in table.groupby("label"):
         assert found.data.metrics[f"test_missed/{label}"] == rows["missed"].sum()
         assert found.data.metrics[f"test_paper_hd95/{label}"] == pytest.approx(
@@ -416,7 +416,7 @@ def test_all_combinations_train_and_evaluate(
     folder = train(bundle, home, *overlays, **settings, select_checkpoint=select_checkpoint)
     run(bundle, "evaluating", "train", *overlays, "evaluate", ckpt_dir=str(folder / "models"))
     (found,) = runs_of(home)
-    assert np.isfinite([found.data.metrics[name] for name in ("train_loss", "test_mean_dice")]).all()
+    assert np.isfinite([found.data.metrics[name] for name in ("train_loss", "dice/test_mean_dice")]).all()
     assert ("train_loss_context" in found.data.metrics) == (mode != "baseline")
 
 
@@ -650,7 +650,7 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
     assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
     (found,) = runs_of(home)
     assert found.data.tags["medcontext.steps"] == "4"  # three cases on two processes, padded to two steps each
-    assert "val_mean_dice" in found.data.metrics
+    assert "dice/val_mean_dice" in found.data.metrics
     assert result.stderr.count("outputs: ") == 1
 
 

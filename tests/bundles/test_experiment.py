@@ -360,7 +360,7 @@ def test_one_command_from_the_grid_to_the_verdict(home: Path) -> None:
         "comparison",
         "medcontext",
     ]
-    assert all("test_mean_dice" in run.data.metrics for run in runs if "medcontext.mode" in run.data.tags)
+    assert all("dice/test_mean_dice" in run.data.metrics for run in runs if "medcontext.mode" in run.data.tags)
 
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "2 of 2 runs were done before." in again.stderr

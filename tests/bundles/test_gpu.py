@@ -55,7 +55,7 @@ def test_mixed_precision_trains_resumes_evaluates_and_predicts(bundle: str, home
     assert found.info.status == "FINISHED"
     assert found.data.tags["medcontext.gpu"] == torch.cuda.get_device_name()
     assert found.data.metrics["peak_memory_mib"] > 0
-    assert "test_mean_dice" in found.data.metrics
+    assert "dice/test_mean_dice" in found.data.metrics
 
     scan = sorted((home / "data" / "btcv").rglob("img*.nii.gz"))[0]
     where = {"predictions_dir": str(home / "predictions"), "ckpt_path": f"{models}/model.pt"}

@@ -57,7 +57,7 @@ def test_the_rest_is_used_without_its_labels(bundle: str, home: Path) -> None:
     assert hashes["control"] == "" != hashes["unlabeled"]
     assert len({data.tags["medcontext.data_hash"] for data in found.values()}) == 1
     metrics = found["unlabeled"].metrics
-    assert np.isfinite([metrics["train_loss_unlabeled"], metrics["val_mean_dice"]]).all()
+    assert np.isfinite([metrics["train_loss_unlabeled"], metrics["dice/val_mean_dice"]]).all()
     assert metrics["confident_fraction"] == 1
     assert "train_loss_unlabeled" not in found["control"].metrics
 
@@ -142,7 +142,7 @@ def test_two_processes_with_unlabelled_scans(bundle: str, home: Path) -> None:
     assert result.returncode == 0, result.stderr[-3000:]
     (found,) = runs_of(home)
     assert math.isfinite(found.data.metrics["train_loss_unlabeled"])
-    assert math.isfinite(found.data.metrics["val_mean_dice_ema"])
+    assert math.isfinite(found.data.metrics["dice/val_mean_dice_ema"])
 
 
 # --- one sentence before the first step ---

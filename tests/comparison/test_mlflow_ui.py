@@ -61,7 +61,7 @@ def test_two_of_our_runs_side_by_side(server: str, page: Page, tmp_path: Path, m
     details = page.locator("table", has_text="Run Name:")
     details.wait_for(timeout=PATIENCE)
     assert [name in details.inner_text() for name in ("unetr-medcontext", "unetr-baseline")] == [True, True]
-    page.get_by_text("test_mean_dice", exact=True).last.wait_for(timeout=PATIENCE)
+    page.get_by_text("dice/test_mean_dice", exact=True).last.wait_for(timeout=PATIENCE)
     shown = page.inner_text("body")
     for name in ("train_loss", "train_loss_consistency", "test_dice/liver", "train_seconds", "peak_memory_mib"):
         assert name in shown

@@ -14,7 +14,9 @@ from medcontext.tracking.presentation import chart_name, describe_run
         ("test_paper_hd95_liver", "test_paper_hd95/liver"),
         ("test_surface_dice_liver", "test_surface_dice/liver"),
         ("test_missed_liver", "test_missed/liver"),
-        *((name, name) for name in ("test_missed", "test_mean_dice", "val_mean_dice_ema", "train_loss_context")),
+        ("val_mean_dice_ema", "dice/val_mean_dice_ema"),
+        ("test_paper_mean_dice", "dice/test_paper_mean_dice"),
+        *((name, name) for name in ("test_missed", "test_paper_mean_hd95", "train_loss_context")),
     ],
 )
 def test_charts_of_labels_have_sections(name: str, expected: str) -> None:
@@ -24,7 +26,7 @@ def test_charts_of_labels_have_sections(name: str, expected: str) -> None:
 def test_a_description_says_what_is_known() -> None:
     tags = {"medcontext.bundle": "medcontext_unetr", "medcontext.mode": "baseline", "medcontext.dataset": "btcv"}
     tags |= {"medcontext.seed": 3, "other": 1}
-    metrics = {"val_mean_dice": 0.5, "val_mean_dice_ema": 0.25, "test_mean_dice": 0.75}
+    metrics = {"dice/val_mean_dice": 0.5, "dice/val_mean_dice_ema": 0.25, "dice/test_mean_dice": 0.75}
     assert describe_run(tags, {"training": 3, "test": 2}, metrics, "/runs/one/evaluation") == (
         "**medcontext_unetr**, mode `baseline`, on btcv (3 training, 2 test cases), seed 3.\n\n"
         "Mean Dice: validation 0.500, validation (average weights) 0.250, test 0.750.\n\n"

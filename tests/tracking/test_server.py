@@ -66,7 +66,7 @@ def test_the_life_of_a_run(mlflow_server: MlflowServer, tmp_path: Path) -> None:
     assert run.data.params == {f"p{i}": str(i) for i in range(250)}
     assert run.data.tags["medcontext.mode"] == "medcontext"
     assert steps(mlflow_server, tmp_path, "train_loss") == list(range(1, 3 * STEPS + 1))
-    assert run.data.metrics["test_mean_dice"] == 0.5
+    assert run.data.metrics["dice/test_mean_dice"] == 0.5
     assert [found.dataset.digest for found in run.inputs.dataset_inputs] == ["abc"]
     client = MlflowClient(mlflow_server.uri)
     found = [
@@ -135,7 +135,7 @@ def test_a_server_that_never_comes_back(
     assert run.info.status == "FINISHED"
     assert run.info.end_time == kept[-1]["time"]
     assert steps(mlflow_server, tmp_path, "train_loss") == list(range(1, 3 * STEPS + 1))
-    assert run.data.metrics["test_mean_dice"] == 0.5
+    assert run.data.metrics["dice/test_mean_dice"] == 0.5
     assert not path.exists()
 
 

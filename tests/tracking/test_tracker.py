@@ -50,13 +50,13 @@ def test_one_run_for_training_resuming_and_evaluation(uri: str, tmp_path: Path) 
     assert run.data.params == {"seed": "3"}
     assert run.data.tags["medcontext.mode"] == "medcontext"
     expected = {"train_loss", "train_loss_supervised", "train_loss_context", "train_loss_consistency"}
-    expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds", "test_mean_dice"}
+    expected |= {"masked_fraction", "teacher_momentum", "learning_rate", "step_seconds", "dice/test_mean_dice"}
     expected |= {"train_seconds", "peak_memory_mib"}
     assert run.data.metrics.keys() == expected
     client = mlflow.MlflowClient(uri)
     history = client.get_metric_history(run.info.run_id, "train_loss")
     assert [point.step for point in history] == list(range(1, 9))
-    assert [point.step for point in client.get_metric_history(run.info.run_id, "test_mean_dice")] == [4, 8]
+    assert [point.step for point in client.get_metric_history(run.info.run_id, "dice/test_mean_dice")] == [4, 8]
 
     trainer(epochs=1, train_handlers=[tracker(uri, folder, run_name="ignored", params={"seed": 4})]).run()
     later = evaluator()

@@ -13,9 +13,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 __all__ = ["EXPERIMENT_KIND", "case_counts", "chart_name", "describe_run"]
 
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
-"""Tag of the experiment with which MLflow 3 shows runs and charts, instead of traces and judges."""
+"""Tag of the experiment by which MLflow 3 knows that it is about runs and charts, not about traces and judges."""
 
 _BY_LABEL = re.compile(r"(val|test)_(paper_dice|paper_hd95|surface_dice|dice|hd95|missed|spurious)_(.+?)(_ema)?")
+
+_MEAN_DICE = re.compile(r"(val|test)(_paper)?_mean_dice(_ema)?")
 
 _DICE = {"val_mean_dice": "validation", "val_mean_dice_ema": "validation (average weights)", "test_mean_dice": "test"}
 
@@ -23,13 +25,15 @@ _DICE = {"val_mean_dice": "validation", "val_mean_dice_ema": "validation (averag
 def chart_name(name: str) -> str:
     """Return the name that a metric is logged under: ``test_dice/liver`` for ``test_dice_liver``.
 
-    MLflow groups charts by the part before a slash, so the few metrics over all labels, which have none, are not lost
-    among those of each label.
+    MLflow makes a section of charts of what stands before a slash, and shows the sections by their names, the metrics
+    without a slash last. Mean Dice, in the section ``dice``, comes first.
 
     Example:
-        >>> chart_name("val_dice_liver_ema"), chart_name("val_mean_dice")
-        ('val_dice_ema/liver', 'val_mean_dice')
+        >>> chart_name("val_dice_liver_ema"), chart_name("val_mean_dice"), chart_name("train_loss")
+        ('val_dice_ema/liver', 'dice/val_mean_dice', 'train_loss')
     """
+    if _MEAN_DICE.fullmatch(name):
+        return f"dice/{name}"
     parts = _BY_LABEL.fullmatch(name)
     return f"{parts[1]}_{parts[2]}{parts[4] or ''}/{parts[3]}" if parts else name
 
@@ -53,7 +57,7 @@ def describe_run(
     Args:
         tags: tags of the run, of which those that begin with ``medcontext.`` are used.
         cases: number of cases by section.
-        metrics: metrics of the run, as far as they are known.
+        metrics: metrics of the run as far as they are known, by :func:`chart_name`.
         report: folder of the evaluation's report.
 
     Example:
@@ -67,7 +71,7 @@ def describe_run(
     summary += f" ({counts} cases)" if counts else ""
     summary += f", seed {settings['seed']}" if "seed" in settings else ""
     lines = [summary + "."]
-    dice = [f"{title} {metrics[name]:.3f}" for name, title in _DICE.items() if name in metrics]
+    dice = [f"{title} {metrics[chart_name(name)]:.3f}" for name, title in _DICE.items() if chart_name(name) in metrics]
     if dice:
         lines.append(f"Mean Dice: {', '.join(dice)}.")
     if report is not None:

@@ -294,8 +294,8 @@ class MLflowTracker(MLFlowHandler):
 
     def _collect(self, values: Mapping[str, float]) -> None:
         now = _milliseconds()
-        self._latest |= values
         named = {chart_name(name): value for name, value in values.items()}
+        self._latest |= named
         new = {name: value for name, value in named.items() if self.step > self._last_steps.get(clean_key(name), -1)}
         self._points += [(name, value, now, self.step) for name, value in new.items()]
 
