@@ -42,15 +42,16 @@ def test_without_decoys_what_is_dropped_meets_the_organ(seed: int) -> None:
         assert all((organs[pieces == piece] == hit).any() for piece in range(1, number + 1))
 
 
-def test_all_organs_are_drawn_and_half_of_the_time_in_part() -> None:
+@pytest.mark.parametrize(("extent", "fewest", "most"), [("both", 0.3, 0.7), ("organ", 1, 1), ("part", 0, 0)])
+def test_all_organs_are_drawn_whole_or_in_part(extent: str, fewest: float, most: float) -> None:
     image, label = block_scene(64)
-    mask = drop(image, label, cell_size=3, decoy_fraction=0.0)[1]
+    mask = drop(image, label, cell_size=3, decoy_fraction=0.0, extent=extent)[1]
     hits = torch.stack([(mask * (label == organ)).flatten(1).sum(1) for organ in (1, 2)])
     sizes = torch.tensor([100.0, 216.0])[:, None]
     assert ((hits > 0).sum(0) == 1).all()  # half of two organs
     assert 16 < (hits[0] > 0).sum() < 48
     whole = (hits == sizes).any(0).float().mean()
-    assert 0.3 < whole < 0.7
+    assert fewest <= whole <= most
 
 
 def test_decoys_lie_in_the_body_and_are_as_many_cells() -> None:

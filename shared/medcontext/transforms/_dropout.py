@@ -22,6 +22,7 @@ __all__ = [
     "DECOY_FRACTION",
     "FILLS",
     "ORGAN_FILL",
+    "EXTENTS",
     "PART_PROB",
     "PART_SHARE",
     "BoolArray",
@@ -40,6 +41,7 @@ FILLS = ("zero", "mean", "noise")
 
 # defaults and constants of organ dropout, of single volumes and of batches
 CELL_SIZE, DECOY_FRACTION, ORGAN_FILL = 8, 1.0, "mean"
+EXTENTS = ("organ", "part", "both")
 PART_PROB, PART_SHARE = 0.5, (0.25, 0.75)  # how often only a part of an organ is dropped, and how much of it
 BODY_THRESHOLD = 0.05  # of a crop's intensity range, above its minimum
 

@@ -14,6 +14,7 @@ from medcontext.transforms._dropout import (
     BODY_THRESHOLD,
     CELL_SIZE,
     DECOY_FRACTION,
+    EXTENTS,
     FILLS,
     ORGAN_FILL,
     PART_PROB,
@@ -27,8 +28,8 @@ __all__ = ["BatchOrganDropout"]
 class BatchOrganDropout:
     """Drop random organs from batches of crops, in the label space of a prediction.
 
-    The counterpart of :class:`RandOrganDropout` (``shape="cells"``, ``extent="both"``) for organs that are only known
-    within a training step, as on unlabelled scans. Everything is drawn from PyTorch's generators and computed on the
+    The counterpart of :class:`RandOrganDropout` (``shape="cells"``) for organs that are only known within a training
+    step, as on unlabelled scans. Everything is drawn from PyTorch's generators and computed on the
     device without synchronisation. Dropped are, for each crop, a share of the organs that it shows, whole or in part:
     all cells that meet them on a coarse grid with a random offset, and decoys of as many cells in the body, beside
     those of the organs where there is room. Crops without organs stay as they are.
@@ -37,13 +38,14 @@ class BatchOrganDropout:
         num_classes: classes of the label, background included.
         cell_size: voxels per cell, one number for all spatial axes or one per axis.
         organ_fraction: share of a crop's organs to drop, in (0, 1]; at least one.
+        extent: ``"organ"``, ``"part"`` or ``"both"``, see :class:`RandOrganDropout`.
         decoy_fraction: cells of decoys, as a multiple of the organs' cells.
         fill: what dropped voxels become: ``"zero"``, ``"mean"`` or ``"noise"``, see :class:`RandOrganDropout`.
         prob: probability that anything is dropped from a crop.
 
     Raises:
         TypeError: If a number is of the wrong type.
-        ValueError: If a number lies outside its range or ``fill`` is unknown.
+        ValueError: If a number lies outside its range, or ``extent`` or ``fill`` is unknown.
 
     Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); masked consistency on unlabelled images as in Hoyer
     et al., MIC, CVPR 2023. Cells, decoys and the label space of the teacher are added here.
@@ -63,6 +65,7 @@ class BatchOrganDropout:
         *,
         cell_size: int | Sequence[int] = CELL_SIZE,
         organ_fraction: float = 0.5,
+        extent: str = "both",
         decoy_fraction: float = DECOY_FRACTION,
         fill: str = ORGAN_FILL,
         prob: float = 1.0,
@@ -70,6 +73,7 @@ class BatchOrganDropout:
         self.num_classes = check_integer("num_classes", num_classes, minimum=2, remedy="count the background")
         self.cell_size = check_integers("cell_size", cell_size, minimum=1)
         self.organ_fraction = check_fraction("organ_fraction", organ_fraction, above_zero=True)
+        self.part_prob = {"organ": 0.0, "part": 1.0}.get(check_choice("extent", extent, EXTENTS), PART_PROB)
         self.decoy_fraction = check_not_negative("decoy_fraction", decoy_fraction)
         self.fill = check_choice("fill", fill, FILLS)
         self.prob = check_fraction("prob", prob)
@@ -103,7 +107,7 @@ class BatchOrganDropout:
         chosen = present & (_ranks(torch.rand(present.shape, device=device), present) < wanted)
         low, high = PART_SHARE
         share = low + (high - low) * torch.rand(present.shape, device=device)
-        share = torch.where(torch.rand(present.shape, device=device) < PART_PROB, share, torch.ones_like(share))
+        share = torch.where(torch.rand(present.shape, device=device) < self.part_prob, share, torch.ones_like(share))
         count = (share * members.sum(-1)).round().clamp_min(1)
         return (grid.clump(members, count) & chosen[..., None]).any(1)
 

@@ -18,6 +18,7 @@ from medcontext.transforms._dropout import (
     BODY_THRESHOLD,
     CELL_SIZE,
     DECOY_FRACTION,
+    EXTENTS,
     ORGAN_FILL,
     PART_PROB,
     PART_SHARE,
@@ -34,7 +35,6 @@ from medcontext.transforms.patch_dropout import PATCH_MODES, RandPatchDropout
 
 __all__ = ["EXTENTS", "SHAPES", "RandOrganDropout", "RandOrganDropoutd"]
 
-EXTENTS = ("organ", "part", "both")
 SHAPES = ("cells", "box", "voxel")
 
 _DEFAULT_NUM_ORGANS = (1, 3)
