@@ -24,7 +24,16 @@ def drop(
     image: torch.Tensor, label: torch.Tensor, seed: int = 0, **arguments: Any
 ) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
-    return BatchOrganDropout(arguments.pop("num_classes", 3), **arguments)(image, label)
+    some = {} if "num_organs" in arguments else {"organ_fraction": 0.5}
+    return BatchOrganDropout(arguments.pop("num_classes", 3), **{**some, **arguments})(image, label)
+
+
+@pytest.mark.parametrize(("num_organs", "expected"), [(1, {1}), (2, {2}), ((1, 2), {1, 2}), (5, {2})])
+def test_number_of_organs(num_organs: int | tuple[int, int], expected: set[int]) -> None:
+    image, label = block_scene(16)
+    mask = drop(image, label, cell_size=3, decoy_fraction=0.0, num_organs=num_organs)[1]
+    hit = torch.stack([(mask * (label == organ)).flatten(1).any(1) for organ in (1, 2)])
+    assert set(hit.sum(0).tolist()) == expected
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -204,7 +204,7 @@ def measure(cohort: Cohort, dropout: RecordingDropout | RecordingBatchDropout, d
     return Gain(*np.mean(every, axis=0)), Gain(*np.mean(dropped, axis=0))
 
 
-BATCH = {"cell_size": 8, "organ_fraction": 0.5}  # as train.json has it
+RECIPE = {"cell_size": 8, "num_organs": 1, "extent": "part", "decoy_fraction": 0.0}  # as train.json has it
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,10 @@ BATCH = {"cell_size": 8, "organ_fraction": 0.5}  # as train.json has it
         pytest.param(RecordingDropout(), describe_mask, id="default, by the mask"),
         pytest.param(RecordingDropout(cell_size=4), describe_mask, id="cells of 4, by the mask"),
         pytest.param(RecordingDropout(), describe_image, id="default, by the image"),
-        pytest.param(RecordingBatchDropout(**BATCH), describe_mask, id="batches, by the mask"),
-        pytest.param(RecordingBatchDropout(**BATCH), describe_image, id="batches, by the image"),
+        pytest.param(RecordingDropout(**RECIPE), describe_mask, id="recipe, by the mask"),
+        pytest.param(RecordingDropout(**RECIPE), describe_image, id="recipe, by the image"),
+        pytest.param(RecordingBatchDropout(**RECIPE), describe_mask, id="batches, by the mask"),
+        pytest.param(RecordingBatchDropout(**RECIPE), describe_image, id="batches, by the image"),
     ],
 )
 def test_holes_tell_no_more_than_the_place(

@@ -14,7 +14,7 @@ from monai.utils import convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import TransformBackends
 from numpy.typing import NDArray
 
-from medcontext.checks import check_choice, check_fraction
+from medcontext.checks import check_choice, check_fraction, check_integers
 
 __all__ = [
     "BODY_THRESHOLD",
@@ -23,6 +23,8 @@ __all__ = [
     "FILLS",
     "ORGAN_FILL",
     "EXTENTS",
+    "NUM_ORGANS",
+    "check_organ_count",
     "PART_PROB",
     "PART_SHARE",
     "BoolArray",
@@ -42,6 +44,7 @@ FILLS = ("zero", "mean", "noise")
 # defaults and constants of organ dropout, of single volumes and of batches
 CELL_SIZE, DECOY_FRACTION, ORGAN_FILL = 8, 1.0, "mean"
 EXTENTS = ("organ", "part", "both")
+NUM_ORGANS = (1, 3)
 PART_PROB, PART_SHARE = 0.5, (0.25, 0.75)  # how often only a part of an organ is dropped, and how much of it
 BODY_THRESHOLD = 0.05  # of a crop's intensity range, above its minimum
 
@@ -104,6 +107,31 @@ def nearest_cells(where: BoolArray, count: int, random: np.random.RandomState) -
         members = members[np.argpartition(distance, count - 1)[:count]]
     chosen.flat[members] = True
     return chosen
+
+
+def check_organ_count(
+    num_organs: int | Sequence[int] | None, organ_fraction: float | None
+) -> tuple[tuple[int, int], float | None]:
+    """Return how many organs to drop as (min, max), and the share of the crop's organs that takes its place if given.
+
+    Raises:
+        TypeError: If a number is of the wrong type.
+        ValueError: If a number lies outside its range, or both are given.
+    """
+    if num_organs is not None and organ_fraction is not None:
+        raise ValueError(
+            f"num_organs and organ_fraction exclude each other, got {num_organs} and {organ_fraction}: give one."
+        )
+    share = None if organ_fraction is None else check_fraction("organ_fraction", organ_fraction, above_zero=True)
+    remedy = "give a number or a range, such as 2 or (1, 3)"
+    numbers = check_integers("num_organs", NUM_ORGANS if num_organs is None else num_organs, minimum=1, remedy=remedy)
+    if isinstance(numbers, int):
+        return (numbers, numbers), share
+    if len(numbers) != 2 or numbers[0] > numbers[1]:
+        raise ValueError(
+            f"num_organs must be a number or a range (min, max), got {num_organs!r}: give for example 2 or (1, 3)."
+        )
+    return (numbers[0], numbers[1]), share
 
 
 class ContextDropout(RandomizableTransform):

@@ -19,6 +19,7 @@ from medcontext.transforms._dropout import (
     ORGAN_FILL,
     PART_PROB,
     PART_SHARE,
+    check_organ_count,
     per_axis,
 )
 
@@ -37,7 +38,9 @@ class BatchOrganDropout:
     Args:
         num_classes: classes of the label, background included.
         cell_size: voxels per cell, one number for all spatial axes or one per axis.
-        organ_fraction: share of a crop's organs to drop, in (0, 1]; at least one.
+        num_organs: organs to drop, a number or a range (min, max) to draw from, at most as many as the crop holds.
+            (1, 3) unless ``organ_fraction`` is given.
+        organ_fraction: instead of ``num_organs``, the share of the crop's organs to drop, in (0, 1]; at least one.
         extent: ``"organ"``, ``"part"`` or ``"both"``, see :class:`RandOrganDropout`.
         decoy_fraction: cells of decoys, as a multiple of the organs' cells.
         fill: what dropped voxels become: ``"zero"``, ``"mean"`` or ``"noise"``, see :class:`RandOrganDropout`.
@@ -45,7 +48,8 @@ class BatchOrganDropout:
 
     Raises:
         TypeError: If a number is of the wrong type.
-        ValueError: If a number lies outside its range, or ``extent`` or ``fill`` is unknown.
+        ValueError: If a number lies outside its range, ``extent`` or ``fill`` is unknown, or both ``num_organs`` and
+            ``organ_fraction`` are given.
 
     Source: Gani et al., MedContext, MICCAI 2024 (arXiv 2402.17725); masked consistency on unlabelled images as in Hoyer
     et al., MIC, CVPR 2023. Cells, decoys and the label space of the teacher are added here.
@@ -64,7 +68,8 @@ class BatchOrganDropout:
         num_classes: int,
         *,
         cell_size: int | Sequence[int] = CELL_SIZE,
-        organ_fraction: float = 0.5,
+        num_organs: int | Sequence[int] | None = None,
+        organ_fraction: float | None = None,
         extent: str = "both",
         decoy_fraction: float = DECOY_FRACTION,
         fill: str = ORGAN_FILL,
@@ -72,7 +77,7 @@ class BatchOrganDropout:
     ) -> None:
         self.num_classes = check_integer("num_classes", num_classes, minimum=2, remedy="count the background")
         self.cell_size = check_integers("cell_size", cell_size, minimum=1)
-        self.organ_fraction = check_fraction("organ_fraction", organ_fraction, above_zero=True)
+        self.num_organs, self.organ_fraction = check_organ_count(num_organs, organ_fraction)
         self.part_prob = {"organ": 0.0, "part": 1.0}.get(check_choice("extent", extent, EXTENTS), PART_PROB)
         self.decoy_fraction = check_not_negative("decoy_fraction", decoy_fraction)
         self.fill = check_choice("fill", fill, FILLS)
@@ -102,11 +107,15 @@ class BatchOrganDropout:
     def _draw_organs(self, members: Tensor, grid: _Grid) -> Tensor:
         """Draw the cells (B, N) to drop from those that each organ meets, (B, K, N)."""
         device, present = members.device, members.any(-1)
-        wanted = (self.organ_fraction * present.sum(1, keepdim=True)).round().clamp_min(1)
+        if self.organ_fraction is None:
+            low, high = self.num_organs
+            wanted = torch.randint(low, high + 1, (len(members), 1), device=device)
+        else:
+            wanted = (self.organ_fraction * present.sum(1, keepdim=True)).round().clamp_min(1)
         wanted = wanted * (torch.rand(len(members), 1, device=device) < self.prob)
         chosen = present & (_ranks(torch.rand(present.shape, device=device), present) < wanted)
-        low, high = PART_SHARE
-        share = low + (high - low) * torch.rand(present.shape, device=device)
+        least, most = PART_SHARE
+        share = least + (most - least) * torch.rand(present.shape, device=device)
         share = torch.where(torch.rand(present.shape, device=device) < self.part_prob, share, torch.ones_like(share))
         count = (share * members.sum(-1)).round().clamp_min(1)
         return (grid.clump(members, count) & chosen[..., None]).any(1)

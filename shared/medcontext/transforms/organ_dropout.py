@@ -26,6 +26,7 @@ from medcontext.transforms._dropout import (
     ContextDropout,
     ContextDropoutd,
     cell_edges,
+    check_organ_count,
     nearest_cells,
     per_axis,
     pool,
@@ -37,7 +38,6 @@ __all__ = ["EXTENTS", "SHAPES", "RandOrganDropout", "RandOrganDropoutd"]
 
 SHAPES = ("cells", "box", "voxel")
 
-_DEFAULT_NUM_ORGANS = (1, 3)
 _DECOY_TRIES = 12  # displaced copies per organ, before the rest is placed anywhere in the body
 
 
@@ -128,14 +128,7 @@ class RandOrganDropout(ContextDropout):
         self.shape = check_choice("shape", shape, SHAPES)
         self.cell_size = check_integers("cell_size", cell_size, minimum=1)
         self.decoy_fraction = check_not_negative("decoy_fraction", decoy_fraction)
-        if num_organs is not None and organ_fraction is not None:
-            raise ValueError(
-                f"num_organs and organ_fraction exclude each other, got {num_organs} and {organ_fraction}: give one."
-            )
-        self.num_organs = _check_range("num_organs", _DEFAULT_NUM_ORGANS if num_organs is None else num_organs)
-        self.organ_fraction = (
-            None if organ_fraction is None else check_fraction("organ_fraction", organ_fraction, above_zero=True)
-        )
+        self.num_organs, self.organ_fraction = check_organ_count(num_organs, organ_fraction)
         self.organs = None if organs is None else _check_ids("organs", organs)
         self.margin = check_integers("margin", margin, minimum=0)
         self.patch_dropout = RandPatchDropout(
@@ -292,16 +285,6 @@ class RandOrganDropoutd(ContextDropoutd):
             raise KeyError(f"label_key {self.label_key!r} is not among {sorted(map(str, data))}: organs need a label.")
         self.randomize((data[key], data[self.label_key]))
         return self.dropout(data[key], data[self.label_key], randomize=False)
-
-
-def _check_range(name: str, value: int | Sequence[int]) -> tuple[int, int]:
-    """Return ``value`` as (min, max)."""
-    numbers = check_integers(name, value, minimum=1, remedy="give a number or a range, such as 2 or (1, 3)")
-    if isinstance(numbers, int):
-        return numbers, numbers
-    if len(numbers) != 2 or numbers[0] > numbers[1]:
-        raise ValueError(f"{name} must be a number or a range (min, max), got {value!r}: give for example 2 or (1, 3).")
-    return numbers[0], numbers[1]
 
 
 def _check_ids(name: str, value: Sequence[int]) -> tuple[int, ...]:
