@@ -253,3 +253,14 @@ def test_from_the_runs_to_the_table(own: Path) -> None:
     assert rows["dice"][0].count("; ") == cases["label"].nunique() - 1
 
     subprocess.run([*words[:2], "budget", *words[3:], "--draws", "1"], cwd=ROOT, check=True)
+
+
+def test_the_readme_gives_the_means_of_the_variants() -> None:
+    rows = pd.read_csv(ROOT / RESULTS / "variants.csv", keep_default_na=False)
+    means = rows.groupby(["dataset", "variant", "mode"])["mean_dice"].mean().map("{:.3f}".format)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = {line.split("|")[1].split(",")[0].strip(): line for line in text.splitlines() if line.startswith("| ")}
+    shown = {name: [cell.strip() for cell in lines[name].split("|")[3:6]] for name in ("hippocampus", "brains")}
+    for name, cells in shown.items():
+        keys = [(name, "", "baseline"), (name, "", "medcontext"), (name, "half_of_organs", "medcontext")]
+        assert cells == [means.get(key, "–") for key in keys]
