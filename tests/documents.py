@@ -252,7 +252,10 @@ class Reader:
 
     def _serve(self, words: Sequence[str], path: str) -> None:
         self._stop()
-        command = [sys.executable, "-m", "mlflow", *replaced(words, {"port": str(self.port)})]
+        alone = (
+            ["--workers", "1"] if words[0] in ("ui", "server") else []
+        )  # instead of four, each of which loads MLflow
+        command = [sys.executable, "-m", "mlflow", *replaced(words, {"port": str(self.port)}), *alone]
         # uvicorn lies beside this Python, whether or not its environment is active
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "PATH": programs, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
