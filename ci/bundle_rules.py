@@ -307,7 +307,7 @@ def no_code(bundle: Bundle) -> Iterator[str]:
     """A bundle in the repository holds configurations and documents alone."""
     if bundle.archive is None:
         code = (path for path in sorted(bundle_files(bundle.folder)) if path.endswith((".py", ".pt", ".ts", ".pkl")))
-        yield from (f"{path} does not belong into the repository's bundles" for path in code)
+        yield from (f"{path} does not belong in the repository's bundles" for path in code)
 
 
 RULES: dict[str, Rule] = {

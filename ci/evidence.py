@@ -74,7 +74,7 @@ class Setting:
     variant: str = ""
 
     def cells(self) -> list[Cell]:
-        """The trainings, draw by draw."""
+        """Return the training runs, draw by draw."""
         seeds = range(max(self.draws.values()))
         cells = grid([self.bundle], [self._overlay(self.dataset)], None, seeds, self.draws, cases=[self.cases])
         return [cell for cell in cells if cell.seed < self.draws[cell.mode]]
@@ -138,7 +138,7 @@ def run(
         data: folder that holds a folder of each dataset; ``<home>/data`` for those that it lacks.
         output_dir: costs, states and logs; ``<home>/runs/experiments/evidence`` by default.
         only: names of settings, separated by commas.
-        parallel: trainings at a time, on the GPU if there is one.
+        parallel: training runs at a time, on the GPU if there is one.
         minutes: stop then; the same call resumes.
         test_fold: to choose settings without the test cases, as for ``medcontext experiment``.
         settings: another file of settings.

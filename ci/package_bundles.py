@@ -157,7 +157,7 @@ def main(output: str = "dist", base_url: str = "", weights: str | None = None, p
         output: folder to write into.
         base_url: the folder that the zips will be downloaded from; without it ``model_info.json`` names them alone,
             which is enough for ``python -m medcontext download``.
-        weights: folder with a ``BUNDLE/model.pt`` for each bundle that shall also be packed with weights; trained with
+        weights: folder with a ``BUNDLE/model.pt`` for each bundle that is to be packed with weights too; trained with
             ``train.json``, ``btcv.json`` and ``phantom.json``, and beside it the ``summary.json`` of its evaluation.
         published: the ``model_info.json`` of earlier versions, which stay listed.
     """

@@ -1,4 +1,4 @@
-"""MLflow runs such as trainings and their evaluations leave, with results made up for a test."""
+"""MLflow runs as training runs and their evaluations leave them, with results made up for a test."""
 
 from __future__ import annotations
 

@@ -111,7 +111,7 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
             (folder / name).write_bytes(content)
     (folder / "data").mkdir()
     (folder / "data" / "btcv").symlink_to(cohort)
-    for name in ("mlruns.db", "mlflow.db"):  # of trainings here, and of the server
+    for name in ("mlruns.db", "mlflow.db"):  # of runs here, and of the server
         shutil.copy(empty_database, folder / name)
     activate = folder / ".venv" / "bin" / "activate"
     activate.parent.mkdir(parents=True)

@@ -129,7 +129,7 @@ def test_configuration_is_logged_flat(home: Path) -> None:
     [("SIGTERM", "KILLED"), ("SIGKILL", "RUNNING"), pytest.param("SIGINT", "KILLED", marks=pytest.mark.slow)],
 )
 def test_a_training_that_is_killed_and_resumed(home: Path, number: str, status: str) -> None:
-    """Whatever ends it, the run goes on where it was, with every step once."""
+    """Whatever ends it, the run is resumed where it was, with every step once."""
     words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", *config_files(UNETR, "train")]
     for key, value in overrides_for(UNETR, "train", run_name="cut", max_epochs=1000).items():
         words += [f"--{key}", str(value)]

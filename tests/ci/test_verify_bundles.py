@@ -160,7 +160,7 @@ def update(file: str, **values: Any) -> Damage:
             "large files",
             "the url of models/model.pt must be one of http or https, got file://",
         ),
-        (write("code.py", "1\n"), "no code", "code.py does not belong into the repository's bundles"),
+        (write("code.py", "1\n"), "no code", "code.py does not belong in the repository's bundles"),
     ],
 )
 def test_what_breaks_a_rule_is_found(damage: Damage, rule: str, message: str, tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         verify_bundles.main(str(folder), mode="min")
     assert capsys.readouterr().out.splitlines() == [
         "bundle            rule     finding",
-        "medcontext_unetr  no code  code.py does not belong into the repository's bundles",
+        "medcontext_unetr  no code  code.py does not belong in the repository's bundles",
     ]
     with pytest.raises(SystemExit, match="mode must be full or min, got all"):
         verify_bundles.main(str(folder), mode="all")
