@@ -18,13 +18,13 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repo import ArtifactRepository
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 from tqdm import tqdm
 
 from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 from medcontext.storage.addresses import without_password
+from medcontext.tracking.operations import read_inputs
 
 __all__ = ["COMPARISON", "KIND_TAG", "TIME_TOLERANCE", "TrackedRun", "read_runs", "settings_root"]
 
@@ -212,10 +212,8 @@ def _read(client: MlflowClient, run: Run, folder: Path) -> TrackedRun:
 def _inputs(run: Run) -> dict[str, tuple[tuple[str, int | None], ...]]:
     """Return digest and number of cases of the run's data, by section."""
     inputs: dict[str, tuple[tuple[str, int | None], ...]] = {}
-    for item in run.inputs.dataset_inputs if run.inputs else ():
-        section = next((tag.value for tag in item.tags if tag.key == MLFLOW_DATASET_CONTEXT), "")
-        count = json.loads(item.dataset.profile or "{}").get("num_cases")
-        inputs[section] = (*inputs.get(section, ()), (item.dataset.digest, count))
+    for section, digest, count in read_inputs(run.inputs):
+        inputs[section] = (*inputs.get(section, ()), (digest, count))
     return inputs
 
 

@@ -19,7 +19,10 @@ from medcontext.report.planes import Plane
 from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
 from medcontext.storage.files import json_text, write_file
 
-__all__ = ["write_report"]
+__all__ = ["REPORT_FILE", "write_report"]
+
+REPORT_FILE = "report.html"
+"""Name of the report in the folder of an evaluation."""
 
 _Ranked = dict[str, tuple[str, float]]
 """Case and mean Dice by rank."""
@@ -88,8 +91,8 @@ def write_report(
             (output / f"overlay_{rank}.png").unlink(missing_ok=True)
         for rank, picture in pictures.overlays.items():
             write_file(output / f"overlay_{rank}.png", picture)
-        write_file(output / "report.html", page.encode())
-    return Path(output_dir) / "report.html"
+        write_file(output / REPORT_FILE, page.encode())
+    return Path(output_dir) / REPORT_FILE
 
 
 def _with_hashed_names(metrics: pd.DataFrame, ranked: _Ranked) -> tuple[pd.DataFrame, _Ranked]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunInputs, RunStatus, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT, MLFLOW_RUN_NOTE
 
 from medcontext.tracking.models import log_model
@@ -26,6 +26,7 @@ __all__ = [
     "metrics_operations",
     "model_operation",
     "note_operations",
+    "read_inputs",
     "send",
     "status_operation",
     "text_operation",
@@ -121,6 +122,13 @@ def _send_input(client: MlflowClient, run_id: str, operation: Operation) -> None
     source = json.dumps({"uri": operation["name"]})
     data = Dataset(operation["name"], operation["digest"], "local", source, profile=profile)
     client.log_inputs(run_id, [DatasetInput(data, [InputTag(MLFLOW_DATASET_CONTEXT, operation["context"])])])
+
+
+def read_inputs(inputs: RunInputs | None) -> Iterator[tuple[str, str, int | None]]:
+    """Yield section, digest and number of cases of a run's inputs, as :func:`input_operation` logs them."""
+    for item in inputs.dataset_inputs if inputs else ():
+        section = next((tag.value for tag in item.tags if tag.key == MLFLOW_DATASET_CONTEXT), "")
+        yield section, item.dataset.digest, json.loads(item.dataset.profile or "{}").get("num_cases")
 
 
 def _send_text(client: MlflowClient, run_id: str, operation: Operation) -> None:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from mlflow.entities import DatasetInput
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
-
-__all__ = ["EXPERIMENT_KIND", "case_counts", "chart_name", "describe_run"]
+__all__ = ["EXPERIMENT_KIND", "chart_name", "describe_run"]
 
 EXPERIMENT_KIND = ("mlflow.experimentKind", "custom_model_development")
 """Tag of the experiment by which MLflow 3 knows that it is about runs and charts, not about traces and judges."""
@@ -36,17 +32,6 @@ def chart_name(name: str) -> str:
         return f"dice/{name}"
     parts = _BY_LABEL.fullmatch(name)
     return f"{parts[1]}_{parts[2]}{parts[4] or ''}/{parts[3]}" if parts else name
-
-
-def case_counts(inputs: Iterable[DatasetInput]) -> dict[str, int]:
-    """Return the number of cases by section, from a run's inputs."""
-    counts = {}
-    for item in inputs:
-        section = next((tag.value for tag in item.tags if tag.key == MLFLOW_DATASET_CONTEXT), "")
-        count = json.loads(item.dataset.profile or "{}").get("num_cases")
-        if section and count is not None:
-            counts[section] = int(count)
-    return counts
 
 
 def describe_run(

@@ -24,6 +24,7 @@ from monai.handlers import MLFlowHandler
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
 from medcontext.handlers.checkpoints import MODEL_FILE
 from medcontext.handlers.step_values import engine_metrics, train_metrics
+from medcontext.report.evaluation_page import REPORT_FILE
 from medcontext.tracking.address import resolve_tracking_uri, without_tracking_variable
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.operations import (
@@ -37,11 +38,12 @@ from medcontext.tracking.operations import (
     metrics_operations,
     model_operation,
     note_operations,
+    read_inputs,
     status_operation,
     text_operation,
 )
 from medcontext.tracking.outbox import Outbox, reach, send_unsent, unsent_file
-from medcontext.tracking.presentation import EXPERIMENT_KIND, case_counts, chart_name, describe_run
+from medcontext.tracking.presentation import EXPERIMENT_KIND, chart_name, describe_run
 from medcontext.tracking.run_context import context_tags
 from medcontext.tracking.system_metrics import SystemMonitor
 
@@ -49,8 +51,6 @@ __all__ = ["MLflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 
-REPORT_FILE = "report.html"
-"""Name of the report in the folder of an evaluation."""
 WAIT_AT_THE_START = 10.0
 """Maximum number of seconds to wait until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
@@ -218,8 +218,9 @@ class MLflowTracker(MLFlowHandler):
 
     def _description(self, report: str | None = None) -> Operation:
         """Return the description of the run with its results so far."""
-        known, inputs = self.cur_run.data, self.cur_run.inputs
-        counts = case_counts(inputs.dataset_inputs if inputs else ())
+        known = self.cur_run.data
+        logged = read_inputs(self.cur_run.inputs)
+        counts = {section: count for section, _, count in logged if section and count is not None}
         counts |= {section: len(content["cases"]) for section, content in self.cases.items() if content["cases"]}
         tags = {**known.tags, **self.tags}
         return description_operation(describe_run(tags, counts, {**known.metrics, **self._latest}, report))
