@@ -19,7 +19,7 @@ LAYERS = (
     ("dicom", "losses", "metrics", "networks", "transforms", "hub"),
     ("data", "engines", "inferers"),
     ("phantoms", "providers", "report"),
-    ("handlers",),
+    ("audit", "handlers"),
     ("tracking",),
     ("bundle",),
     ("comparison", "experiment"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 __all__ = ["check", "phantoms", "prepare"]
@@ -31,14 +31,19 @@ def prepare(
     print(prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download))
 
 
-def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False) -> None:
+def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, audit_dir: str | None = None) -> None:
     """Check a dataset and list its problems in a table; the exit code is 1 if there are any.
+
+    With ``audit_dir``, the label maps of a dataset without problems are compared with each other too, and those that a
+    person should look at are listed: structures missing, in pieces, exchanged, or of unusual size or intensity, and
+    label maps that seem shifted from their image. These do not change the exit code.
 
     Args:
         dataset_dir: folder with the ``dataset.json``.
         voxels: ``True`` reads the voxels of all files, ``False`` only headers; by default, the voxels of new and
             changed files are read.
         hashes: compare the files with their SHA-256 at the time of preparation.
+        audit_dir: folder for a page with pictures of the unusual label maps, ``audit.html``, and a table.
     """
     from medcontext.data import check_dataset, load_datalist, problems_table
     from medcontext.labels import label_names
@@ -56,6 +61,20 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False) ->
         raise SystemExit(1)
     sections = ("training", "validation", "test", *(["unlabeled"] if content.get("unlabeled") else []))
     print(", ".join(f"{len(content.get(name, []))} {name}" for name in sections) + " cases, no problems found")
+    if audit_dir is not None:
+        _audit(str(datalist), labels, audit_dir)
+
+
+def _audit(datalist: str, labels: Mapping[str, int], output_dir: str) -> None:
+    from medcontext.audit import audit_cases, write_audit
+    from medcontext.data.datalist import load_listed
+
+    cases = [case for name in ("training", "validation", "test") for case in load_listed(datalist, name)]
+    findings = audit_cases(cases, labels)
+    for finding in findings:
+        print(f"{finding.case}: {finding.text}")
+    page = write_audit(findings, cases, labels, output_dir)
+    print(f"{len({finding.case for finding in findings})} of {len(cases)} cases to look at: {page}")
 
 
 def phantoms(
