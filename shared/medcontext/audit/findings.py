@@ -81,7 +81,7 @@ def _volumes(label: str, rows: pd.DataFrame) -> Iterator[Finding]:
     usual = rows["volume_ml"].median()
     for row in rows[outlying(np.log(rows["volume_ml"].to_numpy()), least=np.log(1.1))].itertuples():
         yield Finding(
-            row.case, "volume", (label,), f"{label} has {row.volume_ml:.3g} ml; the median is {usual:.3g} ml."
+            str(row.case), "volume", (label,), f"{label} has {row.volume_ml:.3g} ml; the median is {usual:.3g} ml."
         )
 
 
