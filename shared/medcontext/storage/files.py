@@ -9,11 +9,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-__all__ = ["json_text", "require_space", "whole_file", "write_file"]
+__all__ = ["json_text", "open_unlinked", "require_space", "whole_file", "write_file"]
 
 
 @contextlib.contextmanager
@@ -40,6 +40,18 @@ def write_file(path: Path, content: bytes) -> Path:
     with whole_file(path) as stream:
         stream.write(content)
     return path
+
+
+def open_unlinked(path: Path, mode: str) -> IO[str]:
+    """Open a text file for writing or appending unless it is a link, which may lead into another folder.
+
+    Raises:
+        OSError: If it is a link, or cannot be opened.
+    """
+    if path.is_symlink():
+        raise OSError(f"{path} is a link, which is not followed; remove it.")
+    no_link = getattr(os, "O_NOFOLLOW", 0)  # it may become one in between
+    return open(path, mode, encoding="utf-8", opener=lambda name, flags: os.open(name, flags | no_link, 0o666))
 
 
 def require_space(folder: Path, needed: int, remedy: str = "make room") -> None:
