@@ -73,13 +73,15 @@ def test_what_a_logged_model_takes_over_refers_to_nothing(overlays: tuple[str, .
 
 
 def test_latest_run_is_the_one_saved_last(tmp_path: Path) -> None:
-    for age, name in enumerate(("new", "old")):
-        state = tmp_path / name / "models" / "last.pt"
+    for age, (name, file) in enumerate((("new", "previous.pt"), ("old", "last.pt"))):
+        state = tmp_path / name / "models" / file
         state.parent.mkdir(parents=True)
         state.touch()
         os.utime(state, (time.time() - 60 * age, time.time() - 60 * age))
     (tmp_path / "never_saved" / "models").mkdir(parents=True)
     assert bundle.latest_run(str(tmp_path)) == "new"
+    found = {folder.name: bundle.has_training_state(str(folder / "models")) for folder in tmp_path.iterdir()}
+    assert found == {"new": True, "old": True, "never_saved": False}
     with pytest.raises(FileNotFoundError, match="No run under .* can be resumed"):
         bundle.latest_run(str(tmp_path / "absent"))
 

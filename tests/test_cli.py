@@ -17,9 +17,9 @@ from bundle_runs import TINY, workflow_for
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, worst_deviation
 from medcontext import cli
 from medcontext.networks import NNFormer, load_weights
-from medcontext.tracking import outbox
+from medcontext.tracking import unsent
 from medcontext.tracking.operations import metrics_operations, status_operation
-from medcontext.tracking.outbox import unsent_file
+from medcontext.tracking.unsent import unsent_file
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "bundles" / "medcontext_unetr" / "configs" / "train.json")
@@ -46,10 +46,10 @@ def test_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
 def test_ctrl_c_ends_a_command_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def interrupted(*args: object) -> None:
+    def interrupted(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(outbox, "send_kept", interrupted)
+    monkeypatch.setattr(unsent, "send_kept", interrupted)
     with pytest.raises(SystemExit) as end:
         call(monkeypatch, "send_unsent", "--ckpt_dir", "models")
     assert end.value.code == 130
@@ -207,6 +207,10 @@ def test_sending_what_mlflow_did_not_take(
     lines = [{"run_id": run_id, "tracking_uri": uri}, *operations]
     path = unsent_file(tmp_path, run_id)
     path.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path / "elsewhere"))
+    with pytest.raises(SystemExit, match=f"trust that address, give it: --tracking_uri {uri}$"):
+        call(monkeypatch, "send_unsent", "--ckpt_dir", str(tmp_path))
+    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path))  # whose database the run was logged to
     call(monkeypatch, "send_unsent", "--ckpt_dir", str(tmp_path))
     assert capsys.readouterr().out.splitlines()[-1] == "2 records sent to MLflow"
     run = client.get_run(run_id)

@@ -68,6 +68,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         "model.json",
         "teacher.pt",
         "last.pt",
+        "previous.pt",
         "history.csv",
         "run.json",
     }

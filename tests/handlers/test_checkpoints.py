@@ -145,6 +145,46 @@ def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
         ResumeTraining(tmp_path / "last.pt")
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
+DAMAGES = {
+    "gone": Path.unlink,
+    "empty": lambda path: path.write_bytes(b""),
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-700]),
+    "a flipped bit": flip_a_bit,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_state_falls_back_to_the_one_before(
+    tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = run(tmp_path / "whole", 4)
+    run(tmp_path, 3)
+    assert load_checkpoint(tmp_path / "previous.pt")["trainer"]["iteration"] == 6
+    damage(tmp_path / "last.pt")
+    resumed = run(tmp_path, 4, resume=True)
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    assert [text for text in caplog.messages if "damaged" in text] == [
+        f"{last} is damaged or gone; the run resumes from {previous}, which was saved before it."
+    ]
+    for name, value in resumed.network.state_dict().items():
+        torch.testing.assert_close(value, whole.network.state_dict()[name], rtol=0, atol=0)
+    assert load_checkpoint(tmp_path / "last.pt")["trainer"]["iteration"] == 12
+
+
+def test_two_damaged_states_are_named(tmp_path: Path) -> None:
+    run(tmp_path, 2)
+    for name in ("last.pt", "previous.pt"):
+        flip_a_bit(tmp_path / name)
+    with pytest.raises(ValueError, match="last.pt and .*previous.pt are both damaged; train again, under another run"):
+        ResumeTraining(tmp_path / "last.pt")
+
+
 class Validator:
     """The part of an evaluator that the checkpoint looks at; validations are of epochs 1, 2, …"""
 

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from medcontext.storage import file_memory
-from medcontext.storage.file_memory import FileMemory, sha256_of
+from medcontext.storage.file_memory import FileMemory, cache_folder, sha256_of
 
 
 @pytest.fixture
@@ -31,10 +32,13 @@ def test_facts_outlive_the_process_and_end_with_the_file(file: Path) -> None:
     assert FileMemory(path).recall(file, "values") is None
 
 
-def test_facts_move_with_the_folder(file: Path, tmp_path: Path) -> None:
-    FileMemory(file.parent / "memory").remember(file, "values", [1])
-    file.parent.rename(tmp_path / "moved")
-    assert FileMemory(tmp_path / "moved" / "memory").recall(tmp_path / "moved" / "a.nii", "values") == [1]
+def test_a_changed_file_with_its_old_size_and_time_is_read_again(file: Path) -> None:
+    memory = FileMemory(file.parent / "memory")
+    memory.remember(file, "values", [1])
+    stamp = file.stat().st_mtime_ns
+    file.write_bytes(b"CONTENT")
+    os.utime(file, ns=(stamp, stamp))
+    assert memory.recall(file, "values") is None
 
 
 def test_half_a_line_is_forgotten(file: Path) -> None:
@@ -46,16 +50,54 @@ def test_half_a_line_is_forgotten(file: Path) -> None:
     assert (memory.recall(file, "a"), memory.recall(file, "b")) == (1, None)
 
 
-def test_read_only_folders(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert FileMemory.beside(file.parent / "dataset.json").path.parent == file.parent
-    monkeypatch.setattr(file_memory.os, "access", lambda *_: False)
-    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path / "home"))
-    FileMemory.beside(file.parent / "dataset.json").remember(file, "values", [1])
-    assert len(list(file.parent.iterdir())) == 1
-    assert FileMemory.beside(file.parent / "dataset.json").recall(file, "values") == [1]
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("MEDCONTEXT_HOME", str(tmp_path / "file"))
-    memory = FileMemory.beside(file.parent / "dataset.json")
+@pytest.mark.parametrize(
+    ("home", "caches", "folder"),
+    [
+        ("/lab", "/tmp/caches", "/lab/cache"),
+        (None, "/tmp/caches", "/tmp/caches/medcontext"),
+        (None, None, "/users/me/.cache/medcontext"),
+        ("~/lab", None, "/users/me/lab/cache"),
+    ],
+)
+def test_the_cache_is_the_users_own(
+    monkeypatch: pytest.MonkeyPatch, home: str | None, caches: str | None, folder: str
+) -> None:
+    monkeypatch.setenv("HOME", "/users/me")
+    for name, value in (("MEDCONTEXT_HOME", home), ("XDG_CACHE_HOME", caches)):
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name, raising=False)
+    assert cache_folder() == Path(folder)
+
+
+def test_what_lies_beside_a_dataset_is_neither_read_nor_changed(file: Path) -> None:
+    beside = file.parent / ".medcontext_files.jsonl"
+    state = file_memory._state(file)
+    lie = {"file": "a.nii", "fact": "values", "state": state, "value": ["wrong"]}
+    beside.write_text(json.dumps({**lie, "file": str(file)}) + "\n" + json.dumps(lie) + "\n")
+    before = beside.read_text()
+    memory = FileMemory.of_dataset(file.parent / "dataset.json")
+    assert memory.recall(file, "values") is None
+    memory.remember(file, "values", [1])
+    assert FileMemory.of_dataset(file.parent / "dataset.json").recall(file, "values") == [1]
+    assert FileMemory.of_dataset(file.parent / "other" / "dataset.json").recall(file, "values") is None
+    assert beside.read_text() == before
+    assert len(list(file.parent.iterdir())) == 2
+
+
+def test_a_link_is_neither_believed_nor_written_through(file: Path) -> None:
+    target, link = file.parent / "target", file.parent / "memory"
+    FileMemory(target).remember(file, "values", ["wrong"])
+    before = target.read_text()
+    link.symlink_to(target)
+    memory = FileMemory(link)
+    assert memory.recall(file, "values") is None
+    memory.remember(file, "values", [1])
+    assert memory.recall(file, "values") == [1]
+    assert target.read_text() == before
+
+
+def test_facts_are_kept_for_the_process_where_nothing_can_be_written(file: Path) -> None:
+    (file.parent / "occupied").touch()
+    memory = FileMemory(file.parent / "occupied" / "memory")
     memory.remember(file, "values", [1])
     assert memory.recall(file, "values") == [1]
 

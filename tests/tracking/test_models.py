@@ -115,6 +115,13 @@ def write_scan(path: Path, voxels: int) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("model")
+def test_the_whole_package_is_in_the_model(tmp_path: Path) -> None:
+    code = tmp_path / "saved" / "code" / "medcontext"
+    assert (code / "tracking" / "pyfunc_model.py").is_file()
+    assert (code / "storage" / "files.py").is_file()
+
+
 def test_files_that_share_a_name_keep_their_folders(model: SegmentationModel, tmp_path: Path) -> None:
     scans = {"a/ct.nii.gz": 1000, "b/ct.nii.gz": 0, "b/mr.nii": 500}
     images = [str(write_scan(tmp_path / name, voxels)) for name, voxels in scans.items()]
@@ -147,6 +154,19 @@ def test_a_server_says_what_cannot_be_predicted(
         model.predict(None, table, {"output_dir": str(tmp_path / "out")})
     assert caught.value.get_http_status_code() == 400
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["$open('ran', 'w')", "@labels", "%labels", "a#b"])
+def test_a_request_is_never_an_expression(
+    model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir(parents=True)
+    scan = write_scan(tmp_path / name / "ct.nii.gz", 1000)
+    table = model.predict(None, pd.DataFrame([f"{name}/ct.nii.gz"]), {"output_dir": f"{name}/out"})
+    assert list(table["image"]) == [str(scan)]
+    assert np.count_nonzero(nib.load(tmp_path / name / "out" / "ct_seg.nii.gz").dataobj) == 1000
+    assert [path.name for path in tmp_path.iterdir() if path.name == "ran"] == []
 
 
 def test_a_server_replaces_predictions_of_the_same_image_only(model: SegmentationModel, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import threading
 import time
@@ -20,15 +19,8 @@ from medcontext.tracking.operations import (
     note_operations,
     status_operation,
 )
-from medcontext.tracking.outbox import (
-    Outbox,
-    TrackingError,
-    read_unsent,
-    send_kept,
-    send_unsent,
-    short_requests,
-    unsent_file,
-)
+from medcontext.tracking.outbox import Outbox, short_requests
+from medcontext.tracking.unsent import read_unsent, send_unsent, unsent_file
 from waiting import until
 
 RUN = "0" * 32
@@ -198,6 +190,31 @@ def test_files_that_cannot_be_sent_do_not_hold_up_values(client: Client, outbox:
     assert kept == [{"kind": "file", "path": str(tmp_path / "a.txt"), "folder": None}]
 
 
+@pytest.mark.parametrize("ahead", [True, False])
+def test_a_model_is_never_kept_in_a_file(
+    client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture, ahead: bool
+) -> None:
+    path = unsent_file(tmp_path, RUN)
+    outbox = Outbox(client, RUN, path, "sqlite:///x.db", ahead=ahead)  # type: ignore[arg-type]
+    client.away = True
+    outbox.put(point(1.0, 1), {"kind": "model", "bundle_root": "bundle"})
+    assert not outbox.close(wait=0)
+    assert [operation["kind"] for operation in read_unsent(path).operations] == ["metrics"]
+    assert f"The model of run {RUN} could not be logged to MLflow; to log it, run the same command with" in caplog.text
+
+
+def test_records_are_not_appended_to_a_link(client: Client, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    diary = tmp_path / "diary.txt"
+    diary.write_text("mine")
+    unsent_file(tmp_path, RUN).symlink_to(diary)
+    outbox = Outbox(client, RUN, unsent_file(tmp_path, RUN), "sqlite:///x.db")  # type: ignore[arg-type]
+    client.away = True
+    outbox.put(point(1.0, 1))
+    assert not outbox.close(wait=0)
+    assert "cannot be kept in a file" in caplog.text
+    assert diary.read_text() == "mine"
+
+
 def test_what_mlflow_refuses_is_left_out_and_told_once(
     client: Client, outbox: Outbox, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,29 +265,6 @@ def test_ctrl_c_ends_the_waiting(
     assert not outbox.close(wait=60)
     assert len(read_unsent(unsent_file(tmp_path, RUN)).operations) == 1
     client.hang.set()
-
-
-def test_a_line_that_a_crash_cut_off_is_left_out(client: Client, tmp_path: Path) -> None:
-    path = unsent_file(tmp_path, RUN)
-    lines = [json.dumps({"run_id": RUN, "tracking_uri": "sqlite:///x.db"}), json.dumps(point(1.0, 1)), '{"kind": "met']
-    path.write_text("\n".join(lines))
-    assert send_unsent(path, client) == 1  # type: ignore[arg-type]
-    path.write_text("[1, 2]\n")
-    with pytest.raises(ValueError, match="does not name a run; delete it"):
-        read_unsent(path)
-
-
-def test_sending_what_is_kept_says_when_mlflow_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert send_kept(tmp_path) == 0
-    path = unsent_file(tmp_path, RUN)
-    header = {"run_id": RUN, "tracking_uri": "http://127.0.0.1:9"}
-    path.write_text(f"{json.dumps(header)}\n{json.dumps(point(1.0, 1))}\n")
-    started = time.monotonic()
-    with pytest.raises(TrackingError, match=r"MLflow at http://127.0.0.1:9 cannot be used \(.*refused\); check that"):
-        send_kept(tmp_path)
-    assert time.monotonic() - started < 5
-    assert path.exists()
 
 
 def test_requests_are_short_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from monai.engines import Evaluator
 
 from medcontext.tracking import MLflowTracker
-from medcontext.tracking.outbox import TrackingError, read_unsent
+from medcontext.tracking.outbox import TrackingError
+from medcontext.tracking.unsent import read_unsent
 from mlflow_server import MlflowServer
 from tiny import trainer
 from waiting import until

@@ -32,7 +32,7 @@ from medcontext.checks import (
 )
 from medcontext.data import check_dataset, check_images, load_datalist, problems_table, sided_axes
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
-from medcontext.handlers.checkpoints import LAST_FILE, MODEL_FILE, SELECTIONS
+from medcontext.handlers.checkpoints import MODEL_FILE, SELECTIONS, training_states
 from medcontext.inferers import flip_axes
 from medcontext.labels import label_ids, label_names, map_labels
 from medcontext.networks import plain_network
@@ -322,7 +322,7 @@ def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
 def check_run_folder(parser: Any) -> None:
     """Raise ValueError if a new training run would overwrite an earlier one."""
     folder = Path(parser.get_parsed_content("ckpt_dir"))
-    present = [folder / name for name in (LAST_FILE, MODEL_FILE) if (folder / name).is_file()]
+    present = [path for path in (*training_states(folder), folder / MODEL_FILE) if path.is_file()]
     if present and not parser.get_parsed_content("resume"):
         raise ValueError(
             f"{present[0]} already holds a training run; add resume.json to resume it, or choose another run_name."

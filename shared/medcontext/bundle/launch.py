@@ -26,6 +26,7 @@ from medcontext.bundle.checks import (
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
 from medcontext.storage.addresses import without_password
+from medcontext.storage.files import remove_unfinished
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
@@ -67,6 +68,8 @@ def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     check_configuration(workflow)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():
+        if idist.get_rank() == 0:
+            _remove_unfinished(parser, "train" if engine.startswith("train") else "other")
         if engine.startswith("train"):
             check_run_folder(parser)
         if "datalist" not in parser.get():
@@ -95,6 +98,18 @@ def prepare(workflow: ConfigWorkflow, engine: str) -> None:
             if engine.startswith("train"):
                 _record_identity(parser)
         print(f"outputs: {output_dir}", file=sys.stderr)
+
+
+_WRITTEN = {"train": ("ckpt_dir", "output_dir", "cache_dir"), "other": ("predictions_dir", "evaluation_dir")}
+"""Keys of the folders that training runs, and other runs, write files to."""
+
+
+def _remove_unfinished(parser: Any, kind: str) -> None:
+    """Remove what killed processes left in the folders that a run writes to."""
+    for key in set(_WRITTEN[kind]) & parser.get().keys():
+        folder = parser.get_parsed_content(key)
+        if folder is not None:
+            remove_unfinished(Path(folder))
 
 
 def _record_identity(parser: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 
-from medcontext.handlers.checkpoints import LAST_FILE
+from medcontext.handlers.checkpoints import training_states
 from medcontext.tracking.identity import read_identity
 
 __all__ = ["checkpoint_run", "has_training_state", "latest_run", "new_run_name", "run_folder"]
@@ -43,7 +43,8 @@ def latest_run(runs_dir: str) -> str:
     Raises:
         FileNotFoundError: If no run has saved one.
     """
-    states = sorted(Path(runs_dir).glob(f"*/models/{LAST_FILE}"), key=lambda path: path.stat().st_mtime)
+    newest = [state for folder in Path(runs_dir).glob("*/models") for state in training_states(folder)[:1]]
+    states = sorted(newest, key=lambda path: path.stat().st_mtime)
     if not states:
         raise FileNotFoundError(f"No run under {runs_dir} can be resumed; give the one to resume by --run_name.")
     return states[-1].parent.parent.name
@@ -51,7 +52,7 @@ def latest_run(runs_dir: str) -> str:
 
 def has_training_state(ckpt_dir: str) -> bool:
     """Return whether there is a training state to resume from, as seen by the first process of a distributed run."""
-    return bool(idist.broadcast(float((Path(ckpt_dir) / LAST_FILE).is_file())))
+    return bool(idist.broadcast(float(bool(training_states(ckpt_dir)))))
 
 
 def checkpoint_run(ckpt_dir: str) -> str | None:

@@ -48,8 +48,11 @@ def send_unsent(ckpt_dir: str, tracking_uri: str | None = None) -> None:
 
     Args:
         ckpt_dir: folder of the run's checkpoints, beside which the records are kept.
-        tracking_uri: address of MLflow; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
+        tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home. The one
+            that the folder names is shown, and must be given if it is another.
     """
-    from medcontext.tracking.outbox import send_kept
+    from medcontext.comparison.store import default_tracking_uri
+    from medcontext.tracking.unsent import send_kept
 
-    print(f"{send_kept(ckpt_dir, tracking_uri)} records sent to MLflow")
+    sent = send_kept(str(ckpt_dir), tracking_uri, default=default_tracking_uri())
+    print(f"{sent} records sent to MLflow")

@@ -67,7 +67,7 @@ def check_dataset(
 ) -> list[Problem]:
     """Return all problems of the cases of a dataset, or of those that a run uses.
 
-    Facts about voxels are remembered in a file beside ``dataset.json`` until the files change. Cases listed in several
+    Facts about voxels are remembered in the user's cache until the files change. Cases listed in several
     sections are searched for in all of ``dataset.json``, whatever the run uses.
 
     Args:
@@ -88,7 +88,7 @@ def check_dataset(
     if hashes and not recorded:
         raise ValueError(f"{datalist} gives no SHA-256 to compare with; only prepared datasets have them.")
     used = listed if sections is None else sections
-    arguments: dict[str, Any] = {"folder": folder, "memory": FileMemory.beside(datalist), "sha256": recorded}
+    arguments: dict[str, Any] = {"folder": folder, "memory": FileMemory.of_dataset(datalist), "sha256": recorded}
     problems = check_cases(used, in_channels=in_channels, labels=labels, voxels=voxels, **arguments)
     if sections is not None:
         problems += [problem for problem in find_overlaps(listed, recorded, folder) if problem not in problems]

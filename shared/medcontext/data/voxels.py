@@ -12,6 +12,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from medcontext.storage.file_memory import FileMemory
+from medcontext.storage.files import read_to_the_end
 
 __all__ = ["read_voxels"]
 
@@ -53,6 +54,7 @@ def _read_all(unknown: list[tuple[str, str]]) -> Iterator[tuple[str, str, Any]]:
     def attempt(asked: tuple[str, str]) -> Any:
         fact, file = asked
         try:
+            read_to_the_end(file)
             return read[fact](nib.load(file).dataobj)
         except Exception as error:
             return error

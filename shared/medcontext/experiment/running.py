@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from medcontext.experiment.grid import config_file
 from medcontext.experiment.planning import Job
+from medcontext.handlers.checkpoints import training_states
 from medcontext.storage.files import write_file
 
 __all__ = ["environments", "run_cells"]
@@ -149,7 +150,7 @@ class _Record:
 
     def _call(self, entry: str, environment: Mapping[str, str]) -> int:
         arguments = dict(self.content[entry])
-        if entry == "training" and (self.job.run_dir / "models" / "last.pt").is_file():
+        if entry == "training" and training_states(self.job.run_dir / "models"):
             arguments["config_file"] = [*arguments["config_file"], config_file(self.job.cell, "resume")]
         elif entry == "training" and self.started:
             shutil.rmtree(self.job.run_dir, ignore_errors=True)  # interrupted before it saved its state

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -34,11 +36,14 @@ __all__ = [
     "ResumeTraining",
     "TeacherValidation",
     "TrainingCheckpoint",
+    "training_states",
 ]
 
 logger = logging.getLogger(__name__)
 
 MODEL_FILE, TEACHER_FILE, LAST_FILE, MODEL_INFO_FILE = "model.pt", "teacher.pt", "last.pt", "model.json"
+PREVIOUS_FILE = "previous.pt"
+"""The training state that was saved before ``last.pt``."""
 SELECTIONS = ("best", "last", "student_best", "student_last")
 TEACHER_SUFFIX = "_ema"
 
@@ -177,7 +182,7 @@ class FinalModel:
 
 
 class TrainingCheckpoint:
-    """Save the complete training state as ``last.pt`` at the end of every epoch.
+    """Save the complete training state as ``last.pt`` at the end of every epoch, and keep the one before.
 
     It holds the student (including the mask token of token masking), the teacher, optimizer, gradient scaler, counters,
     random states, and ``objects``.
@@ -210,11 +215,13 @@ class TrainingCheckpoint:
         if engine.state.rank == 0:
             state = {name: item.state_dict() for name, item in _training_objects(engine, self.objects).items()}
             state["random"] = _random_state()
-            save_checkpoint(state, self.path)
+            save_checkpoint(state, self.path, self.path.with_name(PREVIOUS_FILE))
 
 
 class ResumeTraining:
     """Restore the training state of a :class:`TrainingCheckpoint` when training starts.
+
+    If ``last.pt`` is damaged, the state that was saved before it is restored, with a warning.
 
     The learning rate follows the configuration of the resumed run: if ``max_epochs`` or ``learning_rate`` has changed,
     the schedule continues at the same step of the new curve. A finished run completes without a step, so that a job
@@ -226,15 +233,14 @@ class ResumeTraining:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is damaged, holds no training state, was trained with another epoch length, or has trained for
-            more epochs than ``max_epochs``.
+        ValueError: If it and the one before are damaged, or if it holds no training state, was trained with another
+            epoch length, or has trained for more epochs than ``max_epochs``.
         ResumeError: If a saved state does not match the run, once training starts.
     """
 
     def __init__(self, path: str, objects: Mapping[str, Any] | None = None) -> None:
-        self.path = Path(path)
+        self.path, self.content = _load_newest(Path(path))
         self.objects = dict(objects or {})
-        self.content = load_checkpoint(self.path)
         if not isinstance(self.content, dict) or not {"trainer", "random"} <= self.content.keys():
             raise ValueError(f"{self.path} holds weights but no training state; resume from a {LAST_FILE}.")
 
@@ -276,6 +282,28 @@ class ResumeTraining:
                 _set_learning_rates(item)
         _set_random_state(self.content["random"])
         self.content = {}
+
+
+def training_states(ckpt_dir: str | os.PathLike[str]) -> list[Path]:
+    """Return the files of a training run's states, the newest first: ``last.pt`` and the one before."""
+    return [path for path in (Path(ckpt_dir) / LAST_FILE, Path(ckpt_dir) / PREVIOUS_FILE) if path.is_file()]
+
+
+def _load_newest(path: Path) -> tuple[Path, dict[str, Any]]:
+    """Return a training state and its file: the one asked for or, if it is damaged or gone, the one before."""
+    previous = path.with_name(PREVIOUS_FILE)
+    try:
+        return path, load_checkpoint(path)
+    except (FileNotFoundError, ValueError):
+        if path.name != LAST_FILE or not previous.is_file():
+            raise
+        try:
+            content = load_checkpoint(previous)
+        except ValueError as error:
+            raise ValueError(f"{path} and {previous} are both damaged; train again, under another run_name.") from error
+    if idist.get_rank() == 0:
+        logger.warning("%s is damaged or gone; the run resumes from %s, which was saved before it.", path, previous)
+    return previous, content
 
 
 def _training_objects(engine: MedContextTrainer, objects: Mapping[str, Any]) -> dict[str, Any]:

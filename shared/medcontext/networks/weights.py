@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,13 @@ class CheckpointWriteError(OSError):
     """A checkpoint could not be written, such as on a full disk."""
 
 
-def save_checkpoint(content: Any, path: str | os.PathLike[str]) -> None:
+def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path | None = None) -> None:
     """Write a checkpoint with ``torch.save`` such that ``path`` is complete at any moment.
+
+    Args:
+        content: tensors and plain values.
+        path: file to write.
+        previous: name under which an earlier file is kept, see :func:`~medcontext.storage.files.whole_file`.
 
     Raises:
         CheckpointWriteError: If the file cannot be written; an earlier one is kept.
@@ -33,7 +39,7 @@ def save_checkpoint(content: Any, path: str | os.PathLike[str]) -> None:
         ['bias', 'weight']
     """
     try:
-        with whole_file(Path(path)) as file:
+        with whole_file(Path(path), previous) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         raise CheckpointWriteError(
@@ -42,11 +48,11 @@ def save_checkpoint(content: Any, path: str | os.PathLike[str]) -> None:
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Read a checkpoint of tensors and plain values; code in the file is never run.
+    """Read a checkpoint of tensors and plain values whose checksums match; code in the file is never run.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable checkpoint, or holds code.
+        ValueError: If the file is damaged or not a readable checkpoint, or holds code.
 
     Example:
         >>> import tempfile
@@ -57,11 +63,24 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}; give the run's models folder as --ckpt_dir.")
+    if _has_wrong_checksum(Path(path)):
+        raise ValueError(f"{path} is damaged: its checksum does not match its content; use another file.")
     try:
         content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:
         raise ValueError(f"{path} {_reading_problem(error)}") from error
     return content
+
+
+def _has_wrong_checksum(path: Path) -> bool:
+    """Return whether a tensor differs from its checksum, which PyTorch writes into its archives but never compares."""
+    if not zipfile.is_zipfile(path):  # of an old version of PyTorch, or no checkpoint
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is not None
+    except Exception:  # a damaged archive raises many kinds
+        return True
 
 
 def _reading_problem(error: Exception) -> str:

@@ -105,7 +105,7 @@ def prepare_dataset(
         phantom = _phantom_record(opened)
         plan = {target: name for files in _files_of(found, split) for target, name in files.items()}
         datalist = _make_output_folder(output_dir, found.edition)
-        hashes = transfer_files(opened, plan, output_dir, FileMemory.beside(datalist), link=link)
+        hashes = transfer_files(opened, plan, output_dir, FileMemory.of_dataset(datalist), link=link)
     content = {**_description(found, split, phantom), **_geometry(output_dir, found, split)}
     content["prepared"] = _circumstances(found.edition, origin, link, left_out)
     content["sha256"] = hashes

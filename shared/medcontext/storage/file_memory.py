@@ -1,4 +1,7 @@
-"""Facts about files, remembered for as long as the files do not change."""
+"""Facts about files, remembered for as long as the files do not change.
+
+They are believed, so they are kept in a folder of the user's own, never beside data that may come from elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,25 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileMemory", "sha256_of"]
+from medcontext.storage.files import open_unlinked
 
-MEMORY_FILE = ".medcontext_files.jsonl"
+__all__ = ["FileMemory", "cache_folder", "sha256_of"]
+
+
+def cache_folder() -> Path:
+    """Return the user's own folder for what can be made again.
+
+    It is ``cache`` in ``$MEDCONTEXT_HOME``, else ``medcontext`` in ``$XDG_CACHE_HOME`` or ``~/.cache``.
+    """
+    home, caches = (os.environ.get(name) for name in ("MEDCONTEXT_HOME", "XDG_CACHE_HOME"))
+    folder = Path(home) / "cache" if home else Path(caches or "~/.cache") / "medcontext"
+    return folder.expanduser().absolute()
 
 
 class FileMemory:
-    """Facts about files, each valid as long as the file keeps its size and modification time.
+    """Facts about files, each valid as long as the file keeps its size and its times of modification and change.
+
+    The second of these times is the disk's own, which no program can set back.
 
     Every fact is one appended line, so a process killed at any moment loses no more than the line it was writing, and
     several processes may write. Where nothing can be written, facts are kept for this process only.
@@ -29,13 +44,11 @@ class FileMemory:
         self._read()
 
     @classmethod
-    def beside(cls, datalist: str | os.PathLike[str]) -> FileMemory:
-        """Open the memory of a dataset: beside its ``dataset.json`` or, where that is read-only, in the user's home."""
+    def of_dataset(cls, datalist: str | os.PathLike[str]) -> FileMemory:
+        """Open the user's memory of a dataset, which belongs to the folder that holds its ``dataset.json``."""
         folder = Path(datalist).absolute().parent
-        if os.access(folder, os.W_OK):
-            return cls(folder / MEMORY_FILE)
-        home = Path(os.environ.get("MEDCONTEXT_HOME") or Path.home() / ".cache" / "medcontext")
-        return cls(home / f".{hashlib.sha256(str(folder).encode()).hexdigest()[:12]}{MEMORY_FILE}")
+        digest = hashlib.sha256(str(folder).encode(errors="surrogateescape")).hexdigest()[:12]
+        return cls(cache_folder() / f"{digest}.jsonl")
 
     def recall(self, file: str | os.PathLike[str], fact: str) -> Any:
         """Return the fact, or ``None`` if it is not known or the file has changed since."""
@@ -49,16 +62,16 @@ class FileMemory:
         line = json.dumps({"file": key, "fact": fact, "state": state, "value": value})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as stream:
+            with open_unlinked(self.path, "a") as stream:
                 stream.write(line + "\n")
         except OSError:
             return  # on a read-only or full disk the fact is read again later
 
     def _key(self, file: str | os.PathLike[str]) -> str:
-        return Path(os.path.relpath(file, self.path.parent)).as_posix()
+        return os.path.abspath(file)
 
     def _read(self) -> None:
-        if not self.path.is_file():
+        if self.path.is_symlink() or not self.path.is_file():
             return
         for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
@@ -82,4 +95,4 @@ def sha256_of(file: str | os.PathLike[str], memory: FileMemory | None = None) ->
 
 def _state(file: str | os.PathLike[str]) -> list[int]:
     status = Path(file).stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]

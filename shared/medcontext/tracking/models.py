@@ -111,7 +111,7 @@ def save_model(
             mlflow.pyfunc.save_model(
                 str(path),
                 python_model=str(code),
-                code_paths=[str(code.parent)],
+                code_paths=[str(code.parents[1])],
                 artifacts={"bundle": str(bundle), "weights": str(weights)},
                 signature=_signature(labels),
                 pip_requirements=model_requirements(bundle_root),

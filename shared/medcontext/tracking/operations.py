@@ -17,6 +17,7 @@ from medcontext.tracking.models import log_model
 
 __all__ = [
     "FILE_KINDS",
+    "KEPT_KINDS",
     "METRICS_LIMIT",
     "Operation",
     "clean_key",
@@ -170,3 +171,5 @@ _SENDERS: dict[str, Callable[[MlflowClient, str, Operation], None]] = {
     "description": _send_description,
     "model": log_model,
 }
+KEPT_KINDS = _SENDERS.keys() - {"model"}
+"""Kinds of records that a file may keep: a model holds code, which is only taken from a configuration."""

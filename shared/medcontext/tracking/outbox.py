@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -21,19 +20,17 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 
 from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
-from medcontext.tracking.address import resolve_tracking_uri
-from medcontext.tracking.operations import FILE_KINDS, METRICS_LIMIT, Operation, send
+from medcontext.storage.files import open_unlinked
+from medcontext.tracking.operations import FILE_KINDS, KEPT_KINDS, METRICS_LIMIT, Operation, send
 
 __all__ = [
     "Outbox",
     "TrackingError",
-    "Unsent",
+    "is_rejection",
+    "merge_metrics",
     "reach",
-    "read_unsent",
-    "send_kept",
-    "send_unsent",
     "short_requests",
-    "unsent_file",
+    "short_text",
 ]
 
 logger = logging.getLogger(__name__)
@@ -78,106 +75,27 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
 
     def explain(error: Exception) -> Exception:
         return TrackingError(
-            f"MLflow at {without_password(uri)} cannot be used ({_reason(error)}); check that it is running, or choose "
-            "another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
+            f"MLflow at {without_password(uri)} cannot be used ({short_text(error)}); check that it is running, or "
+            "choose another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
         )
 
     with explained(explain), short_requests(timeout):
         yield
 
 
-def _reason(error: Exception) -> str:
+def short_text(error: Exception) -> str:
+    """Return the informative part of an error of MLflow or of a connection, without passwords."""
     text = without_password(" ".join(str(error).split()))
     if "Caused by" in text:  # of a failed connection, only the innermost error is informative
         text = text.rsplit(": ", 1)[-1].rstrip("'\")")
     return re.split(r"(?<=[a-z])\. ", text)[0][:300]
 
 
-def unsent_file(ckpt_dir: str | os.PathLike[str], run_id: str) -> Path:
-    """Return the path of the file with the unsent operations of a run."""
-    return Path(ckpt_dir) / f"mlflow_unsent_{run_id}.jsonl"
-
-
 class TrackingError(ValueError):
     """MLflow is unreachable or fails, and the run cannot continue without it."""
 
 
-class Unsent(NamedTuple):
-    """Content of a file of unsent operations."""
-
-    run_id: str
-    tracking_uri: str
-    operations: list[Operation]
-
-
-def read_unsent(path: Path) -> Unsent:
-    """Read a file of unsent operations, without a last line that a crash cut off.
-
-    Raises:
-        ValueError: If the file is not such a file.
-    """
-    lines: list[Any] = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
-    if not lines or not isinstance(lines[0], dict) or "run_id" not in lines[0]:
-        raise ValueError(f"{path} does not name a run; delete it if you do not know where it comes from.")
-    return Unsent(lines[0]["run_id"], lines[0]["tracking_uri"], lines[1:])
-
-
-def send_unsent(path: Path, client: MlflowClient) -> int:
-    """Send the operations in a file, then delete the file.
-
-    Args:
-        path: path of the file; nothing is done if it does not exist.
-        client: client of MLflow.
-
-    Returns:
-        The number of records that were sent.
-    """
-    if not path.is_file():
-        return 0
-    unsent = read_unsent(path)
-    waiting: deque[Operation] = deque()
-    for operation in unsent.operations:
-        if not _merge(waiting, operation):
-            waiting.append(operation)
-    for operation in waiting:
-        try:
-            send(client, unsent.run_id, operation)
-        except Exception as error:
-            if not _is_rejection(error):
-                raise
-            logger.warning("MLflow rejected %s of run %s: %s", operation["kind"], unsent.run_id, _reason(error))
-    path.unlink()
-    return len(unsent.operations)
-
-
-def send_kept(ckpt_dir: str | os.PathLike[str], tracking_uri: str | None = None) -> int:
-    """Send the unsent records that are kept beside checkpoints.
-
-    Args:
-        ckpt_dir: folder of the checkpoints.
-        tracking_uri: address of MLflow; by default ``$MLFLOW_TRACKING_URI``, else the one that the run was logged to.
-
-    Returns:
-        The number of records that were sent.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        TrackingError: If MLflow is unreachable; the records are still kept.
-    """
-    if not Path(ckpt_dir).is_dir():
-        raise FileNotFoundError(f"There is no folder {ckpt_dir}.")
-    sent = 0
-    for path in sorted(Path(ckpt_dir).glob(unsent_file("", "*").name)):
-        uri = str(resolve_tracking_uri(tracking_uri, default=read_unsent(path).tracking_uri))
-        with reach(uri, timeout=None):
-            sent += send_unsent(path, MlflowClient(uri))
-    return sent
-
-
-def _is_rejection(error: Exception) -> bool:
+def is_rejection(error: Exception) -> bool:
     """Return whether another attempt is useless: MLflow rejects the content, or a file does not exist."""
     rejected = isinstance(error, MlflowException) and error.error_code == ErrorCode.Name(INVALID_PARAMETER_VALUE)
     return rejected or isinstance(error, FileNotFoundError)
@@ -239,7 +157,7 @@ class Outbox:
                 self._write(operations, "a")
             for operation in operations:
                 queue = self._queues["files" if operation["kind"] in FILE_KINDS else "values"]
-                if not _merge(queue.operations, operation):
+                if not merge_metrics(queue.operations, operation):
                     queue.operations.append(operation)
             self._changed.notify_all()
 
@@ -290,18 +208,26 @@ class Outbox:
 
     def _keep_unsent(self) -> bool:
         rest = [operation for queue in self._queues.values() for operation in queue.operations]
-        if not rest:
-            return True
-        self._write(rest, "w" if self.ahead else "a")
-        logger.warning(
-            "%d records of run %s could not be sent to MLflow; they are kept in %s and sent by its next evaluation, "
-            "when it is resumed, or by: python -m medcontext send_unsent --ckpt_dir %s",
-            len(rest),
-            self.run_id,
-            self.unsent,
-            self.unsent.parent,
-        )
-        return False
+        kept = [operation for operation in rest if operation["kind"] in KEPT_KINDS]
+        if len(kept) < len(rest):
+            logger.warning(
+                "The model of run %s could not be logged to MLflow; to log it, run the same command with resume.json "
+                "added, which trains no further.",
+                self.run_id,
+            )
+        if kept:
+            self._write(kept, "w" if self.ahead else "a")
+            logger.warning(
+                "%d records of run %s could not be sent to MLflow; they are kept in %s and sent by its next "
+                "evaluation, when it is resumed, or by: python -m medcontext send_unsent --ckpt_dir %s",
+                len(kept),
+                self.run_id,
+                self.unsent,
+                self.unsent.parent,
+            )
+        elif self.ahead:
+            self.unsent.unlink(missing_ok=True)
+        return not rest
 
     def _send_all(self) -> None:
         while (queue := self._next_due()) is not None:
@@ -340,11 +266,11 @@ class Outbox:
             self._delete_if_all_sent()
 
     def _failed(self, queue: _Queue, operation: Operation, error: Exception) -> None:
-        reason = _reason(error)
+        reason = short_text(error)
         with self._changed:
             if self._abandoned:
                 return
-            if _is_rejection(error):
+            if is_rejection(error):
                 self._warn_once(f"MLflow rejected {operation['kind']} of run {self.run_id} (left out): {reason}")
                 queue.operations.popleft()
                 self._delete_if_all_sent()
@@ -368,18 +294,18 @@ class Outbox:
 
     def _write(self, operations: Sequence[Operation], mode: str) -> None:
         """Write operations to the file, under a first line that names the run."""
-        lines = [json.dumps(operation) for operation in operations]
+        lines = [json.dumps(operation) for operation in operations if operation["kind"] in KEPT_KINDS]
         if mode == "w" or not self.unsent.exists():
             lines.insert(0, json.dumps({"run_id": self.run_id, "tracking_uri": without_password(self.tracking_uri)}))
         try:
             self.unsent.parent.mkdir(parents=True, exist_ok=True)
-            with self.unsent.open(mode, encoding="utf-8") as file:
+            with open_unlinked(self.unsent, mode) as file:
                 file.write("".join(f"{line}\n" for line in lines))
         except OSError as error:
             self._warn_once(f"Records that are not sent to MLflow yet cannot be kept in a file: {error}")
 
 
-def _merge(waiting: deque[Operation], operation: Operation) -> bool:
+def merge_metrics(waiting: deque[Operation], operation: Operation) -> bool:
     """Add metrics to the last waiting request unless it is full or being sent, and return whether they were added."""
     if operation["kind"] != "metrics" or len(waiting) < 2 or waiting[-1]["kind"] != "metrics":
         return False

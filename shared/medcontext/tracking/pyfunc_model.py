@@ -14,6 +14,8 @@ from mlflow.models import set_model
 from mlflow.pyfunc import PythonModel
 from monai.bundle import create_workflow
 
+from medcontext.literals import as_literal
+
 __all__ = ["SegmentationModel"]
 
 
@@ -58,10 +60,10 @@ class SegmentationModel(PythonModel):
                 config_file=[str(self.configs / f"{name}.json") for name in ("inference", "model")],
                 workflow_type="inference",
                 logging_file=False,
-                ckpt_path=self.weights,
-                dataset_dir=images,
-                output_dir=folder,
-                predictions_dir=str(output_dir),
+                ckpt_path=as_literal(str(self.weights)),
+                dataset_dir=as_literal(images),
+                output_dir=as_literal(folder),
+                predictions_dir=as_literal(str(output_dir)),
                 save_overlay=False,
                 num_workers=0,
             )

@@ -42,10 +42,11 @@ from medcontext.tracking.operations import (
     status_operation,
     text_operation,
 )
-from medcontext.tracking.outbox import Outbox, reach, send_unsent, unsent_file
+from medcontext.tracking.outbox import Outbox, reach
 from medcontext.tracking.presentation import EXPERIMENT_KIND, chart_name, describe_run
 from medcontext.tracking.run_context import context_tags
 from medcontext.tracking.system_metrics import SystemMonitor
+from medcontext.tracking.unsent import send_unsent, unsent_file
 
 __all__ = ["MLflowTracker", "check_tracking"]
 
@@ -210,7 +211,8 @@ class MLflowTracker(MLFlowHandler):
         operations = [status_operation(RunStatus.RUNNING)] if self._owns_status else []
         operations += note_operations(params, tags)
         operations.append(self._description())
-        operations += [file_operation(path) for path in self.configs if Path(path).is_file()]
+        configs = [path for path in map(Path, self.configs) if path.is_file()]
+        operations += [text_operation(path.read_text(encoding="utf-8"), path.name) for path in configs]
         for section, content in self.cases.items():
             operations.append(input_operation(self.dataset, content["hash"], len(content["cases"]), section))
             operations.append(text_operation(json.dumps(dict(content), indent=2), f"cases/{section}.json"))
