@@ -23,7 +23,7 @@ from medcontext.bundle import check_network
 from medcontext.networks import load_weights
 from sync_bundles import sections
 
-WEIGHTS = "models/model.pt"
+WEIGHTS, SETTINGS = "models/model.pt", "models/model.json"
 NOTE = """# Model overview
 
 **This bundle predicts at once, but never saw a patient: it is the small network of `phantom.json` with weights trained
@@ -54,8 +54,8 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
     Args:
         bundle: name of the bundle.
         files: its files as they are packaged, by path below it.
-        weights: a ``model.pt`` trained with ``train.json``, ``btcv.json`` and ``phantom.json``, beside the
-            ``summary.json`` of its evaluation.
+        weights: a ``model.pt`` trained with ``train.json``, ``btcv.json`` and ``phantom.json``, beside its
+            ``model.json`` and the ``summary.json`` of its evaluation.
         url: where the weights can be downloaded by themselves.
 
     Raises:
@@ -76,7 +76,9 @@ def phantom_files(bundle: str, files: Mapping[str, bytes], weights: Path, url: s
     made["docs/reference.md"] = with_key_tables(made["docs/reference.md"].decode(), tables).encode()
     made["docs/README.md"] = _readme(made["docs/README.md"].decode(), bundle, summary).encode()
     made["large_files.yml"] = large_files({WEIGHTS: (url, content)})
-    return {**made, WEIGHTS: content}
+    settings = weights.with_name("model.json")
+    described = {SETTINGS: settings.read_bytes()} if settings.is_file() else {}
+    return {**made, **described, WEIGHTS: content}
 
 
 def scores(weights: Path) -> dict[str, Any]:

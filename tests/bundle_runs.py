@@ -138,6 +138,15 @@ def run(bundle: str, entry: str | None, *names: str, **overrides: Any) -> None:
         )
 
 
+def run_trained(bundle: str, entry: str, *names: str, **overrides: Any) -> None:
+    """The same with trained weights, whose settings are in their ``model.json``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_bundle(
+            run_id=entry, config_file=config_files(bundle, *names), logging_file=False, num_workers=0, **overrides
+        )
+
+
 def command(bundle: str, entry: str | None, *names: str, processes: int = 0, **overrides: Any) -> list[str]:
     """The same as the words of a command line, with ``processes`` under ``torchrun``."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)] if processes else []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import time
 from pathlib import Path
 
@@ -13,8 +11,6 @@ import torch
 from monai.networks.nets import UNETR, DynUNet
 from torch import nn
 
-from bundle_runs import UNETR as UNETR_BUNDLE
-from bundle_runs import workflow_for
 from medcontext import bundle
 
 
@@ -55,21 +51,6 @@ def test_version(tmp_path: Path) -> None:
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "metadata.json").write_text('{"version": "1.2.3"}')
     assert bundle.version(str(tmp_path)) == "1.2.3"
-
-
-@pytest.mark.parametrize("overlays", [(), ("phantom",), ("acdc", "phantom")])
-def test_what_a_logged_model_takes_over_refers_to_nothing(overlays: tuple[str, ...]) -> None:
-    """Every value is one that ``inference.json`` can hold without the training's other keys."""
-    workflow = workflow_for(UNETR_BUNDLE, "train", *overlays, tiny=False, intensity="@organ_dropout")
-    workflow.parser["model"] = "$medcontext.bundle.model_to_log(@workflow, True, 'mine')"
-    model = workflow.parser.get_parsed_content("model")
-    settings = model["settings"]
-    assert not re.findall(r'"[@$]', json.dumps(settings))
-    assert settings["network_def"]["_target_"] == "UNETR"
-    assert settings["network_def"]["img_size"] == settings["roi_size"] == workflow.parser.get_parsed_content("roi_size")
-    assert settings["out_channels"] == len(model["labels"]) + 1
-    assert settings["intensity"]["cell_size"] == workflow.parser.get_parsed_content("organ_dropout#cell_size")
-    assert model["registered_model_name"] == "mine"
 
 
 def test_latest_run_is_the_one_saved_last(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from bundle_runs import (
     for_bundles,
     read_json,
     run,
+    run_trained,
     runs_of,
     snapshot,
     train,
@@ -84,7 +85,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         torch.testing.assert_close(weights(folder), weights(folder, "teacher.pt"), rtol=0, atol=0)
     assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
 
-    run(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
+    run_trained(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))
     table = pd.read_csv(folder / "evaluation" / "metrics.csv")
     assert len(table) == 2 * len(SYNAPSE)
     assert (folder / "evaluation" / "report.html").is_file()
@@ -147,7 +148,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert found.data.params["context_weight"] == "1.0"
     assert len(history(home, "train_loss")) == 4
 
-    run(bundle, "inferring", "inference", ckpt_dir=str(models), dataset_dir=str(home / "data" / "btcv"))
+    run_trained(bundle, "inferring", "inference", ckpt_dir=str(models), dataset_dir=str(home / "data" / "btcv"))
     predictions = sorted((folder / "predictions").glob("*.nii.gz"))
     images = [home / "data" / "btcv" / case["image"] for case in read_json(home / "data/btcv/dataset.json")["test"]]
     assert len(predictions) == len(images) == 2

@@ -14,6 +14,7 @@ from monai.engines import SupervisedEvaluator
 from monai.transforms import Compose, CopyItemsd, RandGaussianNoised, ToTensord
 from torch import nn
 
+from medcontext import __version__
 from medcontext.engines import MedContextTrainer
 from medcontext.handlers import (
     EpochSeed,
@@ -25,7 +26,8 @@ from medcontext.handlers import (
     TrainingCheckpoint,
 )
 from medcontext.handlers import checkpoints as checkpoints_module
-from medcontext.networks import TokenMasking, load_checkpoint, make_teacher
+from medcontext.networks import TokenMasking, load_checkpoint, load_weights, make_teacher
+from medcontext.networks.model_file import weights_hash
 from tiny import TinyNet, batches, trainer
 
 
@@ -185,6 +187,28 @@ def test_two_damaged_states_are_named(tmp_path: Path) -> None:
         ResumeTraining(tmp_path / "last.pt")
 
 
+def selected(folder: Path) -> dict[str, Any]:
+    """What ``model.json`` says of the choice of the weights."""
+    content = json.loads((folder / "model.json").read_text())
+    return {key: content[key] for key in content if key not in ("version", "dataset", "settings") and "sha" not in key}
+
+
+def test_the_description_belongs_to_the_weights(tmp_path: Path) -> None:
+    network = TinyNet()
+    saver = ModelCheckpoint(str(tmp_path), network, make_teacher(network), settings={"spacing": (1, 2)}, dataset="mine")
+    hashes = []
+    for value in (1.0, 2.0):
+        nn.init.constant_(network.embed.bias, value)
+        saver.save(trainer(), "student", {})
+        content = json.loads((tmp_path / "model.json").read_text())
+        states = {name: load_checkpoint(tmp_path / name) for name in ("model.pt", "teacher.pt")}
+        hashes.append(content["sha256"])
+        assert hashes[-1] == {name: weights_hash(state) for name, state in states.items()}
+    assert content["sha256_before"] == hashes[0] != hashes[1]  # a crash may leave the weights before in place
+    assert (content["dataset"], content["settings"], content["version"]) == ("mine", {"spacing": [1, 2]}, __version__)
+    load_weights(network, tmp_path / "model.pt")
+
+
 class Validator:
     """The part of an evaluator that the checkpoint looks at; validations are of epochs 1, 2, …"""
 
@@ -263,7 +287,7 @@ def test_weights_and_epoch_are_chosen_together(
         if number == epoch:
             kept = {"student": network.embed.bias[0].item(), "teacher": teacher.embed.bias[0].item()}
     FinalModel(saver)(trainer())  # a best state is not replaced at the end
-    info = json.loads((tmp_path / "model.json").read_text())
+    info = selected(tmp_path)
     student, average = dice[epoch - 1]
     expected = {"weights": weights, "epoch": epoch, "val_mean_dice": student, "val_mean_dice_ema": average}
     if select.startswith("student"):
@@ -292,7 +316,7 @@ def test_what_is_taken_where_nothing_was_validated(tmp_path: Path, select: str, 
     saver = ModelCheckpoint(str(tmp_path), network, average, select)
     engine = trainer(network, epochs=2, teacher=average, train_handlers=[TeacherUpdate(0.9), FinalModel(saver)])
     engine.run()
-    assert json.loads((tmp_path / "model.json").read_text()) == {"weights": weights, "epoch": 2}
+    assert selected(tmp_path) == {"weights": weights, "epoch": 2}
     expected = {"student": network, "teacher": average}[weights].state_dict()
     torch.testing.assert_close(load_checkpoint(tmp_path / "model.pt"), dict(expected), rtol=0, atol=0)
     assert (tmp_path / "teacher.pt").exists() == teacher
@@ -324,8 +348,7 @@ def test_student_and_teacher_are_validated_side_by_side(tmp_path: Path) -> None:
     student = evaluator(network, [TeacherValidation(evaluator(teacher, [])), saver])
     student.run(3)
     assert student.state.metrics == pytest.approx({"val_mean_dice": 0.75, "val_mean_dice_ema": 0.25})
-    content = json.loads((tmp_path / "model.json").read_text())
-    assert content == {
+    assert selected(tmp_path) == {
         "weights": "student",
         "epoch": 3,
         "val_mean_dice": pytest.approx(0.75),

@@ -22,9 +22,22 @@ from medcontext.tracking.pyfunc_model import SegmentationModel
 BUNDLE = str(ROOT / "bundles" / UNETR)
 
 
+LABELS = {"liver": 1, "kidneys": 2}
+SETTINGS = {
+    "network_def": {"_target_": "torch.nn.Conv3d", "in_channels": 1, "out_channels": 3, "kernel_size": 1},
+    "out_channels": 3,
+    "labels": LABELS,
+    "spacing": [4.0, 4.0, 4.0],
+    "roi_size": [16, 16, 16],
+}
+
+
 @pytest.fixture
 def weights(tmp_path: Path) -> str:
-    torch.save({}, tmp_path / "model.pt")
+    """Those of a network that finds what is brighter than 37.5 HU, 0.5 after scaling."""
+    state = {"weight": torch.tensor([0.0, 100, 0]).view(3, 1, 1, 1, 1), "bias": torch.tensor([0.0, -50, -100])}
+    torch.save(state, tmp_path / "model.pt")
+    (tmp_path / "model.json").write_text(json.dumps({"settings": SETTINGS}))
     return str(tmp_path / "model.pt")
 
 
@@ -33,7 +46,7 @@ def test_a_second_attempt_goes_on_with_the_first_ones_model(
 ) -> None:
     client = MlflowClient(uri)
     run_id = client.create_run("0").info.run_id
-    operation = {"bundle_root": BUNDLE, "settings": {}, "labels": {"liver": 1}, "weights": weights}
+    operation = {"bundle_root": BUNDLE, "weights": weights}
     operation |= {"registered_model_name": "mine"}
     upload = client.log_model_artifacts
 
@@ -55,7 +68,13 @@ def test_a_second_attempt_goes_on_with_the_first_ones_model(
 
 def test_without_weights_there_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="There are no weights .*absent.pt to log as a model"):
-        save_model(tmp_path / "model", bundle_root=BUNDLE, settings={}, labels={"a": 1}, weights="absent.pt")
+        save_model(tmp_path / "model", bundle_root=BUNDLE, weights="absent.pt")
+
+
+def test_weights_that_say_nothing_of_their_labels_are_no_model(tmp_path: Path, weights: str) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"weights": "student", "epoch": 3}))
+    with pytest.raises(ValueError, match="model.json beside .*model.pt does not name its labels; train again"):
+        save_model(tmp_path / "model", bundle_root=BUNDLE, weights=weights)
 
 
 def test_requirements_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,27 +101,12 @@ def test_requirements_are_what_is_installed(monkeypatch: pytest.MonkeyPatch) -> 
     assert not any("dicom" in line for line in model_requirements(BUNDLE))
 
 
-LABELS = {"liver": 1, "kidneys": 2}
-SETTINGS = {
-    "network_def": {"_target_": "bundle_runs.Threshold", "out_channels": 3},
-    "labels": LABELS,
-    "spacing": [4.0, 4.0, 4.0],
-    "roi_size": [16, 16, 16],
-    "sw_batch_size": 2,
-    "device": "cpu",
-    "amp": False,
-}
-
-
 @pytest.fixture
 def model(tmp_path: Path, weights: str) -> SegmentationModel:
-    """One that finds what is brighter than 37.5 HU."""
-    save_model(tmp_path / "saved", bundle_root=BUNDLE, settings=SETTINGS, labels=LABELS, weights=weights)
+    save_model(tmp_path / "saved", bundle_root=BUNDLE, weights=weights)
     artifacts = tmp_path / "saved" / "artifacts"
     model = SegmentationModel()
-    model.load_context(
-        SimpleNamespace(artifacts={"bundle": str(artifacts / UNETR), "weights": str(artifacts / "model.pt")})
-    )
+    model.load_context(SimpleNamespace(artifacts={"bundle": str(artifacts / UNETR)}))
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medcontext.bundle.checks import check_configuration, check_network
 from medcontext.bundle.errors import one_sentence
 from medcontext.bundle.launch import build_network, prepare, run
+from medcontext.bundle.model_settings import model_settings, trained_intensity, trained_settings
 from medcontext.bundle.places import find_home, find_root, name, version
 from medcontext.bundle.runs import checkpoint_run, has_training_state, latest_run, new_run_name, run_folder
 from medcontext.bundle.settings import hyperparameters, model_to_log
@@ -21,6 +22,7 @@ __all__ = [
     "has_training_state",
     "hyperparameters",
     "latest_run",
+    "model_settings",
     "model_to_log",
     "name",
     "new_run_name",
@@ -29,5 +31,7 @@ __all__ = [
     "prepare",
     "run",
     "run_folder",
+    "trained_intensity",
+    "trained_settings",
     "version",
 ]

@@ -16,11 +16,11 @@ from typing import Any
 import ignite.distributed as idist
 import torch
 from monai.bundle import ConfigWorkflow
-from monai.bundle.utils import ID_SEP_KEY
 from torch import nn
 
 from medcontext.bundle.errors import one_sentence
 from medcontext.bundle.settings import ENTRY_KEYS
+from medcontext.bundle.workflow import bundle_configs, equals_parsed
 from medcontext.checks import (
     check_above_zero,
     check_choice,
@@ -32,10 +32,11 @@ from medcontext.checks import (
 )
 from medcontext.data import check_dataset, check_images, load_datalist, problems_table, sided_axes
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
-from medcontext.handlers.checkpoints import MODEL_FILE, SELECTIONS, training_states
+from medcontext.handlers.checkpoints import SELECTIONS, training_states
 from medcontext.inferers import flip_axes
 from medcontext.labels import label_ids, label_names, map_labels
 from medcontext.networks import plain_network
+from medcontext.networks.model_file import MODEL_FILE
 from medcontext.networks.sizes import check_crop_size
 from medcontext.transforms import mirrored_axes
 
@@ -178,21 +179,14 @@ def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> No
     Raises:
         ValueError: If a key is unused; the message names it and the most similar known key.
     """
-    paths = [path for path in Path(configs).glob("*.json") if path.name != "metadata.json"]
-    files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    files = bundle_configs(configs)
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
     known |= files.get("train" if "train" in config else "inference", {}).keys()
     for key, value in config.items():
-        from_file = any(key in file and _equals_parsed(file[key], value) for file in files.values())
+        from_file = any(key in file and equals_parsed(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
             hint = nearest_name(key, known) or " Remove it, or refer to it by @."
             raise ValueError(f"Nothing in the configuration uses {key!r}.{hint}")
-
-
-def _equals_parsed(written: Any, parsed: Any) -> bool:
-    """Return whether values are equal apart from separators, which MONAI replaces (``@a#b`` becomes ``@a::b``)."""
-    texts = (json.dumps(value, default=str).replace(ID_SEP_KEY, "#") for value in (written, parsed))
-    return next(texts) == next(texts)
 
 
 def _check_numbers(parser: Any) -> None:

@@ -25,6 +25,7 @@ from medcontext.bundle.checks import (
     check_run_folder,
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
+from medcontext.bundle.model_settings import take_settings
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
 from medcontext.tracking.identity import read_identity, write_identity
@@ -51,7 +52,7 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     return network
 
 
-def prepare(workflow: ConfigWorkflow, engine: str) -> None:
+def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: bool | None = None) -> None:
     """Check a run, build its ``engine``, and print where its outputs are written.
 
     The checks find misspelt keys, missing or invalid data, a run folder that is in use, components that reject their
@@ -60,11 +61,16 @@ def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     Args:
         workflow: workflow of the configuration.
         engine: key of the trainer or evaluator, such as ``train#trainer``.
+        settings_check: for a run with trained weights, whether settings other than those that they were trained with
+            are refused; settings that were not given are taken from ``model.json`` beside the weights in any case.
 
     Raises:
         SystemExit: If a check fails; the message is one sentence.
     """
     parser = workflow.parser
+    if settings_check is not None:
+        with one_sentence():
+            take_settings(workflow, check=settings_check)
     check_configuration(workflow)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():

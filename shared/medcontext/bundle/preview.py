@@ -13,9 +13,9 @@ from monai.utils import set_determinism
 from medcontext.bundle.checks import check_configuration
 from medcontext.bundle.workflow import open_workflow
 from medcontext.data import case_name
-from medcontext.handlers.checkpoints import MODEL_FILE, TEACHER_FILE
 from medcontext.keys import MedContextKeys
 from medcontext.networks import load_weights
+from medcontext.networks.model_file import MODEL_FILE, TEACHER_FILE
 from medcontext.report import preview_figure
 
 __all__ = ["draw_preview"]

@@ -1,14 +1,16 @@
-"""Records of a configuration: hyperparameters, and the settings of a logged model."""
+"""Records of a configuration: hyperparameters, and what MLflow logs as a model."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.bundle import ConfigWorkflow
+
+from medcontext.bundle.model_settings import plain_value
+from medcontext.networks.model_file import check_component
 
 __all__ = ["ENTRY_KEYS", "hyperparameters", "model_to_log"]
 
@@ -16,13 +18,6 @@ ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluatin
 
 
 UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
-
-
-# keys of inference.json that are set to their values in training
-MODEL_KEYS = (
-    *("in_channels", "out_channels", "labels", "orientation", "spacing", "intensity", "roi_size"),
-    *("sw_batch_size", "overlap", "network_def"),
-)
 
 
 def hyperparameters(workflow: ConfigWorkflow) -> dict[str, Any]:
@@ -63,35 +58,14 @@ def model_to_log(workflow: ConfigWorkflow, log_model: bool, registered_model_nam
         registered_model_name: registered model of which it becomes a version, if any.
 
     Raises:
-        ValueError: If there is a ``registered_model_name`` without ``log_model``.
+        ValueError: If there is a ``registered_model_name`` without ``log_model``, or the network or the intensity
+            transform is a class of the user's own, which a model does not contain.
     """
     if not log_model:
         if registered_model_name is not None:
             raise ValueError(f"registered_model_name {registered_model_name!r} needs log_model true.")
         return None
-    parser = workflow.parser
-    root = parser.get_parsed_content("bundle_root")
-    inference = json.loads((Path(root) / "configs" / "inference.json").read_text(encoding="utf-8"))
-    settings = {key: _plain_value(parser, key) for key in MODEL_KEYS if key in inference}
-    return {
-        "bundle_root": root,
-        "settings": settings,
-        "labels": _plain_value(parser, "labels"),
-        "registered_model_name": registered_model_name,
-    }
-
-
-def _plain_value(parser: Any, key: str) -> Any:
-    """Return a value of the configuration with its references resolved, as far as JSON can hold the result."""
-    value = parser.get(key)
-    if isinstance(value, dict):
-        return {name: _plain_value(parser, f"{key}#{name}") for name in value}
-    if isinstance(value, list):
-        return [_plain_value(parser, f"{key}#{index}") for index in range(len(value))]
-    if isinstance(value, str) and value.startswith(("$", "@")):
-        parsed = parser.get_parsed_content(key)
-        try:
-            return json.loads(json.dumps(parsed))
-        except TypeError:  # a reference to a component
-            return _plain_value(parser, value[1:]) if value.startswith("@") else value
-    return value
+    for key in ("network_def", "intensity"):  # as the model will read them from model.json
+        check_component(key, plain_value(workflow.parser, key))
+    root = workflow.parser.get_parsed_content("bundle_root")
+    return {"bundle_root": root, "registered_model_name": registered_model_name}

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import ID_SEP_KEY
+from monai.utils import ensure_tuple
 
-__all__ = ["current_workflow", "open_workflow"]
+__all__ = ["bundle_configs", "current_workflow", "equals_parsed", "given_keys", "open_workflow"]
+
+ENTRIES = ("train", "evaluate", "inference")
 
 
 def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigWorkflow:
@@ -40,14 +49,55 @@ def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigW
 def current_workflow() -> ConfigWorkflow | None:
     """Return the workflow that evaluates the calling expression, ``None`` if there is none.
 
-    MONAI does not pass it to expressions, so the stack is searched for it. This is the only place that does so: the
-    configurations' key ``workflow`` calls it, and other keys refer to that one.
+    MONAI does not pass it to expressions, so the stack is searched for it: the configurations' key ``workflow`` calls
+    this function, and other keys refer to that one.
     """
-    frame = sys._getframe(1)
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         for name in ("self", "workflow"):
             owner = frame.f_locals.get(name)
             if isinstance(owner, ConfigWorkflow):
                 return owner
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return None
+
+
+def given_keys(workflow: ConfigWorkflow) -> dict[str, str]:
+    """Return the top-level keys that the user gave, each with where, such as `` (--spacing)`` or `` (mine.json)``.
+
+    These are the keys of the command line and of overlays, as far as MONAI's ``run`` is what runs the workflow, and all
+    whose value is not that of the bundle's ``train.json`` or ``inference.json``. A key that an expression of the
+    bundle derives from a given one, such as ``labels`` from ``organs``, is given too.
+    """
+    config = workflow.parser.get()
+    own = bundle_configs(workflow.config_root_path).get("train" if "train" in config else "inference", {})
+    given = {key: "" for key in config if key in own and not equals_parsed(own[key], config[key])} | _called(workflow)
+    if "organs" in given and "labels" not in given and "@organs" in str(config.get("labels")):
+        given["labels"] = given["organs"]
+    return given
+
+
+def _called(workflow: ConfigWorkflow) -> dict[str, str]:
+    """Return the keys that MONAI's ``run`` was called with; it keeps neither files nor arguments, so the stack does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        values = frame.f_locals
+        if values.get("workflow") is workflow and isinstance(values.get("override"), Mapping):
+            files = [Path(file) for file in ensure_tuple(values.get("config_file") or ())]
+            overlays = {file: ConfigParser.load_config_file(file) for file in files if file.stem not in ENTRIES}
+            keys = {re.split("#|::", key)[0]: f" ({file.name})" for file, config in overlays.items() for key in config}
+            return keys | {re.split("#|::", key)[0]: f" (--{key})" for key in values["override"]}
+        frame = frame.f_back
+    return {}
+
+
+def bundle_configs(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
+    """Return the configuration files of a bundle by their names without ending, metadata aside."""
+    paths = [path for path in Path(folder).glob("*.json") if path.name != "metadata.json"]
+    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def equals_parsed(written: Any, parsed: Any) -> bool:
+    """Return whether values are equal apart from separators, which MONAI replaces (``@a#b`` becomes ``@a::b``)."""
+    texts = (json.dumps(value, default=str).replace(ID_SEP_KEY, "#") for value in (written, parsed))
+    return next(texts) == next(texts)

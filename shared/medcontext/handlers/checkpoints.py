@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+import medcontext
 from medcontext.engines.trainer import MedContextTrainer
 from medcontext.networks import (
     CheckpointWriteError,
@@ -28,6 +29,7 @@ from medcontext.networks import (
     plain_network,
     save_checkpoint,
 )
+from medcontext.networks.model_file import MODEL_FILE, MODEL_INFO_FILE, TEACHER_FILE, read_model_file, weights_hash
 from medcontext.storage.files import json_text, write_file
 
 __all__ = [
@@ -41,9 +43,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-MODEL_FILE, TEACHER_FILE, LAST_FILE, MODEL_INFO_FILE = "model.pt", "teacher.pt", "last.pt", "model.json"
-PREVIOUS_FILE = "previous.pt"
-"""The training state that was saved before ``last.pt``."""
+LAST_FILE, PREVIOUS_FILE = "last.pt", "previous.pt"
+"""The training state, and the one that was saved before it."""
 SELECTIONS = ("best", "last", "student_best", "student_last")
 TEACHER_SUFFIX = "_ema"
 
@@ -56,8 +57,8 @@ class ModelCheckpoint:
     """Save the weights of the student or the teacher, whichever validate better, as ``model.pt``.
 
     The teacher, a moving average of the student, is also saved as ``teacher.pt``; both files have the keys of the plain
-    network. ``model.json`` records whose weights ``model.pt`` holds, from which epoch, and the key metric of both
-    networks in that epoch.
+    network. ``model.json`` records whose weights ``model.pt`` holds, from which epoch, the key metric of both networks
+    in that epoch, hashes of the weights, and the settings that they need.
 
     Attach it to the validator, after a :class:`TeacherValidation`, and attach a :class:`FinalModel` to the trainer.
     ``state_dict`` preserves the best value when a run is resumed.
@@ -69,13 +70,21 @@ class ModelCheckpoint:
         select: ``best`` saves the weights and the epoch with the highest key metric of the validator, or the teacher's
             last state if training was never validated; ``last`` saves the teacher's last state. ``student_best`` and
             ``student_last`` consider the student only.
+        settings: the settings that the weights need, by configuration key.
+        dataset: name of the dataset that the weights are trained on.
 
     Raises:
         ValueError: If ``select`` is none of these.
     """
 
     def __init__(
-        self, ckpt_dir: str, network: nn.Module, teacher: nn.Module | None = None, select: str = "best"
+        self,
+        ckpt_dir: str,
+        network: nn.Module,
+        teacher: nn.Module | None = None,
+        select: str = "best",
+        settings: Mapping[str, Any] | None = None,
+        dataset: str | None = None,
     ) -> None:
         if select not in SELECTIONS:
             raise ValueError(f"select_checkpoint must be one of {', '.join(map(repr, SELECTIONS))}, got {select!r}.")
@@ -83,6 +92,7 @@ class ModelCheckpoint:
         self.network = network
         self.teacher = teacher
         self.select = select
+        self.description = {"dataset": dataset, "settings": dict(settings or {})}
         self.best: float | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -120,14 +130,27 @@ class ModelCheckpoint:
             return
         student = plain_network(self.network).state_dict()
         teacher = None if self.teacher is None else self.teacher.state_dict()
-        save_checkpoint(student if weights == "student" or teacher is None else teacher, self.ckpt_dir / MODEL_FILE)
+        states = {MODEL_FILE: student if weights == "student" or teacher is None else teacher}
         if teacher is not None:
-            save_checkpoint(teacher, self.ckpt_dir / TEACHER_FILE)
-        content = {"weights": weights, "epoch": engine.state.epoch, **metrics}
+            states[TEACHER_FILE] = teacher
+        self._describe({"weights": weights, "epoch": engine.state.epoch, **metrics}, states)
+        for name, state in states.items():
+            save_checkpoint(state, self.ckpt_dir / name)
+
+    def _describe(self, selected: Mapping[str, Any], states: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Write ``model.json``, with the hashes of the weights before too, which a crash may leave in place."""
+        path = self.ckpt_dir / MODEL_INFO_FILE
+        content = {
+            **selected,
+            "version": medcontext.__version__,
+            **self.description,
+            "sha256": {name: weights_hash(state) for name, state in states.items()},
+            "sha256_before": read_model_file(path.with_name(MODEL_FILE)).get("sha256"),
+        }
         try:
-            write_file(self.ckpt_dir / MODEL_INFO_FILE, json_text(content).encode())
+            write_file(path, json_text(content).encode())
         except OSError as error:
-            raise CheckpointWriteError(f"Could not write {self.ckpt_dir / MODEL_INFO_FILE} ({error}).") from error
+            raise CheckpointWriteError(f"Could not write {path} ({error}).") from error
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far."""

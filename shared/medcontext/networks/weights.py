@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medcontext.networks.model_file import check_weights_hash
 from medcontext.storage.files import whole_file
 
 __all__ = ["CheckpointWriteError", "load_checkpoint", "load_weights", "save_checkpoint"]
@@ -111,6 +112,7 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         3.0
     """
     weights, own = load_checkpoint(path), network.state_dict()
+    check_weights_hash(path, weights)
     shapes = [{key: getattr(value, "shape", None) for key, value in state.items()} for state in (own, weights)]
     differing = [key for key in own.keys() | weights.keys() if shapes[0].get(key) != shapes[1].get(key)]
     if differing:

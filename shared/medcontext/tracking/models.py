@@ -8,7 +8,6 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from medcontext.labels import Labels
+from medcontext.networks.model_file import MODEL_FILE, MODEL_INFO_FILE, read_settings
 
 __all__ = ["log_model", "model_requirements", "save_model"]
 
@@ -35,9 +35,8 @@ def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> N
     Args:
         client: client of MLflow.
         run_id: id of the run that trained the model.
-        operation: ``bundle_root``, ``settings``, ``labels`` and ``weights`` as for :func:`save_model`, and
-            ``registered_model_name``. The id of the model is added to it, so that a second attempt completes the model
-            of the first.
+        operation: ``bundle_root`` and ``weights`` as for :func:`save_model`, and ``registered_model_name``. The id of
+            the model is added to it, so that a second attempt completes the model of the first.
     """
     if "model_id" not in operation:
         experiment = client.get_run(run_id).info.experiment_id
@@ -52,9 +51,7 @@ def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> N
         identity = Model(
             artifact_path=client.get_logged_model(model_id).artifact_location, run_id=run_id, model_id=model_id
         )
-        save_model(
-            path, **{key: operation[key] for key in ("bundle_root", "settings", "labels", "weights")}, model=identity
-        )
+        save_model(path, bundle_root=operation["bundle_root"], weights=operation["weights"], model=identity)
         client.log_model_artifacts(model_id, str(path))
     client.finalize_logged_model(model_id, "READY")
     if operation["registered_model_name"]:
@@ -73,46 +70,42 @@ def _register(client: MlflowClient, name: str, model_id: str, run_id: str) -> No
         client.create_model_version(name, source, run_id=run_id, model_id=model_id, await_creation_for=0)
 
 
-def save_model(
-    path: str | Path,
-    *,
-    bundle_root: str,
-    settings: Mapping[str, Any],
-    labels: Labels,
-    weights: str,
-    model: Model | None = None,
-) -> None:
-    """Write an MLflow model that segments as the bundle's ``inference.json`` does.
+def save_model(path: str | Path, *, bundle_root: str, weights: str, model: Model | None = None) -> None:
+    """Write an MLflow model that segments as the bundle's ``inference.json`` does, with the settings of the weights.
 
     The package itself is included, so that the model can be loaded where it is not installed.
 
     Args:
         path: folder to write to.
         bundle_root: folder of the bundle, with ``configs/inference.json``.
-        settings: keys of ``inference.json`` with their values in training.
-        labels: foreground names with their id or ids, whose volumes are reported.
-        weights: path of ``model.pt``.
+        weights: path of ``model.pt``, beside ``model.json``.
         model: MLflow's record of the model, if it was created already.
 
     Raises:
         FileNotFoundError: If the bundle or the weights do not exist.
+        ValueError: If there is no ``model.json`` that names the labels.
     """
     if not Path(weights).is_file():
         raise FileNotFoundError(f"There are no weights {weights} to log as a model.")
+    labels = read_settings(weights).get("labels")
+    if labels is None:
+        raise ValueError(f"{MODEL_INFO_FILE} beside {weights} does not name its labels; train again to log a model.")
     code = Path(str(importlib.util.find_spec("medcontext.tracking.pyfunc_model").origin))  # type: ignore[union-attr]
     with tempfile.TemporaryDirectory() as folder:
         bundle = Path(folder) / Path(bundle_root).name
         (bundle / "configs").mkdir(parents=True)
         for name in ("inference.json", "metadata.json"):
             shutil.copy(Path(bundle_root) / "configs" / name, bundle / "configs" / name)
-        (bundle / "configs" / "model.json").write_text(json.dumps(settings, indent=4), encoding="utf-8")
+        (bundle / "models").mkdir()
+        for name in (MODEL_FILE, MODEL_INFO_FILE):
+            shutil.copy(Path(weights).with_name(name), bundle / "models" / name)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*input example was not provided")  # an example would be a scan
             mlflow.pyfunc.save_model(
                 str(path),
                 python_model=str(code),
                 code_paths=[str(code.parents[1])],
-                artifacts={"bundle": str(bundle), "weights": str(weights)},
+                artifacts={"bundle": str(bundle)},
                 signature=_signature(labels),
                 pip_requirements=model_requirements(bundle_root),
                 mlflow_model=model,

@@ -22,14 +22,13 @@ __all__ = ["SegmentationModel"]
 class SegmentationModel(PythonModel):
     """Segment volumes by the bundle's own ``inference.json``, with the settings of the training run.
 
-    Its artifacts are the ``bundle``, with ``configs/inference.json`` and ``configs/model.json`` (settings of the
-    training run), and the ``weights``.
+    Its artifact is the ``bundle``, with ``configs/inference.json``, and in ``models`` the weights and ``model.json``,
+    the settings that they need.
     """
 
     def load_context(self, context: Any) -> None:
-        """Store the paths of the artifacts."""
+        """Store the path of the configuration."""
         self.configs = Path(context.artifacts["bundle"]) / "configs"
-        self.weights = context.artifacts["weights"]
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
         """Write the label map of each image, in its own geometry, with a summary as JSON beside it.
@@ -57,10 +56,9 @@ class SegmentationModel(PythonModel):
     def _segment(self, images: list[str], output_dir: Path) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as folder:
             workflow = create_workflow(
-                config_file=[str(self.configs / f"{name}.json") for name in ("inference", "model")],
+                config_file=str(self.configs / "inference.json"),
                 workflow_type="inference",
                 logging_file=False,
-                ckpt_path=as_literal(str(self.weights)),
                 dataset_dir=as_literal(images),
                 output_dir=as_literal(folder),
                 predictions_dir=as_literal(str(output_dir)),

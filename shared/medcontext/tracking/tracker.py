@@ -22,8 +22,8 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from monai.handlers import MLFlowHandler
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
-from medcontext.handlers.checkpoints import MODEL_FILE
 from medcontext.handlers.step_values import engine_metrics, train_metrics
+from medcontext.networks.model_file import MODEL_FILE
 from medcontext.report.evaluation_page import REPORT_FILE
 from medcontext.tracking.address import resolve_tracking_uri, without_tracking_variable
 from medcontext.tracking.identity import read_identity, write_identity
