@@ -24,7 +24,7 @@ class Constant(nn.Module):
 def saved(folder: Path, **probabilities: list[float]) -> list[Path]:
     """Checkpoints of networks that give each class the same probability everywhere."""
     for name, values in probabilities.items():
-        torch.save({"logits": torch.tensor(values).log()}, folder / f"{name}.pt")
+        torch.save({"logits": torch.tensor(values).log().clamp_min(-1000)}, folder / f"{name}.pt")
     return [folder / f"{name}.pt" for name in probabilities]
 
 

@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import errno
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
+from torch import nn
 
-from medcontext.networks import CheckpointWriteError, load_checkpoint, save_checkpoint
+from medcontext.networks import CheckpointWriteError, load_checkpoint, load_pretrained, load_weights, save_checkpoint
 
 
 class Unsaveable:
@@ -70,3 +73,103 @@ def test_one_flipped_bit_is_noticed_wherever_it_changes_what_is_read(tmp_path: P
 def test_files_of_old_versions_without_checksums_are_read(tmp_path: Path) -> None:
     torch.save({"weight": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
     assert load_checkpoint(tmp_path / "old.pt")["weight"].tolist() == [1, 1]
+
+
+class Network(nn.Module):
+    """A body and a head, whose sizes differ from those of other arguments as in real networks."""
+
+    def __init__(self, classes: int = 3, channels: int = 1, features: int = 4, blocks: int = 1) -> None:
+        super().__init__()
+        layers = [nn.Conv3d(channels if not i else features, features, 1) for i in range(blocks)]
+        self.body = nn.ModuleList(layers)
+        self.head = nn.Conv3d(features, classes, 1)
+
+
+def named(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+@pytest.mark.parametrize("prefix", ["", "net.", "model.", "_model.", "module.", "model.net.", "network.", "whatever."])
+@pytest.mark.parametrize("entry", [None, "state_dict", "model", "net"])
+def test_wrapped_weights_are_found(prefix: str, entry: str | None, tmp_path: Path) -> None:
+    source = Network()
+    state = named(prefix, source.state_dict())
+    torch.save({entry: state, "epoch": 3} if entry else {**state, "epoch": 3}, tmp_path / "x.pt")
+    for load in (load_weights, load_pretrained):
+        loaded = load(Network(), tmp_path / "x.pt")
+        torch.testing.assert_close(dict(loaded.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
+
+
+def test_a_prefix_of_the_networks_own_is_kept(tmp_path: Path) -> None:
+    source = nn.ModuleDict({"body": nn.ModuleDict({"body": nn.Linear(1, 1)})})
+    torch.save(source.state_dict(), tmp_path / "x.pt")
+    target = load_weights(nn.ModuleDict({"body": nn.ModuleDict({"body": nn.Linear(1, 1)})}), tmp_path / "x.pt")
+    torch.testing.assert_close(dict(target.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    source = Network()
+    save_file(named("net.", source.state_dict()), tmp_path / "x.safetensors")
+    loaded = load_weights(Network(), tmp_path / "x.safetensors")
+    torch.testing.assert_close(dict(loaded.state_dict()), dict(source.state_dict()), rtol=0, atol=0)
+    (tmp_path / "x.safetensors").write_bytes(b"half a file")
+    with pytest.raises(ValueError, match="x.safetensors is damaged or not a checkpoint"):
+        load_weights(Network(), tmp_path / "x.safetensors")
+
+
+def test_safetensors_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x.safetensors").touch()
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ImportError, match="Reading .safetensors needs a package: pip install safetensors"):
+        load_checkpoint(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (Network(classes=14).state_dict(), "they were trained with out_channels 14, not 3; give the labels"),
+        (Network(channels=4).state_dict(), "they were trained with in_channels 4, not 1; give the in_channels"),
+        (
+            Network(classes=5, features=8).state_dict(),
+            r"4 tensors have other sizes, such as body.0.bias \(8,\) instead of \(4,\); give the network_def",
+        ),
+        (Network(blocks=2).state_dict(), "they hold 2 others, such as body.1.bias; give the network_def that they"),
+        (Network(blocks=0).state_dict(), "they lack 2 tensors, such as body.0.bias; give the network_def that they"),
+        (
+            nn.Linear(1, 1).state_dict(),
+            "none of their 2 tensors, such as net.bias, has a name of this network",
+        ),
+    ],
+)
+def test_weights_of_another_network_say_what_differs(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save({"state_dict": named("net.", content)}, tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=f"The weights in .*x.pt are not those of this Network: {message}"):
+        load_weights(Network(), tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"network": Network().state_dict(), "teacher": Network().state_dict()},
+            "holds 2 networks, network and teacher",
+        ),
+        ({"epoch": 3}, "does not hold the weights of a network by name; give a model.pt or teacher.pt"),
+        ([torch.ones(1)], "does not hold the weights of a network by name"),
+    ],
+)
+def test_files_without_the_weights_of_one_network(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=f"last.pt {message}"):
+        load_weights(Network(), tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    source = Network()
+    nn.init.constant_(source.head.bias, value)
+    torch.save(source.state_dict(), tmp_path / "x.pt")
+    message = "x.pt holds weights that are NaN or infinite, in 1 of 4 tensors, such as head.bias; its training diverged"
+    for load in (load_weights, load_pretrained):
+        with pytest.raises(ValueError, match=message):
+            load(Network(), tmp_path / "x.pt")

@@ -86,7 +86,8 @@ def _called(workflow: ConfigWorkflow) -> dict[str, str]:
             files = [Path(file) for file in ensure_tuple(values.get("config_file") or ())]
             overlays = {file: ConfigParser.load_config_file(file) for file in files if file.stem not in ENTRIES}
             keys = {re.split("#|::", key)[0]: f" ({file.name})" for file, config in overlays.items() for key in config}
-            return keys | {re.split("#|::", key)[0]: f" (--{key})" for key in values["override"]}
+            words = {re.split("#|::", key)[0] for key in values["override"]}
+            return keys | {key: f" (--{key})" for key in words}
         frame = frame.f_back
     return {}
 

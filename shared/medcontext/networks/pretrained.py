@@ -8,8 +8,9 @@ from typing import Any
 
 import ignite.distributed as idist
 from monai.networks import copy_model_state
-from torch import Tensor, nn
+from torch import nn
 
+from medcontext.networks.state_dicts import best_state, check_finite
 from medcontext.networks.weights import load_checkpoint
 
 __all__ = ["load_pretrained"]
@@ -31,7 +32,8 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable checkpoint, or none of its tensors matches the network.
+        ValueError: If the file is not a readable checkpoint, its weights are not finite, or none of them matches the
+            network.
 
     Example:
         >>> import tempfile, torch
@@ -41,12 +43,14 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
     """
     if path is None:
         return network
-    weights: Any = load_checkpoint(path)
-    if isinstance(weights, dict) and isinstance(weights.get("network"), dict):  # the full state of a training run
-        weights = weights["network"]
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} does not hold the weights of one network by name; give a model.pt or teacher.pt.")
+    content: Any = load_checkpoint(path)
+    if isinstance(content, dict) and isinstance(content.get("network"), dict):  # the full state of a training run
+        content = content["network"]
     own = network.state_dict()
+    weights, _ = best_state(content, own)
+    if not weights:
+        raise ValueError(f"{path} does not hold the weights of one network by name; give a model.pt or teacher.pt.")
+    check_finite(weights, path)
     _, loaded, kept = copy_model_state(network, weights)
     if not loaded:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from medcontext.networks.model_file import check_weights_hash
+from medcontext.networks.state_dicts import best_state, check_finite, misfit
 from medcontext.storage.files import whole_file
 
 __all__ = ["CheckpointWriteError", "load_checkpoint", "load_weights", "save_checkpoint"]
@@ -51,8 +53,11 @@ def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path |
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
     """Read a checkpoint of tensors and plain values whose checksums match; code in the file is never run.
 
+    Files that end in ``.safetensors`` are read too.
+
     Raises:
         FileNotFoundError: If there is no such file.
+        ImportError: If it is in the format of safetensors, and the package is missing.
         ValueError: If the file is damaged or not a readable checkpoint, or holds code.
 
     Example:
@@ -67,7 +72,13 @@ def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "
     if _has_wrong_checksum(Path(path)):
         raise ValueError(f"{path} is damaged: its checksum does not match its content; use another file.")
     try:
-        content: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        content: dict[str, Any] = (
+            _safetensors()(path, device=str(device))
+            if Path(path).suffix == ".safetensors"
+            else torch.load(path, map_location=device, weights_only=True)
+        )
+    except ImportError:
+        raise
     except Exception as error:
         raise ValueError(f"{path} {_reading_problem(error)}") from error
     return content
@@ -82,6 +93,14 @@ def _has_wrong_checksum(path: Path) -> bool:
             return archive.testzip() is not None
     except Exception:  # a damaged archive raises many kinds
         return True
+
+
+def _safetensors() -> Callable[..., dict[str, Any]]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise ImportError("Reading .safetensors needs a package: pip install safetensors") from error
+    return load_file
 
 
 def _reading_problem(error: Exception) -> str:
@@ -99,9 +118,14 @@ def _reading_problem(error: Exception) -> str:
 def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
     """Load all weights in a file into a network.
 
+    The file may wrap them in an entry (``state_dict``, ``model``, ...) and their names in one prefix (``net.``,
+    ``module.``, ...), as trainers do, and may be in the format of safetensors.
+
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, or its weights are those of another network.
+        ImportError: If it is in the format of safetensors, and the package is missing.
+        ValueError: If the file is damaged, is not the one that ``model.json`` beside it describes, or its weights are
+            not finite or those of another network.
 
     Example:
         >>> import tempfile
@@ -111,14 +135,19 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         >>> network.weight.mean().item()
         3.0
     """
-    weights, own = load_checkpoint(path), network.state_dict()
-    check_weights_hash(path, weights)
-    shapes = [{key: getattr(value, "shape", None) for key, value in state.items()} for state in (own, weights)]
-    differing = [key for key in own.keys() | weights.keys() if shapes[0].get(key) != shapes[1].get(key)]
-    if differing:
+    own = network.state_dict()
+    weights, entries = best_state(load_checkpoint(path), own)
+    if not weights:
+        raise ValueError(f"{path} does not hold the weights of a network by name; give a model.pt or teacher.pt.")
+    reason = misfit(own, weights)
+    if reason:
+        raise ValueError(f"The weights in {path} are not those of this {type(network).__name__}: {reason}.")
+    if len(entries) > 1:
         raise ValueError(
-            f"The weights in {path} are not those of this {type(network).__name__}: {len(differing)} of "
-            f"{len(own)} tensors differ, such as {min(differing)}; give the overlays that it was trained with."
+            f"{path} holds {len(entries)} networks, {' and '.join(entries)}; give the model.pt or teacher.pt beside "
+            "it, or write one to a file by `python -m medcontext convert_weights --entry`."
         )
+    check_weights_hash(path, weights)
+    check_finite(weights, path)
     network.load_state_dict(weights)
     return network

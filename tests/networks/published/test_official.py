@@ -90,7 +90,9 @@ def test_a_checkpoint_need_not_hold_a_mask_token() -> None:
 # --- names and reports ---
 
 
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.network.", "backbone."])
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "module._orig_mod.", "module.network.", "backbone.", "net.", "model.net."]
+)
 def test_prefixes_of_wrappers(prefix: str) -> None:
     source, network = unetr(), unetr(1)
     report = load_official_state_dict(network, {prefix + key: value for key, value in source.state_dict().items()})

@@ -49,6 +49,7 @@ def assert_weights(state: dict[str, torch.Tensor]) -> None:
         pytest.param({"epoch": 99, "best_acc": 70.0, "state_dict": WEIGHTS}, id="MedContext UNETR"),
         pytest.param(NNUNET, id="nnU-Net 1"),
         pytest.param({"network_weights": WEIGHTS, "logging": {"ema": [np.float64(1)]}, "scores": {}}, id="nnU-Net 2"),
+        pytest.param({**WEIGHTS, "epoch": 3}, id="numbers beside"),
         pytest.param({"model": dict(WEIGHTS), "optimizer": OPTIMIZER, "loss": torch.ones(1)}, id="model"),
     ],
 )
@@ -91,6 +92,7 @@ def test_one_of_several_networks(tmp_path: Path) -> None:
         ([torch.ones(1)], "holds a list; it should hold the weights"),
         ({"state_dict": {}}, "holds no weights of a network; its entries are state_dict"),
         ({"state_dict": {"weight": 1.0}, "epoch": 3}, "holds no weights .*; its entries are state_dict, epoch"),
+        ({"weight": torch.tensor([1, float("nan")])}, "holds weights that are NaN or infinite, in 1 of 1 tensors"),
         ({f"loss{i}": i for i in range(10)}, r".* its entries are loss0, .*, loss7 and 2 more\."),
     ],
 )

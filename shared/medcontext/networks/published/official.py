@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from medcontext.networks.state_dicts import best_prefix
 from medcontext.networks.wrappers import find_token_masking, plain_network
 
 __all__ = ["MASK_TOKEN", "OfficialEntry", "OfficialReport", "load_official_state_dict", "register_official"]
@@ -191,15 +192,17 @@ def _pair_tensors(
     Raises:
         ValueError: If none has a counterpart.
     """
-    pairs: list[_Pair] = []
-    unused: list[str] = []
-    for name, published in state_dict.items():
-        translated = _translated(network, entry, name, published)
-        if translated is None or translated[0] not in own:
-            unused.append(name)
-        else:
-            target, tensor = translated
-            pairs.append((name, tensor, target, own[target]))
+
+    def paired(prefix: str) -> list[_Pair]:
+        found = [
+            (name, _translated(network, entry, name.removeprefix(prefix), state_dict[name])) for name in state_dict
+        ]
+        return [(name, pair[1], pair[0], own[pair[0]]) for name, pair in found if pair is not None and pair[0] in own]
+
+    prefix = best_prefix(state_dict, lambda start: len(paired(start))) if state_dict else ""
+    pairs = paired(prefix)
+    taken = {name for name, *_ in pairs}
+    unused = [name for name in state_dict if name not in taken]
     if unused and not pairs:
         raise ValueError(
             f"None of the checkpoint's {len(unused)} tensors, such as {unused[0]}, is one of "

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medcontext.networks.state_dicts import StateDict, check_finite, state_dicts
 from medcontext.networks.weights import load_checkpoint
 
 __all__ = ["load_official_checkpoint"]
@@ -52,8 +53,8 @@ def load_official_checkpoint(path: str | os.PathLike[str], *, entry: str | None 
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a readable checkpoint, holds code or no weights, or holds those of several
-            networks and ``entry`` does not say which.
+        ValueError: If the file is not a readable checkpoint, holds code or no weights, or those of several networks and
+            ``entry`` does not say which, or weights that are not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"There is no checkpoint {path}.")
@@ -62,31 +63,23 @@ def load_official_checkpoint(path: str | os.PathLike[str], *, entry: str | None 
     if not isinstance(content, Mapping) or not content:
         kind = "is empty" if isinstance(content, Mapping) else f"holds a {type(content).__name__}"
         raise ValueError(f"{path} {kind}; it should hold the weights of a network.")
-    if not _is_state_dict(content):
-        return _choose_entry(content, path, entry)
-    if entry is not None:
-        raise ValueError(f"{path} holds the tensors of one network and no entries; leave out entry {entry!r}.")
-    return dict(content)
+    weights = _choose_entry(content, path, entry)
+    check_finite(weights, path)
+    return weights
 
 
-def _choose_entry(content: Mapping[Any, Any], path: str | os.PathLike[str], entry: str | None) -> dict[str, Tensor]:
-    """Return the only network among the entries of a file, or the one that is asked for."""
-    networks = {str(name): value for name, value in content.items() if _is_state_dict(value)}
+def _choose_entry(content: Mapping[Any, Any], path: str | os.PathLike[str], entry: str | None) -> StateDict:
+    """Return the only network in a file, or the one that is asked for."""
+    networks = state_dicts(content)
     if not networks:
         names = [str(name) for name in content]
         more = f" and {len(names) - 8} more" if len(names) > 8 else ""
         raise ValueError(f"{path} holds no weights of a network; its entries are {', '.join(names[:8])}{more}.")
+    if entry is not None and "" in networks:
+        raise ValueError(f"{path} holds the tensors of one network and no entries; leave out entry {entry!r}.")
     if entry is None and len(networks) > 1:
         raise ValueError(f"{path} holds {len(networks)} networks; choose one by entry: {' or '.join(networks)}.")
     chosen = next(iter(networks)) if entry is None else entry
     if chosen not in networks:
         raise ValueError(f"{path} has no weights under entry {entry!r}, only under {' and '.join(networks)}.")
-    return dict(networks[chosen])
-
-
-def _is_state_dict(value: Any) -> bool:
-    return (
-        isinstance(value, Mapping)
-        and bool(value)
-        and all(isinstance(name, str) and isinstance(item, Tensor) for name, item in value.items())
-    )
+    return networks[chosen]
