@@ -31,7 +31,7 @@ class Release(NamedTuple):
 
 
 def small_weights(folder: Path, bundle: str) -> Path:
-    """Untrained weights of the network of ``phantom.json``, in ``folder/bundle``, beside a made-up evaluation."""
+    """Untrained weights of the network of ``phantom.json``, in ``folder/bundle``, beside made-up descriptions."""
     configs = ROOT / "bundles" / bundle / "configs"
     overlay, inference = (json.loads((configs / f"{name}.json").read_text()) for name in ("phantom", "inference"))
     torch.manual_seed(0)
@@ -39,6 +39,7 @@ def small_weights(folder: Path, bundle: str) -> Path:
     path = folder / bundle / "model.pt"
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(network.state_dict(), path)
+    path.with_name("model.json").write_text(json.dumps({"settings": {"orientation": "RAS"}}))
     scores = {"cases": 12, "mean_dice": 0.7456, "mean_dice_interval_95": [0.7, 0.8], "missed": 3}
     summary = {"info": {"checkpoint_sha256": digest(path.read_bytes())}, **scores}
     path.with_name("summary.json").write_text(json.dumps(summary))

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from torch import nn
 
-from medcontext.inferers import AveragingInferer
+from medcontext.inferers import AveragingInferer, NonFinitePredictionError
 from medcontext.networks import CheckpointEnsemble
 
 
@@ -100,3 +101,11 @@ def test_members_see_every_view_of_the_whole_volume_one_after_the_other(flips: t
 def test_axes_that_are_none(flips: Sequence[str | int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         inferer(flips)
+
+
+@pytest.mark.parametrize("flips", [[], ["A"]])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_outputs_that_are_not_finite_end_the_prediction(flips: list[str], value: float) -> None:
+    image = MetaTensor(torch.ones(1, 1, 4, 4, 4), meta={"filename_or_obj": ["scan.nii.gz"]})
+    with pytest.raises(NonFinitePredictionError, match="output for scan.nii.gz is NaN or infinite; give other weights"):
+        inferer(flips)(image, Pointwise(value))

@@ -1,4 +1,4 @@
-"""Prediction of whole volumes with several checkpoints and mirrored views."""
+"""Prediction of whole volumes, also with several checkpoints and mirrored views."""
 
 from __future__ import annotations
 
@@ -6,14 +6,20 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 from monai.inferers import SlidingWindowInferer
+from monai.utils import ImageMetaKey, ensure_tuple
 from torch import Tensor, nn
 
 from medcontext.networks.ensemble import CheckpointEnsemble, mean_logits
 
-__all__ = ["AveragingInferer", "flip_axes"]
+__all__ = ["AveragingInferer", "NonFinitePredictionError", "flip_axes"]
 
 _ENDS = ("RL", "AP", "SI")
+
+
+class NonFinitePredictionError(ValueError):
+    """A network's output is NaN or infinite, from which a label map would be empty without a sign."""
 
 
 class AveragingInferer(SlidingWindowInferer):
@@ -43,17 +49,33 @@ class AveragingInferer(SlidingWindowInferer):
         self.views = [view for count in range(len(axes) + 1) for view in itertools.combinations(axes, count)]
 
     def __call__(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the logits (B, C, X, Y, Z) of images (B, channels, X, Y, Z)."""
+        """Return the logits (B, C, X, Y, Z) of images (B, channels, X, Y, Z).
+
+        Raises:
+            NonFinitePredictionError: If they are not finite.
+        """
         if self.views == [()] and not isinstance(network, CheckpointEnsemble):
             logits: Tensor = super().__call__(inputs, network, *args, **kwargs)
-            return logits
-        return mean_logits(self._passes(inputs, network, *args, **kwargs))
+        else:
+            logits = mean_logits(self._passes(inputs, network, *args, **kwargs))
+        if not logits.sum(dtype=torch.float32).isfinite():  # without a second volume of the same size
+            raise NonFinitePredictionError(
+                f"The network's output for {_name(inputs)} is NaN or infinite; give other weights or, if the output is "
+                "finite without mixed precision, add --amp False. Earlier results are kept."
+            )
+        return logits
 
     def _passes(self, inputs: Tensor, network: nn.Module, *args: Any, **kwargs: Any) -> Iterator[Tensor]:
         for member in network.members() if isinstance(network, CheckpointEnsemble) else [network]:
             for view in self.views:
                 axes = [axis + 2 for axis in view]
                 yield super().__call__(inputs.flip(axes), member, *args, **kwargs).cpu().flip(axes)
+
+
+def _name(images: Tensor) -> str:
+    """Return the file of the first image of a batch, if it is known."""
+    files = ensure_tuple(getattr(images, "meta", {}).get(ImageMetaKey.FILENAME_OR_OBJ, "the image"))
+    return str(files[0])
 
 
 def flip_axes(flips: Sequence[str | int], orientation: str) -> list[int]:

@@ -165,6 +165,24 @@ def test_mistakes_are_told_in_one_sentence_before_anything_is_predicted(
     assert not list(home.rglob("*_seg.nii.gz"))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda image: np.where(image == 200, np.nan, image), "scan.nii.gz has 480 voxels that are NaN or infinite"),
+        (lambda image: (image + 1024).astype(np.uint16), "scan.nii.gz has values from 874 to 1224, which are no CT in"),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_scans_that_would_be_predicted_wrongly(home: Path, change: Any, message: str, workers: int) -> None:
+    nib.save(nib.Nifti1Image(change(volume()), VOXELS), home / "scan.nii.gz")
+    settings = {"dataset_dir": str(home / "scan.nii.gz"), "network": THRESHOLD, "num_workers": workers}
+    with pytest.raises(SystemExit, match=f"medcontext: .*{message}"):
+        predict(UNETR, home, **settings)
+    assert not list(home.rglob("*_seg.nii.gz"))
+    if "HU" in message or "CT" in message:
+        assert (predict(UNETR, home, **settings, intensity_check=False) / "scan_seg.nii.gz").is_file()
+
+
 def test_a_fourth_axis_of_one(home: Path) -> None:
     nib.save(nib.Nifti1Image(volume()[..., None], VOXELS), home / "scan.nii.gz")
     out = predict(UNETR, home, dataset_dir=str(home / "scan.nii.gz"), network=THRESHOLD)

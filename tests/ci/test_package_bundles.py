@@ -192,7 +192,8 @@ def test_a_published_version_never_changes() -> None:
 def test_the_bundle_with_weights_is_the_small_network(release: Release, tmp_path: Path) -> None:
     folder = unpacked(release, PHANTOM, tmp_path)
     weights = release.weights / UNETR / "model.pt"
-    assert (folder / "models" / "model.pt").read_bytes() == weights.read_bytes()
+    for name in ("model.pt", "model.json"):
+        assert (folder / "models" / name).read_bytes() == weights.with_name(name).read_bytes()
     (entry,) = yaml.safe_load((folder / "large_files.yml").read_text())["large_files"]
     assert entry == {
         "path": "models/model.pt",

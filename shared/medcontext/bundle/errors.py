@@ -16,8 +16,10 @@ from types import TracebackType
 import monai
 
 import medcontext
+from medcontext.data import ImageValueError
 from medcontext.dicom import ImageReadError
 from medcontext.handlers import NonFiniteLossError, PredictionWriteError, ResumeError
+from medcontext.inferers import NonFinitePredictionError
 from medcontext.networks import CheckpointWriteError
 from medcontext.tracking.outbox import TrackingError
 
@@ -33,6 +35,8 @@ STOPS: tuple[type[BaseException], ...] = (
     NonFiniteLossError,
     CheckpointWriteError,
     ImageReadError,
+    ImageValueError,
+    NonFinitePredictionError,
     PredictionWriteError,
     ResumeError,
     TrackingError,

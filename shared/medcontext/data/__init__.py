@@ -25,6 +25,7 @@ from medcontext.data.datasets import (
     synapse_organs,
 )
 from medcontext.data.images import list_images
+from medcontext.data.plausibility import CheckImaged, ImageValueError
 from medcontext.data.sides import sided_axes, sided_labels
 from medcontext.data.unlabeled import PairedDataset, load_unlabeled, pair_unlabeled
 from medcontext.labels import count_classes
@@ -34,6 +35,8 @@ __all__ = [
     "BRATS_CHANNELS",
     "BRATS_LABELS",
     "BTCV_LABELS",
+    "CheckImaged",
+    "ImageValueError",
     "PairedDataset",
     "HIPPOCAMPUS_LABELS",
     "btcv_labels",
