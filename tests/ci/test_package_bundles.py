@@ -86,7 +86,7 @@ def test_a_zip_is_complete(release: Release, bundle: str, tmp_path: Path) -> Non
     sources = {p.relative_to(ROOT / "shared").as_posix() for p in package}
     extra = {"LICENSE", "requirements.txt", "constraints.txt", "sbom.cdx.json", "eval/schema.json", "SHA256SUMS"}
     extra |= {f"wheels/medcontext-{VERSION}-py3-none-any.whl"}
-    extra |= {"models/model.pt", "large_files.yml"} if bundle == PHANTOM else set()
+    extra |= {"models/model.pt", "models/model.json", "large_files.yml"} if bundle == PHANTOM else set()
     assert files == set(own_files(UNETR)) | sources | extra
     for name in sources:
         assert (folder / name).read_bytes() == (ROOT / "shared" / name).read_bytes()
