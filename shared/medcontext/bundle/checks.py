@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -15,12 +16,13 @@ from typing import Any
 
 import ignite.distributed as idist
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import ID_SEP_KEY
 from torch import nn
 
 from medcontext.bundle.errors import one_sentence
 from medcontext.bundle.settings import ENTRY_KEYS
+from medcontext.bundle.values import settle_values
 from medcontext.checks import (
     check_above_zero,
     check_choice,
@@ -64,6 +66,11 @@ def _check_norm(key: str, value: Any) -> None:
         check_above_zero(key, value, remedy="null does not clip")
 
 
+def _check_fold(key: str, value: Any) -> None:
+    if value is not None:
+        check_integer(key, value, minimum=0, remedy="null makes no folds")
+
+
 def _check_spacing(key: str, value: Any) -> None:
     remedy = "give a list of voxel sizes in mm, one for each axis"
     if not isinstance(value, (list, tuple)):
@@ -100,6 +107,9 @@ NUMBERS: dict[str, Check] = {
     "max_grad_norm": _check_norm,
     "spacing": _check_spacing,
     "roi_size": _check_size,
+    "checkpoint_interval": _at_least(1),
+    "fold": _check_fold,
+    "tracking_wait": partial(check_not_negative, remedy="give seconds"),
 }
 
 
@@ -157,6 +167,7 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
     parser = workflow.parser
     with one_sentence():
         check_keys(parser.get(), workflow.config_root_path)
+        settle_values(parser)
         _check_numbers(parser)
         _check_labels(parser)
         _check_mirroring(parser)
@@ -178,15 +189,27 @@ def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> No
     Raises:
         ValueError: If a key is unused; the message names it and the most similar known key.
     """
-    paths = [path for path in Path(configs).glob("*.json") if path.name != "metadata.json"]
-    files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+    files = _config_files(Path(configs))
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
-    known |= files.get("train" if "train" in config else "inference", {}).keys()
+    name, entry = ("train", "training") if "train" in config else ("inference", "inferring")
+    known |= files.get(name, {}).keys() or {key for file in files.values() if entry in file for key in file}
     for key, value in config.items():
         from_file = any(key in file and _equals_parsed(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
             hint = nearest_name(key, known) or " Remove it, or refer to it by @."
             raise ValueError(f"Nothing in the configuration uses {key!r}.{hint}")
+
+
+def _config_files(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the configurations in a folder, JSON or YAML, by name; files of other content are left out."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix not in (".json", ".yaml", ".yml") or path.name == "metadata.json":
+            continue
+        with contextlib.suppress(Exception):  # whatever a user keeps beside the configurations
+            content = ConfigParser.load_config_file(path)
+            found |= {path.stem: content} if isinstance(content, Mapping) else {}
+    return found
 
 
 def _equals_parsed(written: Any, parsed: Any) -> bool:

@@ -25,6 +25,7 @@ from medcontext.bundle.checks import (
     check_run_folder,
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
+from medcontext.bundle.values import settle_values
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
 from medcontext.tracking.identity import read_identity, write_identity
@@ -45,6 +46,7 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     parser = workflow.parser
     with one_sentence():
         check_keys(parser.get(), workflow.config_root_path)
+        settle_values(parser)
         set_determinism(seed_of(parser))
     with one_sentence("network_def"):
         network: nn.Module = parser.get_parsed_content("network_def")
