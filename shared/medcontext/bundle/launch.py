@@ -28,10 +28,14 @@ from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
 from medcontext.bundle.values import settle_values
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
+from medcontext.storage.locks import lock, release
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
 __all__ = ["build_network", "prepare", "run"]
+
+WAIT_FOR_LOADERS = 10.0
+"""Maximum number of seconds to wait for the loaders of a killed run, which end with a delay and share its lock."""
 
 
 def build_network(workflow: ConfigWorkflow) -> nn.Module:
@@ -71,6 +75,8 @@ def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():
         if idist.get_rank() == 0:
+            if engine.startswith("train"):
+                _reserve(parser)
             _remove_unfinished(parser, "train" if engine.startswith("train") else "other")
         if engine.startswith("train"):
             check_run_folder(parser)
@@ -114,6 +120,13 @@ def _remove_unfinished(parser: Any, kind: str) -> None:
             remove_unfinished(Path(folder))
 
 
+def _reserve(parser: Any) -> None:
+    """Raise ValueError if another process trains in the run's folder."""
+    folder = Path(parser.get_parsed_content("ckpt_dir"))
+    refusal = f"Another process is training in {folder}; wait for it, or choose another run_name."
+    lock(folder, refusal, WAIT_FOR_LOADERS)
+
+
 def _record_identity(parser: Any) -> None:
     """Write the run's name beside the checkpoints; a resumed run keeps its id in MLflow."""
     ckpt_dir = parser.get_parsed_content("ckpt_dir")
@@ -137,8 +150,11 @@ def run(workflow: ConfigWorkflow, engine: Any) -> None:
     """
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     engine.logger.addFilter(_shorten_exception)
-    with _sigterm_as_exit(), one_sentence(kinds=STOPS, folder=output_dir):
-        engine.run()
+    try:
+        with _sigterm_as_exit(), one_sentence(kinds=STOPS, folder=output_dir):
+            engine.run()
+    finally:
+        release(Path(workflow.parser.get_parsed_content("ckpt_dir")))
 
 
 def _shorten_exception(record: logging.LogRecord) -> bool:
