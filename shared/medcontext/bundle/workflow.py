@@ -10,6 +10,8 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from medcontext.bundle.config_files import check_files
+
 __all__ = ["current_workflow", "open_workflow"]
 
 
@@ -22,8 +24,13 @@ def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigW
     Args:
         config_file: ``train.json`` of a bundle, with overlays.
         overrides: values of configuration keys.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file cannot be read.
     """
-    files = config_file if isinstance(config_file, str) else list(config_file)
+    files = [config_file] if isinstance(config_file, str) else list(config_file)
+    check_files(files)
     logger = logging.getLogger("monai.bundle.workflows")
     level = logger.level
     try:
