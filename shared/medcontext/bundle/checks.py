@@ -20,6 +20,7 @@ from torch import nn
 
 from medcontext.bundle.errors import one_sentence
 from medcontext.bundle.settings import ENTRY_KEYS
+from medcontext.bundle.values import settle_values
 from medcontext.bundle.workflow import bundle_configs, equals_parsed
 from medcontext.checks import (
     check_above_zero,
@@ -65,6 +66,11 @@ def _check_norm(key: str, value: Any) -> None:
         check_above_zero(key, value, remedy="null does not clip")
 
 
+def _check_fold(key: str, value: Any) -> None:
+    if value is not None:
+        check_integer(key, value, minimum=0, remedy="null makes no folds")
+
+
 def _check_spacing(key: str, value: Any) -> None:
     remedy = "give a list of voxel sizes in mm, one for each axis"
     if not isinstance(value, (list, tuple)):
@@ -101,6 +107,9 @@ NUMBERS: dict[str, Check] = {
     "max_grad_norm": _check_norm,
     "spacing": _check_spacing,
     "roi_size": _check_size,
+    "checkpoint_interval": _at_least(1),
+    "fold": _check_fold,
+    "tracking_wait": partial(check_not_negative, remedy="give seconds"),
 }
 
 
@@ -158,6 +167,7 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
     parser = workflow.parser
     with one_sentence():
         check_keys(parser.get(), workflow.config_root_path)
+        settle_values(parser)
         _check_numbers(parser)
         _check_labels(parser)
         _check_mirroring(parser)
@@ -181,7 +191,8 @@ def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> No
     """
     files = bundle_configs(configs)
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
-    known |= files.get("train" if "train" in config else "inference", {}).keys()
+    name, entry = ("train", "training") if "train" in config else ("inference", "inferring")
+    known |= files.get(name, {}).keys() or {key for file in files.values() if entry in file for key in file}
     for key, value in config.items():
         from_file = any(key in file and equals_parsed(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):

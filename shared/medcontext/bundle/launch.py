@@ -26,12 +26,17 @@ from medcontext.bundle.checks import (
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
 from medcontext.bundle.model_settings import take_settings
+from medcontext.bundle.values import settle_values
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
+from medcontext.storage.locks import lock, release
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
 __all__ = ["build_network", "prepare", "run"]
+
+WAIT_FOR_LOADERS = 10.0
+"""Maximum number of seconds to wait for the loaders of a killed run, which end with a delay and share its lock."""
 
 
 def build_network(workflow: ConfigWorkflow) -> nn.Module:
@@ -46,35 +51,39 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     parser = workflow.parser
     with one_sentence():
         check_keys(parser.get(), workflow.config_root_path)
+        settle_values(parser)
         set_determinism(seed_of(parser))
     with one_sentence("network_def"):
         network: nn.Module = parser.get_parsed_content("network_def")
     return network
 
 
-def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: bool | None = None) -> None:
+def prepare(workflow: ConfigWorkflow, engine: str) -> None:
     """Check a run, build its ``engine``, and print where its outputs are written.
 
     The checks find misspelt keys, missing or invalid data, a run folder that is in use, components that reject their
-    arguments, a crop size that the network rejects, and an unreachable MLflow.
+    arguments, a crop size that the network rejects, and an unreachable MLflow. For a run with trained weights, settings
+    that were not given are taken from ``model.json`` beside the weights, and, unless the key ``settings_check`` is off,
+    others than those that the weights were trained with are refused.
 
     Args:
         workflow: workflow of the configuration.
         engine: key of the trainer or evaluator, such as ``train#trainer``.
-        settings_check: for a run with trained weights, whether settings other than those that they were trained with
-            are refused; settings that were not given are taken from ``model.json`` beside the weights in any case.
 
     Raises:
         SystemExit: If a check fails; the message is one sentence.
     """
     parser = workflow.parser
-    if settings_check is not None:
+    if "settings_check" in parser.get():
         with one_sentence():
-            take_settings(workflow, check=settings_check)
+            settle_values(parser)
+            take_settings(workflow, check=parser.get_parsed_content("settings_check"))
     check_configuration(workflow)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():
         if idist.get_rank() == 0:
+            if engine.startswith("train"):
+                _reserve(parser)
             _remove_unfinished(parser, "train" if engine.startswith("train") else "other")
         if engine.startswith("train"):
             check_run_folder(parser)
@@ -118,6 +127,13 @@ def _remove_unfinished(parser: Any, kind: str) -> None:
             remove_unfinished(Path(folder))
 
 
+def _reserve(parser: Any) -> None:
+    """Raise ValueError if another process trains in the run's folder."""
+    folder = Path(parser.get_parsed_content("ckpt_dir"))
+    refusal = f"Another process is training in {folder}; wait for it, or choose another run_name."
+    lock(folder, refusal, WAIT_FOR_LOADERS)
+
+
 def _record_identity(parser: Any) -> None:
     """Write the run's name beside the checkpoints; a resumed run keeps its id in MLflow."""
     ckpt_dir = parser.get_parsed_content("ckpt_dir")
@@ -141,8 +157,11 @@ def run(workflow: ConfigWorkflow, engine: Any) -> None:
     """
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     engine.logger.addFilter(_shorten_exception)
-    with _sigterm_as_exit(), one_sentence(kinds=STOPS, folder=output_dir):
-        engine.run()
+    try:
+        with _sigterm_as_exit(), one_sentence(kinds=STOPS, folder=output_dir):
+            engine.run()
+    finally:
+        release(Path(workflow.parser.get_parsed_content("ckpt_dir")))
 
 
 def _shorten_exception(record: logging.LogRecord) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -17,6 +18,8 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.bundle.utils import ID_SEP_KEY
 from monai.utils import ensure_tuple
 
+from medcontext.bundle.config_files import check_files
+
 __all__ = ["bundle_configs", "current_workflow", "equals_parsed", "given_keys", "open_workflow"]
 
 ENTRIES = ("train", "evaluate", "inference")
@@ -31,8 +34,13 @@ def open_workflow(config_file: str | Sequence[str], **overrides: Any) -> ConfigW
     Args:
         config_file: ``train.json`` of a bundle, with overlays.
         overrides: values of configuration keys.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file cannot be read.
     """
-    files = config_file if isinstance(config_file, str) else list(config_file)
+    files = [config_file] if isinstance(config_file, str) else list(config_file)
+    check_files(files)
     logger = logging.getLogger("monai.bundle.workflows")
     level = logger.level
     try:
@@ -92,10 +100,19 @@ def _called(workflow: ConfigWorkflow) -> dict[str, str]:
     return {}
 
 
-def bundle_configs(folder: str | os.PathLike[str]) -> dict[str, dict[str, Any]]:
-    """Return the configuration files of a bundle by their names without ending, metadata aside."""
-    paths = [path for path in Path(folder).glob("*.json") if path.name != "metadata.json"]
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
+def bundle_configs(folder: str | os.PathLike[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the configurations in a folder, JSON or YAML, by their names without ending.
+
+    Metadata, and files of other content that a user keeps beside them, are left out.
+    """
+    found: dict[str, Mapping[str, Any]] = {}
+    for path in sorted(Path(folder).iterdir()):
+        if path.suffix not in (".json", ".yaml", ".yml") or path.name == "metadata.json":
+            continue
+        with contextlib.suppress(Exception):
+            content = ConfigParser.load_config_file(path)
+            found |= {path.stem: content} if isinstance(content, Mapping) else {}
+    return found
 
 
 def equals_parsed(written: Any, parsed: Any) -> bool:

@@ -77,7 +77,7 @@ def mlflow_errors(tracking_uri: str) -> AbstractContextManager[None]:
     def explain(error: Exception) -> Exception | None:
         if not isinstance(error, MlflowException | ModuleNotFoundError):
             return None
-        text = " ".join(without_password(str(error)).split())
+        text = " ".join(without_password(str(error), tracking_uri).split())
         return ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}")
 
     return explained(explain)

@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from mlflow import MlflowClient
 from tqdm import tqdm
 
 from medcontext.experiment.grid import config_file
 from medcontext.experiment.planning import Job
 from medcontext.handlers.checkpoints import training_states
 from medcontext.storage.files import write_file
+from medcontext.tracking.tracker import check_tracking
 
 __all__ = ["environments", "run_cells"]
 
@@ -65,7 +65,7 @@ def run_cells(
     for environment in all_environments:
         free_environments.put(environment)
     for uri in {job.tracking_uri for job in jobs}:
-        MlflowClient(uri).search_experiments(max_results=1)  # creates the tables, which processes must not do at once
+        check_tracking(uri)
     if len(unfinished) < len(records):
         print(f"{len(records) - len(unfinished)} of {len(records)} runs were done before.", file=sys.stderr)
 

@@ -24,6 +24,7 @@ from medcontext.providers.layouts import Edition, FoundCases, expected_files, fi
 from medcontext.storage.archives import Source, open_source
 from medcontext.storage.file_memory import FileMemory
 from medcontext.storage.files import write_file
+from medcontext.storage.locks import locked
 from medcontext.storage.transfer import transfer_files
 
 __all__ = ["EDITIONS", "prepare_dataset"]
@@ -78,7 +79,7 @@ def prepare_dataset(
         FileNotFoundError: If there is no source, or it lacks cases; the message names all that is missing.
         OSError: If the output cannot be written, or the download fails.
         ValueError: If the dataset is unknown; if the source is damaged, holds something else or several editions; or if
-            the output folder is used for something else.
+            the output folder is used for something else, or by another process.
     """
     if dataset not in EDITIONS:
         raise ValueError(
@@ -97,6 +98,11 @@ def prepare_dataset(
     _refuse_link(source, link, download)
     source = download_task(DOWNLOADS[dataset], source) if download else source
     _refuse_output_in(source, output_dir)
+    with locked(output_dir, f"Another process is preparing {output_dir}; wait for it, or choose another output_dir."):
+        return _prepare(dataset, source, output_dir, link=link, allow_missing=allow_missing)
+
+
+def _prepare(dataset: str, source: Path, output_dir: Path, *, link: bool, allow_missing: bool) -> Path:
     with open_source(source) as opened:
         found = find_cases(EDITIONS[dataset], opened)
         full_split, origin = _split(dataset, found, opened)

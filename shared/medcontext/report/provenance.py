@@ -49,8 +49,9 @@ def circumstances() -> dict[str, Any]:
         "CUDA": torch.version.cuda,
         "python": platform.python_version(),
     }
+    words = [Path(sys.executable).name, *map(without_password, sys.orig_argv[1:])]
     return {
-        "command": without_password(" ".join(map(_shell_quoted, [Path(sys.executable).name, *sys.orig_argv[1:]]))),
+        "command": " ".join(map(_shell_quoted, words)),
         "versions": {name: version for name, version in versions.items() if version},
         "date": time.strftime("%Y-%m-%d %H:%M:%S %z"),
     }

@@ -75,17 +75,17 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
 
     def explain(error: Exception) -> Exception:
         return TrackingError(
-            f"MLflow at {without_password(uri)} cannot be used ({short_text(error)}); check that it is running, or "
-            "choose another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
+            f"MLflow at {without_password(uri)} cannot be used ({short_text(error, uri)}); check that it is running, "
+            "or choose another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
         )
 
     with explained(explain), short_requests(timeout):
         yield
 
 
-def short_text(error: Exception) -> str:
-    """Return the informative part of an error of MLflow or of a connection, without passwords."""
-    text = without_password(" ".join(str(error).split()))
+def short_text(error: Exception, uri: str = "") -> str:
+    """Return the informative part of an error of MLflow or of a connection, without passwords, that of ``uri`` too."""
+    text = without_password(" ".join(str(error).split()), uri)
     if "Caused by" in text:  # of a failed connection, only the innermost error is informative
         text = text.rsplit(": ", 1)[-1].rstrip("'\")")
     return re.split(r"(?<=[a-z])\. ", text)[0][:300]
@@ -266,7 +266,7 @@ class Outbox:
             self._delete_if_all_sent()
 
     def _failed(self, queue: _Queue, operation: Operation, error: Exception) -> None:
-        reason = short_text(error)
+        reason = short_text(error, self.tracking_uri)
         with self._changed:
             if self._abandoned:
                 return

@@ -25,7 +25,7 @@ def context_tags() -> dict[str, str]:
     """Return user, source, command, git commit if there is a repository, GPU, and versions of the libraries."""
     tags = {
         **resolve_tags(ignore=[GitRunContext]),  # it finds the repository of `python -m`, hence of MONAI
-        "medcontext.command": without_password(shlex.join(sys.orig_argv)),
+        "medcontext.command": shlex.join(map(without_password, sys.orig_argv)),
         "version.python": platform.python_version(),
         "version.torch": torch.__version__,
         "version.monai": monai.__version__,

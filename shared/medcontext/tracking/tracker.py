@@ -26,6 +26,7 @@ from medcontext.handlers.step_values import engine_metrics, train_metrics
 from medcontext.networks.model_file import MODEL_FILE
 from medcontext.report.evaluation_page import REPORT_FILE
 from medcontext.tracking.address import resolve_tracking_uri, without_tracking_variable
+from medcontext.tracking.database import make_database
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.operations import (
     PARAM_LENGTH,
@@ -355,7 +356,7 @@ class MLflowTracker(MLFlowHandler):
 
 
 def check_tracking(tracking_uri: str | None) -> None:
-    """Check within seconds that MLflow is reachable, before anything is computed.
+    """Check within seconds that MLflow is reachable, before anything is computed, and make a missing database.
 
     Args:
         tracking_uri: as for :class:`MLflowTracker`.
@@ -365,6 +366,7 @@ def check_tracking(tracking_uri: str | None) -> None:
     """
     uri = resolve_tracking_uri(tracking_uri)
     with reach(str(uri)):
+        make_database(str(uri))
         MlflowClient(uri).search_experiments(max_results=1)
 
 
