@@ -14,6 +14,7 @@ import numpy as np
 
 from medcontext.checks import check_choice, check_fraction
 from medcontext.labels import Labels, label_names, map_labels
+from medcontext.scans import volume_name
 from medcontext.storage.files import write_file
 
 __all__ = [
@@ -142,7 +143,7 @@ def case_files(case: Mapping[str, Any]) -> list[str]:
 
 def case_name(case: Mapping[str, Any]) -> str:
     """Return the name of a case: that of its image's (first) file, without the ending."""
-    return Path(case_files(case)[0]).name.split(".nii")[0]
+    return volume_name(case_files(case)[0])
 
 
 def _check_subset(train_fraction: float, train_cases: int | None) -> None:
