@@ -63,6 +63,17 @@ def test_dicom_as_a_labelled_scan(tmp_path: Path) -> None:
         read_header(path)
 
 
+def test_a_header_cannot_name_any_file_as_its_voxels(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(bytes(60))
+    (tmp_path / "scans").mkdir()
+    path = tmp_path / "scans" / "a.mhd"
+    path.write_text(
+        "ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementType = MET_UCHAR\nElementDataFile = ../secret\n"
+    )
+    with pytest.raises(ValueError, match="names voxels in another folder; put them beside it"):
+        read_header(str(path))
+
+
 def test_nrrd_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     path = str(tmp_path / "a.nrrd")

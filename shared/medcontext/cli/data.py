@@ -63,7 +63,7 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, au
         raise SystemExit(1)
     sections = ("training", "validation", "test", *(["unlabeled"] if content.get("unlabeled") else []))
     counts = ", ".join(f"{len(content.get(name, []))} {name}" for name in sections)
-    print(f"{counts} cases, no problems found{f', {warnings} warnings' if warnings else ''}")
+    print(f"{counts} cases, no problems found{f' but {warnings} to look at' if warnings else ''}")
     if audit_dir is not None:
         _audit(str(datalist), labels, audit_dir)
 

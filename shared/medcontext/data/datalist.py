@@ -121,8 +121,11 @@ def load_listed(datalist: str | os.PathLike[str], section: str) -> list[Case]:
 
 def _with_absolute_paths(case: dict[str, Any] | str, folder: Path) -> Case:
     files = {"image": case} if isinstance(case, str) else case
-    if not isinstance(files, dict) or not all(_is_path(files.get(key)) for key in ("image", *files.keys() & {"label"})):
-        raise ValueError(f"A case must give paths under 'image' and 'label' (several channels: a list), got {case!r}.")
+    label = files.get("label", "none") if isinstance(files, dict) else None
+    if not isinstance(files, dict) or not _is_path(files.get("image")) or not (label and isinstance(label, str)):
+        raise ValueError(
+            f"A case must give a path under 'image' (several channels: a list) and one under 'label', got {case!r}."
+        )
     return {key: _join(folder, value) if key in ("image", "label") else value for key, value in files.items()}
 
 

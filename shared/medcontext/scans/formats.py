@@ -9,6 +9,7 @@ from typing import Any
 import nibabel as nib
 
 from medcontext.dicom import is_dicom
+from medcontext.storage.parts import parts_of
 
 __all__ = [
     "VolumeError",
@@ -95,6 +96,7 @@ def open_itk(path: str) -> Any:
 
     Raises:
         ImportError: If SimpleITK is missing; the message says what to install.
+        VolumeError: If its header names voxels in another folder, which might be any file.
     """
     try:
         import SimpleITK
@@ -102,6 +104,9 @@ def open_itk(path: str) -> Any:
         raise ImportError(
             'NRRD and MetaImage require SimpleITK, which is missing: pip install SimpleITK, or "medcontext[itk]"'
         ) from error
+    folder = Path(path).absolute().parent
+    if any(not Path(os.path.normpath(part.absolute())).is_relative_to(folder) for part in parts_of(path)):
+        raise VolumeError("names voxels in another folder; put them beside it")
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(path)
     reader.ReadImageInformation()
