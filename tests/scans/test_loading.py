@@ -12,7 +12,7 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from dicom_scans import OBLIQUE, phantom
-from medcontext.scans import ImageReadError, LoadLabelMapd, LoadScand
+from medcontext.scans import ImageReadError, LoadLabelMapd, LoadScand, read_volume
 
 
 def save(path: Path, values: Any = None, affine: Any = OBLIQUE) -> str:
@@ -69,6 +69,7 @@ def test_one_volume_in_every_form(tmp_path: Path, write: Callable[[Path], Any], 
     np.testing.assert_array_equal(image, phantom()[None])
     assert image.dtype == torch.float32
     np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-4)
+    np.testing.assert_array_equal(read_volume(str(tmp_path / name)).dataobj, phantom())
 
 
 def itk_image() -> sitk.Image:

@@ -6,7 +6,7 @@ from medcontext.scans.formats import is_volume_file, unreadable, volume_name
 from medcontext.scans.geometry import corner_distance, grid_problem, shift_tolerance, voxel_ml
 from medcontext.scans.headers import VolumeHeader, nifti_header, read_header
 from medcontext.scans.loading import ImageReadError, LoadLabelMapd, LoadScand
-from medcontext.scans.voxels import WHOLE_TOLERANCE, read_stored
+from medcontext.scans.voxels import WHOLE_TOLERANCE, read_stored, read_volume
 
 __all__ = [
     "WHOLE_TOLERANCE",
@@ -20,6 +20,7 @@ __all__ = [
     "nifti_header",
     "read_header",
     "read_stored",
+    "read_volume",
     "shift_tolerance",
     "unreadable",
     "volume_name",

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from nibabel.spatialimages import SpatialImage
 
 from medcontext.scans.formats import VolumeError, is_itk_file, open_itk, open_nibabel
+from medcontext.scans.headers import header_of
 
-__all__ = ["WHOLE_TOLERANCE", "read_stored", "values_of"]
+__all__ = ["WHOLE_TOLERANCE", "read_stored", "read_volume", "values_of"]
 
 WHOLE_TOLERANCE = 1e-3
 """Difference to a whole number up to which a label's value is one that resampling has blurred."""
@@ -25,6 +27,13 @@ def values_of(opened: Any) -> npt.NDArray[Any]:
     if values.dtype.kind not in "biuf":
         raise VolumeError(f"has voxels of type {values.dtype}, neither intensities nor labels; convert them")
     return values
+
+
+def read_volume(path: str) -> SpatialImage:
+    """Read a volume of any format as an image of nibabel, with its values and the affine in mm."""
+    opened = open_itk(path) if is_itk_file(path) else open_nibabel(path)
+    header = header_of(opened)
+    return SpatialImage(values_of(opened).reshape(header.shape), header.affine)
 
 
 def read_stored(path: str) -> tuple[npt.NDArray[Any], float, float]:
