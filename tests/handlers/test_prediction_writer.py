@@ -32,6 +32,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in "abc":
         image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), OBLIQUE)
         image.header.set_xyzt_units("mm")
+        image.header.set_qform(OBLIQUE, code=1)
         nib.save(image, folder / "scans" / f"{name}.nii.gz")
     return folder
 
@@ -72,6 +73,8 @@ def test_label_map_and_probabilities_lie_where_the_image_does(tmp_path: Path) ->
         np.testing.assert_array_equal(file.affine, expected.astype(np.float32))
         assert file.get_data_dtype() == dtype
         assert file.header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose(file.header.get_qform(), OBLIQUE, atol=1e-4)
+        assert [int(file.header[f"{form}_code"]) for form in ("qform", "sform")] == [1, 2]
     np.testing.assert_array_equal(label_map.dataobj, item["pred"][0])
     np.testing.assert_array_equal(probabilities.dataobj, item["probabilities"].movedim(0, -1))
 
