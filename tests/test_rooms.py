@@ -17,6 +17,7 @@ LAYERS = (
     ("checks", "faults", "literals"),
     ("keys", "labels", "storage"),
     ("dicom", "losses", "metrics", "networks", "transforms", "hub"),
+    ("scans",),
     ("data", "engines", "inferers"),
     ("phantoms", "providers", "report"),
     ("audit", "handlers"),

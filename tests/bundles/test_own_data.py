@@ -11,13 +11,17 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk  # noqa: N813  (as its documentation does)
 import torch
 
 from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
 
 
 def write_own(folder: Path, channels: int) -> Path:
-    """Six cases of a bright and a dark block, as one 4D file or one file for each channel by turns."""
+    """Six cases of a bright and a dark block, one healthy, as one 4D file or one file for each channel by turns.
+
+    Label maps are NIfTI, NRRD and MetaImage by turns.
+    """
     rng = np.random.default_rng(0)
     cases: dict[str, list[dict[str, Any]]] = {"training": [], "test": []}
     for number in range(6):
@@ -34,8 +38,10 @@ def write_own(folder: Path, channels: int) -> Path:
         else:
             names = [f"case{number}.nii.gz"]
             nib.save(nib.Nifti1Image(image.squeeze().astype(np.float32), affine), folder / names[0])
-        nib.save(nib.Nifti1Image(label, affine), folder / f"label{number}.nii.gz")
-        case = {"image": names if len(names) > 1 else names[0], "label": f"label{number}.nii.gz"}
+        name = f"label{number}{('.nii.gz', '.nrrd', '.mha')[number % 3]}"
+        nib.save(nib.Nifti1Image(label * (number != 1), affine), folder / "label.nii.gz")
+        sitk.WriteImage(sitk.ReadImage(str(folder / "label.nii.gz")), str(folder / name))
+        case = {"image": names if len(names) > 1 else names[0], "label": name}
         cases["test" if number > 3 else "training"].append(case)
     content = {"labels": {"0": "background", "5": "heart", "9": "lung"}, **cases}
     (folder / "dataset.json").write_text(json.dumps(content))

@@ -14,7 +14,7 @@ import pytest
 
 import downloads
 from dicom_scans import OBLIQUE, phantom, write_series
-from medcontext.data import Problem, check_cases, check_dataset, check_images, problems_table, voxels
+from medcontext.data import Problem, check_cases, check_dataset, check_images, problems_table
 from medcontext.providers.prepare import prepare_dataset
 from medcontext.storage.file_memory import FileMemory
 
@@ -59,8 +59,10 @@ def surplus_label(case: Case) -> None:
     volume(Path(case["label"]), np.full((4, 5, 6), 7, np.uint8))
 
 
-def empty_label(case: Case) -> None:
-    volume(Path(case["label"]), np.zeros((4, 5, 6), np.uint8))
+def sheared(case: Case) -> None:
+    affine = np.eye(4)
+    affine[0, 2] = 0.3
+    volume(Path(case["image"]), np.zeros((4, 5, 6), np.int16), affine)
 
 
 def four_axes(case: Case) -> None:
@@ -78,6 +80,10 @@ def truncated_voxels(case: Case) -> None:
 
 def fractions(case: Case) -> None:
     volume(Path(case["label"]), np.linspace(0, 2, 120).reshape(4, 5, 6))
+
+
+def half(case: Case) -> None:
+    volume(Path(case["label"]), np.full((4, 5, 6), 0.5))
 
 
 def half_labelled(case: Case) -> None:
@@ -100,16 +106,17 @@ def nowhere(case: Case) -> None:
     ("spoil", "message"),
     [
         (other_shape, "label.nii.gz has shape (4, 5, 7), its image (4, 5, 6)"),
-        (other_place, "lies elsewhere than its image"),
+        (other_place, "img.nii.gz (their affines place a corner 5 mm apart); resample it onto the image"),
         (surplus_label, "holds the values 7, which `labels` does not declare"),
-        (empty_label, "holds no labelled voxel"),
+        (sheared, "img.nii.gz has a sheared grid, as by a tilted gantry"),
         (four_axes, "img.nii.gz has shape (4, 5, 6, 2); in_channels 1 asks for three axes"),
         (truncated, "img.nii.gz cannot be read"),
         (truncated_voxels, "img.nii.gz cannot be read"),
+        (half, "label.nii.gz holds the values 0.5, which"),
         (fractions, "label.nii.gz holds the values 0.0168067, 0.0336134, 0.0504202, 0.0672269, 0.0840336, …, which"),
         (half_labelled, "label.nii.gz holds the values NaN, which"),
         (not_finite, "img.nii.gz has 3 voxels that are NaN or infinite"),
-        (nowhere, "lies elsewhere than its image"),
+        (nowhere, "label.nii.gz has an affine that is not finite; repair the header"),
         (lambda case: Path(case["label"]).unlink(), "label.nii.gz is missing"),
         (lambda case: case.pop("label"), "img.nii.gz has no label"),
     ],
@@ -118,6 +125,63 @@ def test_what_is_found(case: Case, spoil: Callable[[Case], Any], message: str) -
     spoil(case)
     (found,) = problems(case)
     assert message in found
+
+
+def stale_pixdim(case: Case) -> None:
+    label = nib.load(case["label"])
+    label.header["pixdim"][1] = 1.0003
+    Path(case["label"]).write_bytes(gzip.compress(label.to_bytes()))
+
+
+def two_forms(case: Case) -> None:
+    image = nib.load(case["image"])
+    image.header.set_qform(np.diag([1, 1, -1, 1]), code=1)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), case["image"])
+
+
+def healthy(case: Case) -> None:
+    volume(Path(case["label"]), np.zeros((4, 5, 6), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("doubt", "message"),
+    [
+        (stale_pixdim, "label.nii.gz has voxels of 1.0003 × 1 × 1 mm by pixdim and of 1 × 1 × 1 mm by its affine"),
+        (two_forms, "img.nii.gz lies up to 10 mm elsewhere by its qform (code 1) than by its sform (code 2)"),
+        (healthy, "label.nii.gz holds no labelled voxel; leave the case out unless it is healthy."),
+    ],
+)
+def test_what_is_doubtful_is_a_warning(case: Case, doubt: Callable[[Case], Any], message: str) -> None:
+    doubt(case)
+    (found,) = check_cases({"training": [case]}, in_channels=1, labels=LABELS)
+    assert found.is_warning
+    assert message in str(found)
+
+
+def test_doubts_are_logged_before_a_prediction(case: Case, caplog: pytest.LogCaptureFixture) -> None:
+    two_forms(case)
+    assert check_images([case], in_channels=1) == []
+    assert "img.nii.gz lies up to 10 mm elsewhere by its qform" in caplog.text
+
+
+def big_endian(path: str, values: Any) -> None:
+    header = nib.Nifti1Header(endianness=">")
+    nib.save(nib.Nifti1Image(values.astype(">i2"), np.eye(4), header), path)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        big_endian,
+        lambda path, values: volume(Path(path), values[..., None]),
+        lambda path, values: volume(Path(path), values[..., None, None]),
+        lambda path, values: volume(Path(path), values - np.float32(1e-6)),
+    ],
+    ids=["big_endian", "trailing axis", "trailing axes", "noise"],
+)
+def test_labels_that_are_right_are_taken(case: Case, write: Callable[[str, Any], Any]) -> None:
+    write(case["label"], np.asarray(nib.load(case["label"]).dataobj))
+    assert problems(case) == []
 
 
 def test_several_channels_are_the_fourth_axis(case: Case) -> None:
@@ -134,15 +198,17 @@ def test_a_fourth_axis_of_one_is_no_second_channel(case: Case) -> None:
 def test_images_to_predict(case: Case, tmp_path: Path) -> None:
     several = {"image": volume(tmp_path / "several.nii.gz", np.zeros((4, 5, 6, 3), np.int16))}
     (tmp_path / "broken.nii.gz").write_bytes(b"no image")
-    cases = [case, several, {"image": str(tmp_path / "broken.nii.gz")}, {"image": str(tmp_path / "slice.dcm")}]
-    wrong, broken = check_images(cases, in_channels=1)
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG")
+    cases = [case, several, *({"image": str(tmp_path / name)} for name in ("broken.nii.gz", "photo.png"))]
+    wrong, broken, picture = check_images(cases, in_channels=1)
+    assert "photo.png is a picture (PNG), not a volume; give NIfTI" in picture
     assert wrong.endswith("several.nii.gz has shape (4, 5, 6, 3); in_channels 1 asks for three axes.")
     assert "broken.nii.gz cannot be read (" in broken
     assert check_images([several], in_channels=3) == []
     series = {"image": ["/ct/1", "/ct/2"], "series_instance_uid": "1.2"}
     assert check_images([series], in_channels=1) == []
     assert check_images([series], in_channels=2) == [
-        "/ct holds a DICOM series, one channel; in_channels 2 asks for NIfTI files."
+        "/ct holds a DICOM series, one channel; in_channels 2 asks for files of another format."
     ]
 
 
@@ -180,7 +246,9 @@ def test_headers_may_differ_by_rounding(case: Case) -> None:
     label = np.ones((4, 5, 6), np.uint8)
     volume(Path(case["label"]), label, np.diag([1, 1, 1 + 1e-5, 1]))
     assert problems(case) == []
-    volume(Path(case["label"]), label, np.diag([1, 1, 1 + 0.11 / 5, 1]))  # the last slice is 0.11 mm away
+    volume(Path(case["label"]), label, np.diag([1, 1, 1 + 0.09 / 5, 1]))  # the last slice is 0.09 mm away
+    assert problems(case) == []
+    volume(Path(case["label"]), label, np.diag([1, 1, 1 + 0.11 / 5, 1]))
     assert "lies elsewhere" in problems(case)[0]
 
 
@@ -222,7 +290,7 @@ def test_voxels_are_read_once_while_files_do_not_change(
 ) -> None:
     memory, read = FileMemory(tmp_path / "memory"), []
     load = nib.load
-    monkeypatch.setattr(voxels.nib, "load", lambda file: (read.append(Path(file).name), load(file))[1])
+    monkeypatch.setattr(nib, "load", lambda file: (read.append(Path(file).name), load(file))[1])
 
     def reads(**kwargs: Any) -> list[str]:
         read.clear()
@@ -303,10 +371,13 @@ def test_leaks_are_looked_for_beyond_what_a_run_uses(prepared: Path) -> None:
 
 
 def test_the_table_has_a_line_for_each_problem() -> None:
-    table = problems_table([Problem("a", "training", "x is missing."), Problem("case_2", "test", "y " * 100 + "!")])
+    table = problems_table(
+        [Problem("a", "training", "x is missing."), Problem("case_2", "test", "y " * 100 + "!", is_warning=True)]
+    )
     header, first, second = (line.rstrip() for line in table.splitlines())
     assert header.split() == ["case", "section", "problem"]
     assert first.split() == ["a", "training", "x", "is", "missing."]
+    assert "warning: y" in second
     assert second.endswith("y !")
     assert header.index("section") == first.index("training") == second.index("test")
 

@@ -168,11 +168,19 @@ def test_images_of_several_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "case", [{"img": "a.nii"}, {"image": []}, {"image": ["a.nii", 1]}, {"image": "a", "label": None}, 5]
+    "case",
+    [
+        {"img": "a.nii"},
+        {"image": []},
+        {"image": ["a.nii", 1]},
+        {"image": "a", "label": None},
+        {"image": "a", "label": ["b"]},
+        5,
+    ],
 )
 def test_cases_of_another_form(tmp_path: Path, case: Any) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({"training": [case]}))
-    with pytest.raises(ValueError, match="A case must give paths under 'image' and 'label' .*, got"):
+    with pytest.raises(ValueError, match="A case must give a path under 'image' .*, got"):
         load_cases(tmp_path / "dataset.json", "training")
 
 

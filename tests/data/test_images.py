@@ -36,18 +36,25 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("scans", {"a": "scans/a.nii", "b": "scans/b.nii.gz"}),
         ("scans/a.nii", {"a": "scans/a.nii"}),
         ("scans/b_seg.nii.gz", {"b_seg": "scans/b_seg.nii.gz"}),
-        ("scans/c.nrrd", {"c.nrrd": "scans/c.nrrd"}),
+        ("scans/notes.txt", {"notes.txt": "scans/notes.txt"}),  # refused when it is checked, by what it is
         ("scans/*.gz", {"b": "scans/b.nii.gz"}),
         ("scans/**/*.nii.gz", {"b": "scans/b.nii.gz", "p1_ct": "scans/p1/ct.nii.gz", "p2_ct": "scans/p2/ct.nii.gz"}),
         ("scans/p?", {"p1_ct": "scans/p1/ct.nii.gz", "p2_ct": "scans/p2/ct.nii.gz"}),
     ],
 )
 def test_files_folders_and_patterns(source: str, expected: dict[str, str]) -> None:
-    names = ["a.nii", "b.nii.gz", "c.nrrd", "notes.txt", ".b.nii.gz.1.tmp", ".hidden.nii.gz", "b_seg.nii.gz"]
+    names = ["a.nii", "b.nii.gz", "notes.txt", ".b.nii.gz.1.tmp", ".hidden.nii.gz", "b_seg.nii.gz"]
     touched(Path("scans"), *names, "b_probabilities.nii.gz", "p1/ct.nii.gz", "p2/ct.nii.gz")
     if "**" in source:  # where one name occurs twice, all have their folders
         expected = {"scans_b" if name == "b" else name: path for name, path in expected.items()}
     assert found(source) == expected
+
+
+def test_volumes_of_all_formats_in_a_folder() -> None:
+    volumes = ["a.nrrd", "b.mha", "c.mhd", "d.mgz", "e.img", "f.NII"]
+    touched(Path("scans"), *volumes, "c.raw", "e.hdr", "a_seg.nii.gz", "d_probabilities.nii.gz", "photo.png")
+    assert found("scans") == {name.split(".")[0]: f"scans/{name}" for name in volumes}
+    assert found("scans/e.hdr") == {"e": "scans/e.img"}
 
 
 def test_a_folder_whose_name_is_a_pattern(monkeypatch: pytest.MonkeyPatch) -> None:

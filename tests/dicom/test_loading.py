@@ -11,7 +11,8 @@ from monai.transforms import LoadImaged
 from pydicom import dcmread
 
 from dicom_scans import OBLIQUE, phantom, write_series
-from medcontext.dicom import ImageReadError, LoadScand, find_series
+from medcontext.dicom import find_series
+from medcontext.scans import LoadScand
 
 
 def as_axes(axes: str) -> np.ndarray:
@@ -93,20 +94,3 @@ def test_frames_that_are_no_volume(tmp_path: Path) -> None:
     _, reasons = find_series([tmp_path / "gap", tmp_path / "single"])
     assert ["not a stack of evenly spaced slices" in reason for reason in reasons] == [True, False]
     assert reasons[1].endswith("is one slice only")
-
-
-def test_nifti_files_are_loaded_as_ever(tmp_path: Path) -> None:
-    files = [str(save_nifti(tmp_path / f"{name}.nii.gz", OBLIQUE)) for name in "ab"]
-    for image in (files[0], files):
-        ours, theirs = (loader("image")({"image": image})["image"] for loader in (LoadScand, LoadImaged))
-        np.testing.assert_array_equal(ours, theirs)
-        assert ours.meta["filename_or_obj"] == files[0]
-
-
-@pytest.mark.parametrize("channels", [1, 2])
-def test_what_cannot_be_read_is_named(tmp_path: Path, channels: int) -> None:
-    files = [str(save_nifti(tmp_path / f"{name}.nii.gz", OBLIQUE)) for name in "ab"][:channels]
-    Path(files[-1]).write_bytes(Path(files[-1]).read_bytes()[:900])
-    others = ", or another of its 2 files," if channels == 2 else ""
-    with pytest.raises(ImageReadError, match=rf"^\S*a.nii.gz{others} cannot be read \(.+\); repair it or leave it out"):
-        LoadScand("image")({"image": files})

@@ -25,11 +25,28 @@ LABELS = {"liver": 6, "spleen": 1}
 SHAPE = (11, 9, 7)
 
 
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "scans").mkdir()
+    for name in "abc":
+        image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), OBLIQUE)
+        image.header.set_xyzt_units("mm")
+        image.header.set_qform(OBLIQUE, code=1)
+        nib.save(image, folder / "scans" / f"{name}.nii.gz")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _beside_the_scans(scans: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(scans)
+
+
 def output(name: str = "a", affine: np.ndarray = OBLIQUE) -> dict[str, Any]:
     """What postprocessing gives for a case; ``pred`` and ``image`` have come back with a rounded affine."""
     label_map = torch.zeros(1, *SHAPE)
     label_map[0, 2:5, 3:6, 1:4], label_map[0, 7, 7, 6] = 6, 1
-    meta = {"filename_or_obj": f"/scans/{name}.nii.gz", "original_affine": torch.as_tensor(affine)}
+    meta = {"filename_or_obj": f"scans/{name}.nii.gz", "original_affine": torch.as_tensor(affine)}
     rounded = torch.as_tensor(np.round(affine, 2))
     image = MetaTensor(torch.randn(1, *SHAPE), affine=rounded, meta=meta)
     probabilities = torch.rand(7, *SHAPE).softmax(0)
@@ -37,7 +54,7 @@ def output(name: str = "a", affine: np.ndarray = OBLIQUE) -> dict[str, Any]:
 
 
 def write(folder: Path, *outputs: dict[str, Any], **options: Any) -> None:
-    cases = [{"image": f"/scans/{name}.nii.gz", "case": f"case_{name}"} for name in "abc"]
+    cases = [{"image": f"scans/{name}.nii.gz", "case": f"case_{name}"} for name in "abc"]
     engine = Engine(lambda _, item: [item])
     PredictionWriter(folder, cases, options.pop("labels", LABELS), **options).attach(engine)
     engine.run(outputs or [output()])
@@ -56,6 +73,8 @@ def test_label_map_and_probabilities_lie_where_the_image_does(tmp_path: Path) ->
         np.testing.assert_array_equal(file.affine, expected.astype(np.float32))
         assert file.get_data_dtype() == dtype
         assert file.header.get_xyzt_units()[0] == "mm"
+        np.testing.assert_allclose(file.header.get_qform(), OBLIQUE, atol=1e-4)
+        assert [int(file.header[f"{form}_code"]) for form in ("qform", "sform")] == [1, 2]
     np.testing.assert_array_equal(label_map.dataobj, item["pred"][0])
     np.testing.assert_array_equal(probabilities.dataobj, item["probabilities"].movedim(0, -1))
 
@@ -69,7 +88,7 @@ def test_the_summary_counts_millilitres(tmp_path: Path) -> None:
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert summary == {
         "case": "case_a",
-        "image": "/scans/a.nii.gz",
+        "image": "scans/a.nii.gz",
         "model": "net",
         "medcontext_version": medcontext.__version__,
         "checkpoints": [{"file": str(checkpoint), "sha256": digest}],
@@ -200,7 +219,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     [
         ({"labels": {"a": 1, "b": 1}}, "labels must map each name to an id of its own"),
         ({"labels": {"kidneys": [2, 3]}}, r"labels gives 'kidneys' \[2, 3\]; each label needs one id"),
-        ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*and /scans/a.nii.gz is not; give DICOM series"),
+        ({"save_dicom_seg": True}, "save_dicom_seg needs DICOM, .*and scans/a.nii.gz is not; give DICOM series"),
     ],
 )
 def test_what_cannot_be_written(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -224,3 +224,8 @@ def test_tolerances_must_name_every_label() -> None:
 def test_protocol_must_be_known(protocol: Any) -> None:
     with pytest.raises(ValueError, match="protocol must be one of 'default', 'paper', 'paper_unetr', got"):
         row(cube((5, 5, 5)), cube((5, 5, 5)), protocol=protocol)
+
+
+def test_volumes_of_a_sheared_grid_are_those_of_its_determinant() -> None:
+    result = row(cube((5, 5, 5)), cube((5, 5, 5)), voxel_ml=0.004)
+    assert [result[f"{of}_volume_ml"] for of in ("label", "prediction")] == pytest.approx([0.256, 0.256])

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from medcontext.audit.findings import Finding, find_unusual
 from medcontext.audit.measures import label_shift, measure_labels
 from medcontext.data.datalist import Case, case_files, case_name
+from medcontext.scans import read_volume
 
 __all__ = ["audit_cases", "read_case"]
 
@@ -43,7 +44,7 @@ def audit_cases(cases: Sequence[Case], labels: Mapping[str, int]) -> list[Findin
 
 def read_case(case: Case) -> tuple[Array, Array, Array]:
     """Read the first channel of an image, its label map, both (X, Y, Z) in RAS order, and the affine (4, 4) in mm."""
-    image, label = (nib.as_closest_canonical(nib.load(file)) for file in (case_files(case)[0], case["label"]))
+    image, label = (nib.as_closest_canonical(read_volume(file)) for file in (case_files(case)[0], case["label"]))
     intensities = np.asarray(image.dataobj, dtype=np.float32)
     ids = np.rint(np.asarray(label.dataobj)).astype(np.int32)
     return intensities[..., 0] if intensities.ndim == 4 else intensities, ids, np.asarray(label.affine)

@@ -292,8 +292,8 @@ def _check_data(parser: Any) -> None:
     )
     if problems and first_process:
         print(problems_table(problems), file=sys.stderr)
-    if problems:
-        raise ValueError(f"{datalist}: {_problems_text(problems)}")
+    if errors := [problem for problem in problems if not problem.is_warning]:
+        raise ValueError(f"{datalist}: {_problems_text(errors)}")
 
 
 def check_images_of(parser: Any) -> None:

@@ -17,10 +17,10 @@ import monai
 
 import medcontext
 from medcontext.data import ImageValueError
-from medcontext.dicom import ImageReadError
 from medcontext.handlers import NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.inferers import NonFinitePredictionError
 from medcontext.networks import CheckpointWriteError
+from medcontext.scans import ImageReadError
 from medcontext.tracking.outbox import TrackingError
 
 __all__ = ["MISTAKES", "STOPS", "TRACEBACK_FILE", "one_sentence", "removed_on_failure"]

@@ -32,7 +32,7 @@ def prepare(
 
 
 def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, audit_dir: str | None = None) -> None:
-    """Check a dataset and list its problems in a table; the exit code is 1 if there are any.
+    """Check a dataset and list its problems in a table; the exit code is 1 if there are any but warnings.
 
     With ``audit_dir``, the label maps of a dataset without problems are compared with each other too, and those that a
     person should look at are listed: structures missing, in pieces, exchanged, or of unusual size or intensity, and
@@ -58,9 +58,12 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, au
     )
     if problems:
         print(problems_table(problems))
+    warnings = sum(problem.is_warning for problem in problems)
+    if len(problems) > warnings:
         raise SystemExit(1)
     sections = ("training", "validation", "test", *(["unlabeled"] if content.get("unlabeled") else []))
-    print(", ".join(f"{len(content.get(name, []))} {name}" for name in sections) + " cases, no problems found")
+    counts = ", ".join(f"{len(content.get(name, []))} {name}" for name in sections)
+    print(f"{counts} cases, no problems found{f' but {warnings} to look at' if warnings else ''}")
     if audit_dir is not None:
         _audit(str(datalist), labels, audit_dir)
 

@@ -18,6 +18,7 @@ from monai.utils import convert_to_tensor
 
 import medcontext
 from medcontext.storage.files import whole_file
+from medcontext.storage.parts import parts_of
 
 __all__ = ["DiskCacheDataset", "cached_dataset", "case_key", "transforms_key"]
 
@@ -78,8 +79,8 @@ def case_key(case: Mapping[str, Any]) -> bytes:
         digest.update(repr((key, value)).encode())
         for path in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(path, (str, os.PathLike)) and os.path.isfile(path):
-                status = os.stat(path)
-                digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
+                for status in map(os.stat, parts_of(path)):
+                    digest.update(f"{status.st_size} {status.st_mtime_ns};".encode())
     return digest.hexdigest().encode()
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
@@ -18,15 +17,18 @@ from tqdm.auto import tqdm
 from medcontext.data.datalist import Case, case_files, case_name, load_datalist, load_listed
 from medcontext.data.voxels import read_voxels
 from medcontext.dicom import is_dicom, modality_of
+from medcontext.scans import VolumeHeader, corner_distance, grid_problem, read_header, shift_tolerance, unreadable
 from medcontext.storage.file_memory import FileMemory, sha256_of
 
 __all__ = ["Problem", "check_cases", "check_dataset", "check_images", "problems_table"]
 
-SHIFT_TOLERANCE = 0.1  # of the smallest voxel edge; headers hold single precision
 SHOWN_VALUES = 5
 UNLABELED = "unlabeled"
 
 Sections = Mapping[str, Sequence[Case]]
+Named = tuple[str, VolumeHeader]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Problem:
         case: name of the case.
         section: ``training``, ``validation`` or ``test``.
         problem: sentence that names the file and the remedy.
+        is_warning: the case can be used, as the sentence says; it may be worth a look.
     """
 
     case: str
     section: str
     problem: str
+    is_warning: bool = False
 
     def __str__(self) -> str:
         return self.problem
@@ -49,7 +53,14 @@ class Problem:
 
 def problems_table(problems: Sequence[Problem]) -> str:
     """Format problems as a table, one line each."""
-    rows = [{"case": found.case, "section": found.section, "problem": found.problem} for found in problems]
+    rows = [
+        {
+            "case": found.case,
+            "section": found.section,
+            "problem": f"{'warning: ' if found.is_warning else ''}{found.problem}",
+        }
+        for found in problems
+    ]
     frame = pd.DataFrame(rows, columns=["case", "section", "problem"])
     for name in frame.columns:
         frame[name] = frame[name].str.ljust(max(frame[name].str.len().max(), len(name)))
@@ -156,11 +167,11 @@ def check_cases(
     sha256: Mapping[str, str] | None = None,
     folder: Path | None = None,
 ) -> list[Problem]:
-    """Return all problems of the given cases; with none, a network can be trained on them.
+    """Return all problems of the given cases; with none but warnings, a network can be trained on them.
 
-    Problems are missing and unreadable files, wrong numbers of axes or channels, images and labels of different shape
-    or position, unexpected label values, label maps without labels, voxels that are not finite, and cases, contents or
-    patients that are in two sections.
+    Problems are missing and unreadable files, wrong numbers of axes or channels, sheared grids, images and labels of
+    different shape or position, unexpected label values, voxels that are not finite, and cases, contents or patients
+    that are in two sections. Warnings are headers that contradict themselves, and label maps without labels.
 
     Args:
         sections: cases by section name, with absolute paths.
@@ -177,8 +188,9 @@ def check_cases(
     problems: list[Problem] = []
     for section, cases in sections.items():
         for case in cases:
-            texts = _check_headers(section, case, in_channels, folder)
+            texts, doubts = _check_headers(section, case, in_channels, folder)
             problems += [_problem(section, case, text) for text in texts]
+            problems += [replace(_problem(section, case, doubt), is_warning=True) for doubt in doubts]
             sound += [] if texts else [(section, case)]
     if voxels is not False:
         problems += _check_voxels(sound, {0, *labels.values()}, memory, bool(voxels), folder)
@@ -187,7 +199,9 @@ def check_cases(
 
 
 def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
-    """Return what prevents a prediction of the images: problems in NIfTI headers, or the channels of DICOM.
+    """Return what prevents a prediction of the images: problems in headers, or the channels of DICOM.
+
+    Headers that contradict themselves are logged as warnings.
 
     Args:
         cases: images without labels.
@@ -195,19 +209,20 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
     """
     texts: list[str] = []
     for case in cases:
-        if "series_instance_uid" in case and in_channels != 1:
-            texts.append(_dicom_has_one_channel(case, in_channels))
-        files = [file for file in _images(case) if file.endswith((".nii", ".nii.gz"))]
-        if not files:
+        files = _images(case)
+        if is_dicom(files[0]) or "series_instance_uid" in case:
+            texts += [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
             continue
-        images, unreadable = _load_headers({file: file for file in files})
-        texts += unreadable or _check_channels([(file, images[file]) for file in files], in_channels)
+        images, problems, doubts = _read_headers({file: file for file in files})
+        texts += problems or _check_channels(images, in_channels)
+        for doubt in doubts:
+            logger.warning(doubt)
     return texts
 
 
 def _dicom_has_one_channel(case: Case, in_channels: int) -> str:
     folder = Path(_images(case)[0]).parent
-    return f"{folder} holds a DICOM series, one channel; in_channels {in_channels} asks for NIfTI files."
+    return f"{folder} holds a DICOM series, one channel; in_channels {in_channels} asks for files of another format."
 
 
 def find_overlaps(sections: Sections, sha256: Mapping[str, str], folder: Path | None = None) -> list[Problem]:
@@ -255,79 +270,75 @@ def _relative(path: str, folder: Path | None) -> str:
     return str(Path(path).relative_to(folder)) if folder and Path(path).is_relative_to(folder) else path
 
 
-def _check_headers(section: str, case: Case, in_channels: int, folder: Path | None) -> list[str]:
+def _check_headers(section: str, case: Case, in_channels: int, folder: Path | None) -> tuple[list[str], list[str]]:
+    """Return the problems of a case's headers, and what is doubtful in them."""
     shown = {file: _relative(file, folder) for file in case_files(case)}
     missing = [f"{shown[file]} is missing." for file in shown if not Path(file).is_file()]
     if section == UNLABELED and not missing and any(is_dicom(Path(file)) for file in shown):
-        return [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
+        return [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)], []
     if "label" not in case and section != UNLABELED:
         missing.append(f"{shown[_images(case)[0]]} has no label; add one, or leave the case out.")
     if missing:
-        return missing
-    loaded, unreadable = _load_headers(shown)
-    if unreadable:
-        return unreadable
-    images = [(shown[file], loaded[file]) for file in _images(case)]
-    if "label" not in case:
-        return _check_channels(images, in_channels)
-    label = (shown[case["label"]], loaded[case["label"]])
-    return _check_channels(images, in_channels) or _check_grid(images, label)
+        return missing, []
+    headers, problems, doubts = _read_headers(shown)
+    if problems:
+        return problems, doubts
+    images = headers[: len(_images(case))]
+    return _check_channels(images, in_channels) or _check_grid(images, headers[len(images) :]), doubts
 
 
-def _load_headers(shown: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
-    """Return images by file up to the first that cannot be read, and the problem of that one."""
-    loaded: dict[str, Any] = {}
+def _read_headers(shown: Mapping[str, str]) -> tuple[list[Named], list[str], list[str]]:
+    """Return named headers up to the first that cannot be used, the problem of that one, and what is doubtful."""
+    headers: list[Named] = []
+    doubts: list[str] = []
     for file, name in shown.items():
         try:
-            loaded[file] = nib.load(file)
+            header = read_header(file)
         except Exception as error:
-            return loaded, [f"{name} cannot be read ({_in_one_line(error)})."]
-    return loaded, []
+            return headers, [unreadable(name, file, error)], doubts
+        problem = grid_problem(header.shape, header.affine)
+        if problem is not None:
+            return headers, [f"{name} {problem}."], doubts
+        doubts += [f"{name} {doubt}." for doubt in header.doubts]
+        headers.append((name, header))
+    return headers, [], doubts
 
 
-def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def _check_channels(images: list[tuple[str, Any]], in_channels: int) -> list[str]:
+def _check_channels(images: Sequence[Named], in_channels: int) -> list[str]:
     name, image = images[0]
     if len(images) > 1 and len(images) != in_channels:
         return [f"{name} is one of {len(images)} files; in_channels {in_channels} asks for as many."]
     axes = 3 if in_channels == 1 or len(images) > 1 else 4
     for name, image in images:
-        shape = image.shape[:3] if image.shape[3:] == (1,) else image.shape
-        if len(shape) != axes or (axes == 4 and shape[3] != in_channels):
+        if len(image.shape) != axes or (axes == 4 and image.shape[3] != in_channels):
             expected = "three axes" if axes == 3 else f"four axes, the last with {in_channels} channels"
             return [f"{name} has shape {image.shape}; in_channels {in_channels} asks for {expected}."]
     return []
 
 
-def _check_grid(images: list[tuple[str, Any]], label: tuple[str, Any]) -> list[str]:
+def _check_grid(images: Sequence[Named], labels: Sequence[Named]) -> list[str]:
     first, image = images[0]
-    for name, other in [*images[1:], label]:
+    for number, (name, other) in enumerate([*images, *labels][1:], start=1):
         if len(other.shape) != 3 or image.shape[:3] != other.shape:
             return [f"{name} has shape {other.shape}, its image {image.shape}; they must have the same grid."]
-        if len(images) > 1 and name != label[0] and not np.allclose(image.affine, other.affine):
+        if number < len(images) and not np.allclose(image.affine, other.affine):
             return [
                 f"{name} and {first} have different affines, so they cannot be stacked as channels; make them equal."
             ]
-        if not _in_same_place(image, other):
-            return [f"{name} lies elsewhere than its image {first} (their affines differ); resample it onto the image."]
+        apart = corner_distance(image.shape, image.affine, other.affine)
+        if apart > shift_tolerance(image.affine):
+            return [
+                f"{name} lies elsewhere than its image {first} (their affines place a corner {apart:.3g} mm apart); "
+                "resample it onto the image."
+            ]
     return []
-
-
-def _in_same_place(image: Any, other: Any) -> bool:
-    """Return whether no corner of the grid is moved by more than a fraction of a voxel."""
-    corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in image.shape[:3]))]).T
-    moved = np.linalg.norm((image.affine @ corners - other.affine @ corners)[:3], axis=0).max()
-    return bool(moved <= SHIFT_TOLERANCE * np.linalg.norm(image.affine[:3, :3], axis=0).min())
 
 
 def _check_voxels(
     cases: list[tuple[str, Case]], allowed: set[int], memory: FileMemory | None, again: bool, folder: Path | None
 ) -> list[Problem]:
     files = {
-        "values": [case["label"] for _, case in cases if "label" in case],
+        "label_values": [case["label"] for _, case in cases if "label" in case],
         # pixels of DICOM are whole numbers
         "not_finite": [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))],
     }
@@ -335,26 +346,29 @@ def _check_voxels(
     problems = []
     for section, case in cases:
         label = case.get("label")
-        texts = [] if label is None else _check_values(_relative(label, folder), labels[label], allowed)
+        texts = [] if label is None else _check_values(_relative(label, folder), label, labels[label], allowed)
         for file in filter(not_finite.__contains__, _images(case)):
             count = not_finite[file]
             if isinstance(count, Exception):
-                texts.append(f"{_relative(file, folder)} cannot be read ({_in_one_line(count)}).")
+                texts.append(unreadable(_relative(file, folder), file, count))
             elif count:
                 texts.append(f"{_relative(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
         problems += [_problem(section, case, text) for text in texts]
+        if label is not None and labels[label] == [0]:
+            empty = f"{_relative(label, folder)} holds no labelled voxel; leave the case out unless it is healthy."
+            problems.append(replace(_problem(section, case, empty), is_warning=True))
     return problems
 
 
-def _check_values(name: str, values: Any, allowed: set[int]) -> list[str]:
+def _check_values(name: str, file: str, values: Any, allowed: set[int]) -> list[str]:
     if isinstance(values, Exception):
-        return [f"{name} cannot be read ({_in_one_line(values)})."]
+        return [unreadable(name, file, values)]
     unexpected = [value for value in values if value not in allowed]
-    if unexpected:
-        more = ", …" if len(unexpected) > SHOWN_VALUES else ""
-        shown = ", ".join("NaN" if value is None else f"{value:g}" for value in unexpected[:SHOWN_VALUES])
-        return [f"{name} holds the values {shown}{more}, which `labels` does not declare; declare or remap them."]
-    return [] if set(values) - {0} else [f"{name} holds no labelled voxel; leave the case out."]
+    if not unexpected:
+        return []
+    more = ", …" if len(unexpected) > SHOWN_VALUES else ""
+    shown = ", ".join("NaN" if value is None else f"{value:g}" for value in unexpected[:SHOWN_VALUES])
+    return [f"{name} holds the values {shown}{more}, which `labels` does not declare; declare or remap them."]
 
 
 def _hashes_of_suspects(cases: list[Case], recorded: Mapping[str, str], memory: FileMemory | None) -> dict[str, str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from medcontext.checks import check_choice, check_fraction
 from medcontext.labels import Labels, label_names, map_labels
+from medcontext.scans import volume_name
 from medcontext.storage.files import write_file
 
 __all__ = [
@@ -120,8 +121,11 @@ def load_listed(datalist: str | os.PathLike[str], section: str) -> list[Case]:
 
 def _with_absolute_paths(case: dict[str, Any] | str, folder: Path) -> Case:
     files = {"image": case} if isinstance(case, str) else case
-    if not isinstance(files, dict) or not all(_is_path(files.get(key)) for key in ("image", *files.keys() & {"label"})):
-        raise ValueError(f"A case must give paths under 'image' and 'label' (several channels: a list), got {case!r}.")
+    label = files.get("label", "none") if isinstance(files, dict) else None
+    if not isinstance(files, dict) or not _is_path(files.get("image")) or not (label and isinstance(label, str)):
+        raise ValueError(
+            f"A case must give a path under 'image' (several channels: a list) and one under 'label', got {case!r}."
+        )
     return {key: _join(folder, value) if key in ("image", "label") else value for key, value in files.items()}
 
 
@@ -142,7 +146,7 @@ def case_files(case: Mapping[str, Any]) -> list[str]:
 
 def case_name(case: Mapping[str, Any]) -> str:
     """Return the name of a case: that of its image's (first) file, without the ending."""
-    return Path(case_files(case)[0]).name.split(".nii")[0]
+    return volume_name(case_files(case)[0])
 
 
 def _check_subset(train_fraction: float, train_cases: int | None) -> None:

@@ -12,6 +12,7 @@ from monai.config import PathLike
 
 from medcontext.data.datalist import Case, case_files, case_name, load_cases
 from medcontext.dicom import find_series, is_dicom
+from medcontext.scans import is_volume_file, volume_name
 
 __all__ = ["list_images"]
 
@@ -23,7 +24,7 @@ def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
 
     Args:
         source: one file; a datalist such as ``dataset.json``, with any name ending in ``.json``, or the folder that
-            holds a ``dataset.json`` (their test cases); a folder of NIfTI files or, if it holds none, of DICOM files,
+            holds a ``dataset.json`` (their test cases); a folder of volumes or, if it holds none, of DICOM files,
             which may be in folders below; a pattern of any of these, such as ``scans/**/*.nii.gz``; or several of
             these. An image that is named twice is listed once.
 
@@ -54,7 +55,7 @@ def _cases_at(source: PathLike) -> list[Case]:
     # a JSON file is a datalist where it is asked for; 'scans/*' finds others beside images
     asked = str(source).endswith(".json")
     datalists = {match: file for match, file in datalists.items() if _is_json(file) and (asked or match.is_dir())}
-    if path.is_file() and path not in datalists and not _is_image(path):  # another format that MONAI may read
+    if path.is_file() and path not in datalists and not _is_image(path):  # what it is is said when it is checked
         cases: list[Case] = [{"image": str(path)}]
     else:
         listed = [case for datalist in datalists.values() for case in load_cases(datalist, "test")]
@@ -63,14 +64,11 @@ def _cases_at(source: PathLike) -> list[Case]:
         cases += _cases_of_files(images, source)
     if not cases:
         raise FileNotFoundError(
-            f"There is nothing to predict at {source}; give a NIfTI file, a folder of them, a pattern such as "
-            "'scans/**/*.nii.gz', a folder of DICOM series, or a dataset.json with test cases as --dataset_dir."
+            f"There is nothing to predict at {source}; give a volume (NIfTI, MGH, Analyze, NRRD or "
+            "MetaImage), a folder of them, a pattern such as 'scans/**/*.nii.gz', a folder of DICOM series, or a "
+            "dataset.json with test cases as --dataset_dir."
         )
     return cases
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.endswith((".nii", ".nii.gz")) and not path.name.startswith(".")
 
 
 def _is_json(path: Path) -> bool:
@@ -78,35 +76,42 @@ def _is_json(path: Path) -> bool:
 
 
 def _stem(path: Path) -> str:
-    return str(path).removesuffix(".gz").removesuffix(".nii")
+    return str(path.parent / volume_name(path))
 
 
 def _is_image(path: Path) -> bool:
-    return _is_nifti(path) or is_dicom(path)
+    return is_volume_file(path) or is_dicom(path)
 
 
 def _image_files(path: Path) -> list[Path]:
-    """Return a file if it is an image, or the images in a folder: NIfTI files, else DICOM files at any depth."""
+    """Return a file if it is an image, or the images in a folder: volumes, else DICOM files at any depth."""
     if path.is_dir():
-        return [file for file in path.iterdir() if _is_nifti(file)] or [
+        return [file for file in path.iterdir() if is_volume_file(file)] or [
             file for file in path.rglob("*") if file.is_file() and is_dicom(file)
         ]
     return [path] if _is_image(path) else []
 
 
 def _cases_of_files(files: set[Path], source: PathLike) -> list[Case]:
-    """Return cases of NIfTI files, except predictions of others among them, and of the series among DICOM files."""
-    volumes = {file for file in files if _is_nifti(file)}
+    """Return cases of volumes, except predictions of others among them, and of the series among DICOM files."""
+    volumes = {_with_voxels(file) for file in files if is_volume_file(file)}
     predictions = {_stem(file) + ending for file in volumes for ending in ("_seg", "_probabilities")}
     cases: list[Case] = [{"image": str(file)} for file in sorted(volumes) if _stem(file) not in predictions]
-    if files == volumes:
+    others = {file for file in files if not is_volume_file(file)}
+    if not others:
         return cases
-    series, reasons = find_series(files - volumes)
+    series, reasons = find_series(others)
     if not series and not cases:
         raise ValueError(f"There is no volume among the DICOM files at {source}: {'; '.join(reasons)}.")
     for reason in reasons:
         logger.warning("not predicted: %s.", reason)
     return cases + [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
+
+
+def _with_voxels(path: Path) -> Path:
+    """Return a file or, if it is the header of a pair, the one with the voxels."""
+    voxels = path.with_suffix(".img")
+    return voxels if path.suffix == ".hdr" and voxels.exists() else path
 
 
 def _unique_names(cases: Sequence[Case], source: PathLike | Sequence[PathLike]) -> list[str]:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeAlias
 
-import nibabel as nib
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
+from medcontext.scans import WHOLE_TOLERANCE, read_stored
 from medcontext.storage.file_memory import FileMemory
 from medcontext.storage.files import read_to_the_end
 
 __all__ = ["read_voxels"]
+
+Array: TypeAlias = npt.NDArray[Any]
 
 THREADS = 4  # decompression lets other threads run; more would hold more volumes in memory
 MOST_VALUES = 300  # of a label map; an image given by mistake has thousands
@@ -26,9 +29,9 @@ def read_voxels(
     """Read facts from all voxels of files, except those that the memory knows.
 
     Args:
-        files: NIfTI files by the fact that is asked of them: ``"values"``, the different values in ascending order, no
-            more than 300 of them, ``"not_finite"``, the number of voxels that are NaN or infinite, or ``"range"``, the
-            lowest and the highest finite value.
+        files: volumes by the fact that is asked of them: ``"label_values"``, the different values in ascending order,
+            no more than 300 of them, with those that are whole up to noise as whole numbers; ``"not_finite"``, the
+            number of voxels that are NaN or infinite; or ``"range"``, the lowest and the highest finite value.
         memory: where the facts are kept.
         again: read the files that the memory knows too.
 
@@ -49,13 +52,13 @@ def read_voxels(
 
 
 def _read_all(unknown: list[tuple[str, str]]) -> Iterator[tuple[str, str, Any]]:
-    read = {"values": _values, "not_finite": _not_finite, "range": _range}
+    read = {"label_values": _label_values, "not_finite": _not_finite, "range": _range}
 
     def attempt(asked: tuple[str, str]) -> Any:
         fact, file = asked
         try:
             read_to_the_end(file)
-            return read[fact](nib.load(file).dataobj)
+            return read[fact](*read_stored(file))
         except Exception as error:
             return error
 
@@ -68,21 +71,20 @@ def _read_all(unknown: list[tuple[str, str]]) -> Iterator[tuple[str, str, Any]]:
             yield fact, file, value
 
 
-def _values(proxy: Any) -> list[float | None]:
+def _label_values(stored: Array, slope: float, intercept: float) -> list[float | None]:
     """Return the different values of a label map, as precise as in training; None for NaN, which JSON cannot hold."""
-    stored = pd.unique(np.asarray(proxy.get_unscaled()).ravel(order="K"))
-    values = np.unique((stored.astype(float) * proxy.slope + proxy.inter).astype(np.float32))[:MOST_VALUES]
+    values = (pd.unique(stored.ravel(order="K")).astype(float) * slope + intercept).astype(np.float32)
+    whole = np.round(values)
+    values = np.unique(np.where(np.abs(values - whole) <= WHOLE_TOLERANCE, whole, values))[:MOST_VALUES]
     return [None if not np.isfinite(value) else float(value) for value in values]
 
 
-def _not_finite(proxy: Any) -> int:
-    stored = np.asarray(proxy.get_unscaled())
-    if not np.isfinite([proxy.slope, proxy.inter]).all():
+def _not_finite(stored: Array, slope: float, intercept: float) -> int:
+    if not np.isfinite([slope, intercept]).all():
         return int(stored.size)
     return int(stored.size - np.count_nonzero(np.isfinite(stored)))
 
 
-def _range(proxy: Any) -> list[float]:
-    values = np.asarray(proxy)
-    finite = values[np.isfinite(values)]
-    return [float(finite.min()), float(finite.max())] if finite.size else [0.0, 0.0]
+def _range(stored: Array, slope: float, intercept: float) -> list[float]:
+    finite = stored if stored.dtype.kind in "iu" else stored[np.isfinite(stored)]
+    return sorted(float(end) * slope + intercept for end in (finite.min(), finite.max())) if finite.size else [0.0, 0.0]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from medcontext.dicom.loading import ImageReadError, LoadScand, SeriesReader
+from medcontext.dicom.loading import SeriesReader
 from medcontext.dicom.segmentation import write_segmentation
 from medcontext.dicom.series import Series, find_series, is_dicom, modality_of, require_dicom
 
 __all__ = [
-    "ImageReadError",
-    "LoadScand",
     "Series",
     "SeriesReader",
     "find_series",

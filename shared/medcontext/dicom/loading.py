@@ -1,16 +1,14 @@
-"""Loading a DICOM series like MONAI loads a NIfTI file."""
+"""Reading a DICOM series like MONAI reads a NIfTI file."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from monai.config import KeysCollection
 from monai.data import ImageReader
 from monai.data.utils import orientation_ras_lps
-from monai.transforms import LoadImaged
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from medcontext.dicom.series import ORIENTATION_TOLERANCE, SPACING_TOLERANCE, TILT_TOLERANCE, is_dicom, read
@@ -18,7 +16,7 @@ from medcontext.dicom.series import ORIENTATION_TOLERANCE, SPACING_TOLERANCE, TI
 if TYPE_CHECKING:
     from highdicom import Volume
 
-__all__ = ["ImageReadError", "LoadScand", "SeriesReader", "read_volume"]
+__all__ = ["SeriesReader", "read_volume"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -81,37 +79,3 @@ class SeriesReader(ImageReader):
             MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
         }
         return array, meta
-
-
-class ImageReadError(ValueError):
-    """An image cannot be read, for example because its file is damaged."""
-
-
-class LoadScand(LoadImaged):
-    """MONAI's ``LoadImaged`` that loads the files of a DICOM series as one volume and reports which file is damaged.
-
-    Args:
-        keys: keys of the file or files, see :class:`monai.transforms.LoadImaged`.
-    """
-
-    def __init__(self, keys: KeysCollection) -> None:
-        super().__init__(keys)
-        self.register(SeriesReader())
-
-    def __call__(self, data: Mapping[Hashable, Any], reader: ImageReader | None = None) -> dict[Hashable, Any]:
-        """Load the images of one case.
-
-        Raises:
-            ImageReadError: If an image cannot be read; MONAI's ``Compose`` wraps it.
-        """
-        try:
-            loaded: dict[Hashable, Any] = super().__call__(data, reader)
-        except Exception as error:
-            files = [str(file) for key in self.keys for file in ensure_tuple(data[key])]
-            others = f", or another of its {len(files)} files," if len(files) > 1 else ""
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ImageReadError(
-                f"{files[0]}{others} cannot be read ({reason}); repair it or leave it out. "
-                "Earlier predictions are kept."
-            ) from error
-        return loaded

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from medcontext.metrics import (
     surface_tolerances,
 )
 from medcontext.report import Plane, circumstances, device_name, label_planes, read_history, write_report
+from medcontext.scans import volume_name, voxel_ml
 
 __all__ = ["EvaluationReport"]
 
@@ -46,8 +46,6 @@ _BY_LABEL = {
     "paper_hd95_voxels_mean": "paper_hd95",
 }
 _OVER_LABELS = {"paper_dice_mean": "paper_mean_dice", "paper_hd95_voxels_mean": "paper_mean_hd95"}
-
-_FILE_TYPES = re.compile(r"(\.nii)?\.gz$|\.(nii|mha|mhd|nrrd|npy|npz|dcm)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -215,6 +213,7 @@ class EvaluationReport:
             spacing,
             surface_tolerance_mm=self.surface_tolerance_mm,
             protocol=self.protocol,
+            voxel_ml=voxel_ml(prediction.affine),
         )
         image = _resampled_to(prediction, item[CommonKeys.IMAGE])
         upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
@@ -277,7 +276,7 @@ def _file_name(tensor: torch.Tensor) -> str:
 
 def _case_names(files: Sequence[tuple[str, str]]) -> list[str]:
     """Name every case after its image, with as many folders as needed for unique names."""
-    parts = [(*Path(image).parts[:-1], _FILE_TYPES.sub("", Path(image).name)) for image, _ in files]
+    parts = [(*Path(image).parts[:-1], volume_name(image)) for image, _ in files]
     depth, names = 1, [path[-1] for path in parts]
     while len(set(names)) < len(names) and depth < max(len(path) for path in parts):
         depth += 1

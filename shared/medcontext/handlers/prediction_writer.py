@@ -29,6 +29,7 @@ from medcontext.dicom import require_dicom, write_segmentation
 from medcontext.faults import explained
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
+from medcontext.scans import nifti_header, voxel_ml
 from medcontext.storage.files import json_text, whole_file
 
 __all__ = ["PredictionWriteError", "PredictionWriter"]
@@ -48,10 +49,11 @@ ENDINGS = {
 
 @dataclass(frozen=True)
 class _Predicted:
-    """A case, the affine of its image file, the image to draw, and the prediction in the geometry of the file."""
+    """A case, affine and header of its image file, the image to draw, and the prediction in the file's geometry."""
 
     case: Mapping[str, Any]
     affine: Array
+    header: nib.Nifti1Header
     image: torch.Tensor
     label_map: Array
     probabilities: torch.Tensor
@@ -69,10 +71,11 @@ class PredictionWriter:
     (C, X, Y, Z); and with ``save_overlay`` also ``image`` (C, X, Y, Z).
 
     Files are named after the case: ``<case>_seg.nii.gz``, ``<case>_probabilities.nii.gz`` (float32, the classes along
-    the fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files have
-    the affine of the image file. Files are complete at any moment; those of an earlier call for the same image are
-    replaced or, if this call writes none of their kind, removed, and the summary is written last. If there is a summary
-    of another image of the same name, nothing is predicted.
+    the fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files lie
+    where the image file does; where that is NIfTI, they have its qform, sform, codes and units. Files are complete at
+    any moment; those of an earlier call for the same image are replaced or, if this call writes none of their kind,
+    removed, and the summary is written last. If there is a summary of another image of the same name, nothing is
+    predicted.
 
     Args:
         output_dir: folder of the files.
@@ -181,20 +184,23 @@ class PredictionWriter:
     def _predicted(self, item: Mapping[str, Any]) -> _Predicted:
         image = item[CommonKeys.IMAGE]
         label_map = convert_to_numpy(item[CommonKeys.PRED])[0]
+        case = self.cases[str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])]
+        affine = np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64)
         return _Predicted(
-            case=self.cases[str(image.meta[ImageMetaKey.FILENAME_OR_OBJ])],
-            affine=np.asarray(image.meta[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64),
+            case=case,
+            affine=affine,
+            header=nifti_header(case_files(case)[0], affine),
             image=image,
             label_map=label_map.astype(np.uint8 if label_map.max(initial=0) < 256 else np.uint16),
             probabilities=item["probabilities"] if "probabilities" in self.kinds else torch.empty(0),
         )
 
     def _write_segmentation(self, stream: BinaryIO, predicted: _Predicted) -> None:
-        _write_nifti(stream, predicted.label_map, predicted.affine)
+        _write_nifti(stream, predicted.label_map, predicted.header)
 
     def _write_probabilities(self, stream: BinaryIO, predicted: _Predicted) -> None:
         values = convert_to_numpy(predicted.probabilities).astype(np.float32)
-        _write_nifti(stream, np.moveaxis(values, 0, -1), predicted.affine)
+        _write_nifti(stream, np.moveaxis(values, 0, -1), predicted.header)
 
     def _write_dicom_seg(self, stream: BinaryIO, predicted: _Predicted) -> None:
         write_segmentation(stream, predicted.label_map, predicted.case["image"], self.labels, model=self.model)
@@ -212,9 +218,8 @@ class PredictionWriter:
 
     def _write_summary(self, stream: BinaryIO, predicted: _Predicted) -> None:
         case, affine = predicted.case, predicted.affine
-        voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
         counts = np.bincount(predicted.label_map.ravel(), minlength=count_classes(self.labels))
-        volumes = {name: round(int(counts[index]) * voxel_ml, 6) for name, index in self.labels.items()}
+        volumes = {name: round(int(counts[index]) * voxel_ml(affine), 6) for name, index in self.labels.items()}
         summary = {
             "case": case["case"],
             **_source(case),
@@ -277,9 +282,9 @@ def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
     require_dicom()
 
 
-def _write_nifti(stream: BinaryIO, array: Array, affine: Array) -> None:
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
+def _write_nifti(stream: BinaryIO, array: Array, header: nib.Nifti1Header) -> None:
+    image = nib.Nifti1Image(array, None, header)  # an affine would replace forms of the header
+    image.set_data_dtype(array.dtype)
     # nibabel's own level; without the time, so that equal predictions are equal files
     with gzip.GzipFile("", "wb", 1, stream, mtime=0) as compressed:
         image.to_stream(compressed)

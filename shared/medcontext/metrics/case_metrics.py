@@ -46,6 +46,7 @@ def case_metrics(
     *,
     surface_tolerance_mm: SurfaceTolerance = 2.0,
     protocol: str = "default",
+    voxel_ml: float | None = None,
 ) -> list[dict[str, str | float | bool]]:
     """Measure one case.
 
@@ -57,6 +58,7 @@ def case_metrics(
         spacing: size of a voxel along each spatial axis in mm.
         surface_tolerance_mm: distance in mm up to which surfaces agree, for all labels or by name.
         protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`. Those of published scripts add columns.
+        voxel_ml: volume of a voxel in millilitres, the determinant of the affine; by default the product of the edges.
 
     Returns:
         One row per label, in the order of ``labels``, with the keys ``label``, ``dice``, ``surface_dice`` (share of
@@ -90,8 +92,12 @@ def case_metrics(
             f"prediction and label must have the same shape, got {predicted.shape} and {truth.shape}. "
             "Bring both to the same geometry, for example with monai.transforms.Invertd on both."
         )
+    volume = math.prod(spacing) / 1000 if voxel_ml is None else voxel_ml
     return [
-        {"label": name, **_label_metrics(_union(predicted, of), _union(truth, of), spacing, tolerances[name], protocol)}
+        {
+            "label": name,
+            **_label_metrics(_union(predicted, of), _union(truth, of), spacing, tolerances[name], protocol, volume),
+        }
         for name, of in ids.items()
     ]
 
@@ -123,10 +129,9 @@ def surface_tolerances(tolerance_mm: SurfaceTolerance, labels: Labels) -> dict[s
 
 
 def _label_metrics(
-    predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance_mm: float, protocol: str
+    predicted: Mask, truth: Mask, spacing: Sequence[float], tolerance_mm: float, protocol: str, voxel_ml: float
 ) -> dict[str, float | bool]:
     """Measure one label from two masks (*spatial)."""
-    voxel_ml = math.prod(spacing) / 1000.0
     predicted_voxels, truth_voxels = int(np.count_nonzero(predicted)), int(np.count_nonzero(truth))
     if predicted_voxels and truth_voxels:
         ours, published = _overlap_columns(predicted, truth, spacing, tolerance_mm, published=protocol != "default")

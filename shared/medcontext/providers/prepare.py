@@ -21,6 +21,7 @@ from medcontext.data.datasets import PHANTOM_MARKER, UNLABELED, Split, load_spli
 from medcontext.providers import acdc, brats, btcv, hippocampus
 from medcontext.providers.decathlon import download_task
 from medcontext.providers.layouts import Edition, FoundCases, expected_files, find_cases
+from medcontext.scans import read_header
 from medcontext.storage.archives import Source, open_source
 from medcontext.storage.file_memory import FileMemory
 from medcontext.storage.files import write_file
@@ -285,14 +286,14 @@ def _geometry(folder: Path, found: FoundCases, split: Split) -> dict[str, Any]:
     images = [next(iter(files)) for files in _files_of(found, split)]
     for path in tqdm(images, desc="reading headers", unit="file"):
         try:
-            image = nib.load(folder / path)
-            axes = nib.io_orientation(image.affine)[:, 0]
+            header = read_header(str(folder / path))
+            axes = nib.io_orientation(header.affine)[:, 0]
         except Exception as error:
             unreadable.append(f"{path}: {' '.join(str(error).split())}")
             continue
         order = np.argsort(axes)
-        spacings.append(np.asarray(image.header.get_zooms()[:3], float)[order])
-        sizes.append(np.asarray(image.shape[:3])[order])
+        spacings.append(np.linalg.norm(header.affine[:3, :3], axis=0)[order])
+        sizes.append(np.asarray(header.shape[:3])[order])
     if unreadable:
         raise ValueError(f"These files cannot be read; get them again:\n{_indented(unreadable)}")
     return {"spacing": _statistics(spacings), "size": _statistics(sizes)}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from medcontext.storage.files import open_unlinked
+from medcontext.storage.parts import parts_of
 
 __all__ = ["FileMemory", "cache_folder", "sha256_of"]
 
@@ -82,17 +83,22 @@ class FileMemory:
 
 
 def sha256_of(file: str | os.PathLike[str], memory: FileMemory | None = None) -> str:
-    """Return the SHA-256 of a file as hex digits, reading the file only if the memory does not know it."""
+    """Return the SHA-256 as hex digits of a file and the other half of its volume, see :func:`parts_of`.
+
+    They are read only if the memory does not know it.
+    """
     known = memory.recall(file, "sha256") if memory else None
     if known is not None:
         return str(known)
-    with Path(file).open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for part in parts_of(file):
+        with part.open("rb") as stream:
+            hashlib.file_digest(stream, lambda: digest)
     if memory:
-        memory.remember(file, "sha256", digest)
-    return digest
+        memory.remember(file, "sha256", digest.hexdigest())
+    return digest.hexdigest()
 
 
 def _state(file: str | os.PathLike[str]) -> list[int]:
-    status = Path(file).stat()
-    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    states = [part.stat() for part in parts_of(file)]
+    return [number for state in states for number in (state.st_size, state.st_mtime_ns, state.st_ctime_ns)]

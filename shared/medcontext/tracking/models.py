@@ -26,7 +26,7 @@ from medcontext.networks.model_file import MODEL_FILE, MODEL_INFO_FILE, read_set
 
 __all__ = ["log_model", "model_requirements", "save_model"]
 
-DICOM_PACKAGES = ("pydicom", "highdicom")
+FORMAT_PACKAGES = ("pydicom", "highdicom", "SimpleITK")
 
 
 def log_model(client: MlflowClient, run_id: str, operation: dict[str, Any]) -> None:
@@ -126,8 +126,9 @@ def _signature(labels: Labels) -> ModelSignature:
 def model_requirements(bundle_root: str) -> list[str]:
     """Return the requirements of the package in their installed versions, as pip takes them.
 
-    If the package itself is not installed, its requirements are those in the bundle's metadata. Packages for DICOM are
-    included if they are installed. Local versions, such as PyTorch's builds for CPUs, are replaced by the public ones.
+    If the package itself is not installed, its requirements are those in the bundle's metadata. Packages for formats
+    other than NIfTI are included if they are installed. Local versions, such as PyTorch's builds for CPUs, are replaced
+    by the public ones.
 
     Args:
         bundle_root: folder of the bundle.
@@ -139,11 +140,11 @@ def model_requirements(bundle_root: str) -> list[str]:
         listed = importlib.metadata.requires("medcontext") or []
     except importlib.metadata.PackageNotFoundError:
         metadata = json.loads((Path(bundle_root) / "configs" / "metadata.json").read_text(encoding="utf-8"))
-        listed = ["torch", "monai", *metadata["required_packages_version"], *DICOM_PACKAGES]
+        listed = ["torch", "monai", *metadata["required_packages_version"], *FORMAT_PACKAGES]
     needed = [
         requirement.name
         for requirement in map(Requirement, listed)
-        if requirement.name in DICOM_PACKAGES
+        if requirement.name in FORMAT_PACKAGES
         or requirement.marker is None
         or requirement.marker.evaluate({"extra": ""})
     ]
@@ -160,6 +161,6 @@ def _installed_version(name: str) -> Version | None:
     try:
         return Version(importlib.metadata.version(name))
     except importlib.metadata.PackageNotFoundError:
-        if name in DICOM_PACKAGES:
+        if name in FORMAT_PACKAGES:
             return None
         raise

@@ -1,0 +1,28 @@
+"""Reading volumes of any format: where their voxels lie, and what they hold."""
+
+from __future__ import annotations
+
+from medcontext.scans.formats import is_volume_file, unreadable, volume_name
+from medcontext.scans.geometry import corner_distance, grid_problem, shift_tolerance, voxel_ml
+from medcontext.scans.headers import VolumeHeader, nifti_header, read_header
+from medcontext.scans.loading import ImageReadError, LoadLabelMapd, LoadScand
+from medcontext.scans.voxels import WHOLE_TOLERANCE, read_stored, read_volume
+
+__all__ = [
+    "WHOLE_TOLERANCE",
+    "ImageReadError",
+    "LoadLabelMapd",
+    "LoadScand",
+    "VolumeHeader",
+    "corner_distance",
+    "grid_problem",
+    "is_volume_file",
+    "nifti_header",
+    "read_header",
+    "read_stored",
+    "read_volume",
+    "shift_tolerance",
+    "unreadable",
+    "volume_name",
+    "voxel_ml",
+]
