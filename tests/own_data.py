@@ -40,7 +40,7 @@ def decathlon(folder: Path, **content: Any) -> Path:
     standard = {
         "name": "Spleen",
         "licence": "CC-BY-SA 4.0",
-        "modality": {"0": "CT"},
+        "modality": {"0": "MRI"},
         "labels": {"0": "background", "1": "spleen"},
         "training": entries("a", "b", "c"),
         "test": ["./imagesTs/d.nii.gz"],
