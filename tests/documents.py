@@ -94,7 +94,7 @@ def replaced(words: Sequence[str], values: Mapping[str, str]) -> list[str]:
 
 def small_words(bundle: str, words: Sequence[str]) -> list[str]:
     """The words that follow ``-m monai.bundle`` or ``-m medcontext``, with the tiny settings of a bundle."""
-    if words[0] in SMALL:
+    if words[0] in SMALL and not {"nnunet", "decathlon", "folder"} & set(words):  # these are small already
         words = replaced(words, SMALL[words[0]])
     if "--config_file" not in words:
         return list(words)

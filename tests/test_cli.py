@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -13,6 +14,7 @@ from mlflow.entities import RunStatus
 from monai.networks.nets import UNETR
 
 import downloads
+import own_data
 from bundle_runs import TINY, workflow_for
 from golden_values import FLOAT32_TOLERANCE, filled_state, golden_input, worst_deviation
 from medcontext import cli
@@ -91,6 +93,48 @@ def test_prepare_and_compare_hashes(
     assert capsys.readouterr().out.strip() == str(tmp_path / "btcv" / "dataset.json")
     call(monkeypatch, "check", "--dataset_dir", str(tmp_path / "btcv"), "--hashes", "True")
     assert "18 training, 0 validation, 12 test cases, no problems found" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("form", "words"),
+    [
+        ("nnunet", ["--source", "nnunet", "--test_cases", "1"]),
+        ("decathlon", ["--source", "decathlon", "--test_cases", "1"]),
+        (
+            "folder",
+            [
+                *("--images", "folder/images", "--labels", "folder/labels", "--modality", "T1,FLAIR"),
+                *("--label_names", '{"liver": 1, "spleen": 3}', "--test_cases", "1"),
+            ],
+        ),
+    ],
+)
+def test_ones_own_data_is_prepared_and_checked(
+    form: str, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if form == "nnunet":
+        own_data.nnunet(tmp_path / form, channels=2)
+    elif form == "decathlon":
+        own_data.decathlon(tmp_path / form)
+    else:
+        images = [f"{case}_{channel:04d}.nii.gz" for case in "abc" for channel in range(2)]
+        own_data.two_folders(tmp_path / form, images, [f"{case}_seg.nii.gz" for case in "abc"])
+    call(monkeypatch, "prepare", "--dataset", form, "--output_dir", "out", *words)
+    assert capsys.readouterr().out == "out/dataset.json\n".replace("/", os.sep)
+    call(monkeypatch, "check", "--dataset_dir", "out")
+    unlabeled = {"nnunet": ", 2 unlabeled", "decathlon": ", 1 unlabeled", "folder": ""}[form]
+    assert f"2 training, 0 validation, 1 test{unlabeled} cases, no problems found" in capsys.readouterr().out
+
+
+def test_mistakes_in_ones_own_data_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "medcontext: There is no folder .*absent; give the folder of the images as --images"
+    with pytest.raises(SystemExit, match=message):
+        call(
+            monkeypatch,
+            *("prepare", "--dataset", "folder", "--images", str(tmp_path / "absent"), "--labels", "labels"),
+            *("--modality", "CT", "--output_dir", str(tmp_path / "out")),
+        )
 
 
 def test_preview_draws_crops(cohort: Path, tmp_path: Path) -> None:

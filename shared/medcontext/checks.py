@@ -13,6 +13,7 @@ __all__ = [
     "check_above_zero",
     "check_arguments",
     "check_choice",
+    "check_flag",
     "check_fraction",
     "check_integer",
     "check_integers",
@@ -64,6 +65,17 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
         raise ValueError(
             f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.{nearest_name(value, allowed)}"
         )
+    return value
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is ``True`` or ``False``.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
     return value
 
 

@@ -22,6 +22,7 @@ import pytest
 import torch
 import yaml
 
+import own_data
 from bundle_documents import PACKAGED
 from bundle_runs import BUNDLES, ROOT, UNETR, read_json, train
 from documents import Call, Reader, blocks, small_words
@@ -128,6 +129,10 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
         voxels = np.asarray(image.dataobj) + np.int16(shift)
         nib.save(nib.Nifti1Image(voxels, image.affine, image.header), folder / name)
     write_own_data(folder / "data" / "mine")
+    own_data.nnunet(folder / "nnUNet_raw" / "Dataset007_X")
+    own_data.decathlon(folder / "Task09_Spleen")
+    names = [f"{case}.nii.gz" for case in "ab"]
+    own_data.two_folders(folder / "ct", names, names)
     (folder / "trial.json").write_text(json.dumps({"network_def": SEGRESNET, "learning_rate": 0.005}))
     store = Store(folder, "study")
     for seed in range(3):

@@ -110,6 +110,64 @@ def test_cases_of_a_fold_are_no_extra_labels(datalist: Path) -> None:
     assert len(load_cases(datalist, "training", fold=0, num_validation=3, train_cases=2)) == 2
 
 
+# --- folds and lists of other programs ---
+
+
+def write_folds(folder: Path, folds: list[Any], **content: Any) -> Path:
+    cases = [{"image": f"img{i}.nii", "label": f"label{i}.nii", "fold": fold} for i, fold in enumerate(folds)]
+    listed = [{key: value for key, value in case.items() if value != "none"} for case in cases]
+    (folder / "dataset.json").write_text(json.dumps({"training": listed, **content}))
+    return folder / "dataset.json"
+
+
+def test_folds_that_the_file_gives_are_taken(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    datalist = write_folds(tmp_path, [0, 1, 2, 0, 1])
+    assert names(load_cases(datalist, "validation", fold=0, num_validation=2)) == {"img0.nii", "img3.nii"}
+    assert names(load_cases(datalist, "training", fold=0)) == {"img1.nii", "img2.nii", "img4.nii"}
+    assert names(load_cases(datalist, "validation", fold=2)) == {"img2.nii"}
+    assert caplog.text == ""
+    assert len(load_cases(datalist, "training", num_validation=2)) == 3
+    assert "gives folds to its training cases, but fold is null; give --fold to use one" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("folds", "content", "message"),
+    [
+        ([0, 1, 2], {}, r"fold must be one of two or more that .* gives to its training cases \(0, 1, 2\), got 3"),
+        ([3, 3, 3], {}, r"fold must be one of two or more that .* gives to its training cases \(3\), got 3"),
+        ([0, 1, "none"], {}, "give each of them one, a whole number, and list no validation cases beside them"),
+        ([0, 1, True], {}, "give each of them one, a whole number"),
+        ([0, 1, "2"], {}, "give each of them one, a whole number"),
+        ([0, 3, 3], {"validation": [{"image": "a", "label": "b"}]}, "list no validation cases beside them"),
+    ],
+)
+def test_folds_that_cannot_be_taken(tmp_path: Path, folds: list[Any], content: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_cases(write_folds(tmp_path, folds, **content), "training", fold=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("val", "call it 'validation'"),
+        ("train", "call it 'training'"),
+        ("testing", "call it 'test' if the cases have labels, else 'unlabeled'"),
+    ],
+)
+def test_lists_under_names_that_are_not_read(tmp_path: Path, name: str, advice: str) -> None:
+    datalist = write_folds(tmp_path, [0, 1], **{name: [{"image": "a", "label": "b"}]})
+    with pytest.raises(ValueError, match=f"dataset.json lists cases under '{name}', which is not read; {advice}"):
+        load_cases(datalist, "training")
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [(["a_0000.nii.gz", "a_0001.nii.gz"], "a"), ("a_0000.nii.gz", "a_0000"), (["a_t1.nii", "a_t2.nii"], "a_t1")],
+)
+def test_names_of_cases_have_no_number_of_a_channel(image: Any, name: str) -> None:
+    assert case_name({"image": image}) == name
+
+
 # --- patients ---
 
 

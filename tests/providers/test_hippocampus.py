@@ -146,7 +146,7 @@ def test_contradictions_are_all_named(download: Path, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("{", "dataset.json of .* is not valid JSON"),
-        ("[]", "must be an object with lists of cases"),
+        ("[]", "dataset.json of .* must be a JSON object, got list"),
         ('{"training": {}}', "must be an object with lists of cases"),
         ('{"training": [3]}', "must list a path under 'image' for each training case"),
         ('{"test": [{"label": "a.nii.gz"}]}', "must list a path under 'image' for each test case"),

@@ -10,25 +10,42 @@ __all__ = ["check", "phantoms", "prepare"]
 
 def prepare(
     dataset: str,
-    source: str,
     output_dir: str,
+    source: str | None = None,
+    images: str | None = None,
+    labels: str | None = None,
+    modality: str | Sequence[str] | None = None,
+    label_names: Mapping[str, int] | None = None,
+    test_cases: int = 0,
+    keep_unlabeled: bool = False,
     link: bool = False,
     allow_missing: bool = False,
     download: bool = False,
 ) -> None:
-    """Convert a provider's download to a dataset that the bundles can train on.
+    """Prepare a provider's download, or your own data, as a dataset that the bundles can train on.
 
     Args:
-        dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
-        source: the downloaded zip or tar, or a folder with its content.
+        dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``; for your own data ``nnunet`` (a folder of nnU-Net's),
+            ``decathlon`` (any of its tasks) or ``folder`` (images in one folder, labels in another).
         output_dir: folder of the dataset; an interrupted call can be repeated.
-        link: create symbolic links instead of copies.
+        source: the downloaded zip or tar, or a folder with its content; for ``nnunet`` and ``decathlon`` the one with
+            ``dataset.json``.
+        images: for ``folder``: the folder of the images.
+        labels: for ``folder``: the folder of the label maps, paired with the images by name.
+        modality: for ``folder``: what the images show, such as CT or MR; for several channels T1,FLAIR.
+        label_names: for ``folder``: the labels' ids, such as {"liver": 1}; by default label_1 and so on.
+        test_cases: hold out this number of your labelled cases for evaluation.
+        keep_unlabeled: list your images without a label as unlabelled scans instead of stopping.
+        link: link a provider's files instead of copying them; your own are always linked.
         allow_missing: leave out incomplete cases instead of stopping.
-        download: download the Decathlon's archive of BraTS or the hippocampus to the folder ``source`` first.
+        download: download a Decathlon archive first: of ``brats`` or ``hippocampus`` to the folder ``source``, of
+            ``decathlon`` to the path ``source``, such as data/Task09_Spleen.tar.
     """
-    from medcontext.providers import prepare_dataset
+    from medcontext.providers import prepare_data
 
-    print(prepare_dataset(dataset, source, output_dir, link=link, allow_missing=allow_missing, download=download))
+    options = {"source": source, "images": images, "labels": labels, "modality": modality, "label_names": label_names}
+    flags = {"keep_unlabeled": keep_unlabeled, "link": link, "allow_missing": allow_missing, "download": download}
+    print(prepare_data(dataset, output_dir, test_cases=test_cases, **options, **flags))
 
 
 def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, audit_dir: str | None = None) -> None:

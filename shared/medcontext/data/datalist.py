@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -23,12 +24,24 @@ __all__ = [
     "case_name",
     "data_hash",
     "describe_cases",
+    "hold_out",
     "load_cases",
     "load_datalist",
     "label_mapping",
     "load_listed",
+    "refuse_unknown_sections",
     "write_fold",
 ]
+
+logger = logging.getLogger(__name__)
+
+_OTHER_NAMES = {
+    "train": "call it 'training'",
+    "val": "call it 'validation'",
+    "valid": "call it 'validation'",
+    "testing": "call it 'test' if the cases have labels, else 'unlabeled'",
+    "unlabelled": "call it 'unlabeled'",
+}
 
 Case = dict[str, Any]
 """``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known."""
@@ -48,9 +61,25 @@ def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
+    refuse_unknown_sections(content, path)
     if not isinstance(content, dict) or not (content.get("training") or content.get("test")):
         raise ValueError(f"{path} must be an object with lists of cases under 'training', 'validation' and 'test'.")
     return content
+
+
+def refuse_unknown_sections(content: object, place: object) -> None:
+    """Refuse lists of cases under names that other programs use, rather than ignore them.
+
+    Args:
+        content: content of a dataset file.
+        place: where it was read, for the message.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, advice in _OTHER_NAMES.items():
+        if isinstance(content, dict) and isinstance(content.get(name), list):
+            raise ValueError(f"{place} lists cases under {name!r}, which is not read; {advice}.")
 
 
 def load_cases(
@@ -66,9 +95,10 @@ def load_cases(
 ) -> list[Case]:
     """Return the cases of one section of a dataset file, with absolute paths.
 
-    The test cases are those that the file lists. The validation cases are, in this order of precedence: the given fold
-    of a seeded ``num_folds``-fold split of all but the test cases; those that the file lists; ``num_validation`` of the
-    training cases, drawn with the seed. The training cases are the rest, of which ``train_fraction`` or ``train_cases``
+    The test cases are those that the file lists. The validation cases are, in this order of precedence: the given fold,
+    which is that of the file where it gives each training case a ``fold``, else one of a seeded ``num_folds``-fold
+    split of all but the test cases; those that the file lists; ``num_validation`` of the training cases, drawn with the
+    seed. The training cases are the rest, of which ``train_fraction`` or ``train_cases``
     keeps a seeded subset; a smaller one is always contained in a larger one. ``rest`` are the cases left out of it.
 
     Where the file names a ``patient`` for each case, patients are drawn instead of cases and never divided; the numbers
@@ -95,15 +125,20 @@ def load_cases(
     if section == "test":
         return listed["test"]
     order, held_out = np.random.default_rng(seed), 0
-    if fold is not None:
+    numbers = _listed_folds(listed, datalist)
+    if fold is not None and numbers:
+        training, validation = _listed_fold(listed["training"], numbers, fold, datalist)
+    elif fold is not None:
         training, validation = _fold(listed["training"] + listed["validation"], fold, num_folds, order)
     elif listed["validation"]:
         training, validation = listed["training"], listed["validation"]
     else:
-        training, validation = _hold_out(listed["training"], num_validation, order)
+        training, validation = hold_out(listed["training"], num_validation, order)
         held_out = num_validation
     if section == "validation":
         return validation
+    if numbers and fold is None:
+        logger.warning("%s gives folds to its training cases, but fold is null; give --fold to use one.", datalist)
     rest, kept = _subset(training, train_fraction, train_cases, held_out, np.random.default_rng(seed + 1))
     return kept if section == "training" else rest
 
@@ -145,8 +180,9 @@ def case_files(case: Mapping[str, Any]) -> list[str]:
 
 
 def case_name(case: Mapping[str, Any]) -> str:
-    """Return the name of a case: that of its image's (first) file, without the ending."""
-    return volume_name(case_files(case)[0])
+    """Return the name of a case: that of its image's file, without the ending and the number of a first channel."""
+    name = volume_name(case_files(case)[0])
+    return name if isinstance(case["image"], str) else name.removesuffix("_0000")
 
 
 def _check_subset(train_fraction: float, train_cases: int | None) -> None:
@@ -197,12 +233,49 @@ def _fold(cases: list[Case], fold: int, num_folds: int, order: np.random.Generat
     return _split(cases, patients, order.permutation(len(patients))[fold::num_folds])
 
 
-def _hold_out(cases: list[Case], count: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
+def _listed_folds(listed: Mapping[str, list[Case]], datalist: str | os.PathLike[str]) -> list[int]:
+    """Return the fold that the file gives to each training case, in their order, or none if it gives none."""
+    given = [case.get("fold") for case in listed["training"]]
+    if given.count(None) == len(given):
+        return []
+    if not all(isinstance(fold, int) and not isinstance(fold, bool) for fold in given) or listed["validation"]:
+        raise ValueError(
+            f"{datalist} gives folds to training cases; give each of them one, a whole number, and list no validation "
+            "cases beside them, or remove the folds."
+        )
+    return [int(fold) for fold in given if fold is not None]
+
+
+def _listed_fold(
+    cases: list[Case], numbers: list[int], fold: int, datalist: str | os.PathLike[str]
+) -> tuple[list[Case], list[Case]]:
+    known = sorted(set(numbers))
+    if fold not in known or len(known) < 2:
+        raise ValueError(
+            f"fold must be one of two or more that {datalist} gives to its training cases "
+            f"({', '.join(map(str, known))}), got {fold}."
+        )
+    training = [case for case, number in zip(cases, numbers, strict=True) if number != fold]
+    return training, [case for case, number in zip(cases, numbers, strict=True) if number == fold]
+
+
+def hold_out(
+    cases: list[Case], count: int, order: np.random.Generator, *, name: str = "validation_cases"
+) -> tuple[list[Case], list[Case]]:
+    """Divide training cases into those kept and those held out.
+
+    Args:
+        cases: the training cases.
+        count: number of patients, or of cases where none are named, to hold out.
+        order: random generator that draws them.
+        name: name of the number, for messages.
+
+    Raises:
+        ValueError: If none would be left to train on.
+    """
     patients = _patients(cases)
     if not 0 <= count < max(len(patients), 1):
-        raise ValueError(
-            f"validation_cases {count} cannot be held out of {len(patients)} training cases; hold out fewer."
-        )
+        raise ValueError(f"{name} {count} cannot be held out of {len(patients)} training cases; hold out fewer.")
     return _split(cases, patients, order.permutation(len(patients))[:count])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from medcontext.data.datasets import HIPPOCAMPUS_LABELS, UNLABELED, Split, load_split
 from medcontext.labels import label_names
+from medcontext.providers.description import read_object
 from medcontext.providers.layouts import Edition, FoundCases, Pattern
 from medcontext.storage.archives import Source
 
@@ -112,13 +112,8 @@ def _content(source: Source) -> dict[str, Any]:
     names = [name for folder in sorted(folders) if (name := str(folder / "dataset.json")) in source.files]
     if not names:
         return {}
-    with source.open(names[0]) as stream:
-        text = stream.read()
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{names[0]} of {source.path} is not valid JSON ({error}); download it again.") from error
-    if not isinstance(content, dict) or not all(isinstance(content.get(name, []), list) for name in SECTIONS):
+    content = read_object(source, names[0])
+    if not all(isinstance(content.get(name, []), list) for name in SECTIONS):
         raise ValueError(f"{names[0]} of {source.path} must be an object with lists of cases; download it again.")
     return content
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,12 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import medcontext
-from medcontext.checks import nearest_name
-from medcontext.data.datalist import load_datalist
-from medcontext.data.datasets import PHANTOM_MARKER, UNLABELED, Split, load_split
+from medcontext.checks import check_flag, nearest_name
+from medcontext.data.datasets import UNLABELED, Split, load_split
 from medcontext.providers import acdc, brats, btcv, hippocampus
 from medcontext.providers.decathlon import download_task
 from medcontext.providers.layouts import Edition, FoundCases, expected_files, find_cases
+from medcontext.providers.output import indented, make_output_folder, phantom_record, refuse_output_in
 from medcontext.scans import read_header
 from medcontext.storage.archives import Source, open_source
 from medcontext.storage.file_memory import FileMemory
@@ -69,7 +67,7 @@ def prepare_dataset(
         dataset: ``btcv``, ``acdc``, ``brats`` or ``hippocampus``.
         source: the downloaded zip or tar, or the folder that it was unpacked into, or any folder above that.
         output_dir: folder of the dataset, for this dataset alone.
-        link: create symbolic links instead of copies; the source must be a folder.
+        link: link the files instead of copying them; the source must be a folder.
         allow_missing: leave incomplete cases out instead of refusing.
         download: download the Decathlon's archive of BraTS or the hippocampus first, into the folder ``source``.
 
@@ -84,12 +82,10 @@ def prepare_dataset(
     """
     if dataset not in EDITIONS:
         raise ValueError(
-            f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}.{nearest_name(dataset, EDITIONS)} For other "
-            "data, write dataset.json by hand."
+            f"dataset must be one of {sorted(EDITIONS)}, got {dataset!r}.{nearest_name(dataset, EDITIONS)}"
         )
     for name, value in {"link": link, "allow_missing": allow_missing, "download": download}.items():
-        if not isinstance(value, bool):
-            raise ValueError(f"{name} must be True or False, got {value!r}.")
+        check_flag(name, value)
     if download and dataset not in DOWNLOADS:
         raise ValueError(
             f"download works for {' and '.join(DOWNLOADS)} alone; {dataset} requires a registration: download it "
@@ -98,7 +94,7 @@ def prepare_dataset(
     source, output_dir = Path(source), Path(output_dir)
     _refuse_link(source, link, download)
     source = download_task(DOWNLOADS[dataset], source) if download else source
-    _refuse_output_in(source, output_dir)
+    refuse_output_in(source, output_dir)
     with locked(output_dir, f"Another process is preparing {output_dir}; wait for it, or choose another output_dir."):
         return _prepare(dataset, source, output_dir, link=link, allow_missing=allow_missing)
 
@@ -109,49 +105,22 @@ def _prepare(dataset: str, source: Path, output_dir: Path, *, link: bool, allow_
         full_split, origin = _split(dataset, found, opened)
         split = _complete_cases(found, full_split, opened, allow_missing)
         left_out = _left_out(found, full_split, split)
-        phantom = _phantom_record(opened)
+        phantom = phantom_record(opened)
         plan = {target: name for files in _files_of(found, split) for target, name in files.items()}
-        datalist = _make_output_folder(output_dir, found.edition)
+        datalist = make_output_folder(output_dir, found.edition.name)
         hashes = transfer_files(opened, plan, output_dir, FileMemory.of_dataset(datalist), link=link)
     content = {**_description(found, split, phantom), **_geometry(output_dir, found, split)}
     content["prepared"] = _circumstances(found.edition, origin, link, left_out)
     content["sha256"] = hashes
     write_file(datalist, (json.dumps(content, indent=4) + "\n").encode())
     if left_out:
-        logger.warning("Left out:\n%s", _indented(left_out))
+        logger.warning("Left out:\n%s", indented(left_out))
     return datalist
 
 
 def _refuse_link(source: Path, link: bool, download: bool) -> None:
     if link and (download or source.is_file()):
         raise ValueError("The files in an archive cannot be linked; leave link out, or give the unpacked folder.")
-
-
-def _refuse_output_in(source: Path, output: Path) -> None:
-    if source.is_dir() and source.resolve() in (output.resolve(), *output.resolve().parents):
-        raise ValueError(
-            f"output_dir {output} is inside the source {source}, which must not be changed; choose another."
-        )
-
-
-def _make_output_folder(output: Path, edition: Edition) -> Path:
-    """Create the output folder, and remove a ``dataset.json`` that is about to be outdated."""
-    datalist = output / "dataset.json"
-    present = load_datalist(datalist) if datalist.is_file() else {}
-    if (output / PHANTOM_MARKER).exists() or ("phantom" in present and "prepared" not in present):
-        raise ValueError(
-            f"{output} holds generated phantoms; give another folder, so that nobody mistakes them for patients."
-        )
-    if present and present.get("prepared", {}).get("edition") != edition.name:
-        raise ValueError(f"{output} holds another dataset ({present.get('name', 'unnamed')}); give another folder.")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        write_file(output / ".writable", b"")
-        (output / ".writable").unlink()
-        datalist.unlink(missing_ok=True)
-    except OSError as error:
-        raise OSError(f"output_dir {output} cannot be written ({error.strerror}); choose another.") from error
-    return datalist
 
 
 def _split(dataset: str, found: FoundCases, source: Source) -> tuple[Split, str]:
@@ -184,14 +153,14 @@ def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missi
     if edition.find_contradictions:
         problems += edition.find_contradictions(source, [case for case in cases if case in found.files])
     if problems:
-        raise ValueError(f"{source.path} contradicts itself:\n" + _indented(problems))
+        raise ValueError(f"{source.path} contradicts itself:\n" + indented(problems))
     missing_of = {case: found.missing(case, part) for part, members in split.items() for case in members}
     incomplete = [case for case, files in missing_of.items() if files]
     if incomplete and not allow_missing:
         missing = [file for files in missing_of.values() for file in files]
-        unknown = f"\nIt has files of unknown names:\n{_indented(found.unassigned)}" if found.unassigned else ""
+        unknown = f"\nIt has files of unknown names:\n{indented(found.unassigned)}" if found.unassigned else ""
         raise FileNotFoundError(
-            f"{source.path} lacks {len(missing)} files of {edition.name}:\n{_indented(missing)}{unknown}\n"
+            f"{source.path} lacks {len(missing)} files of {edition.name}:\n{indented(missing)}{unknown}\n"
             f"Expected for each case, in any folder: {expected_files(edition)}. Get the complete download, or leave "
             f"the {len(incomplete)} incomplete cases out with --allow_missing True."
         )
@@ -204,10 +173,6 @@ def _complete_cases(found: FoundCases, split: Split, source: Source, allow_missi
     return complete
 
 
-def _indented(lines: Iterable[str]) -> str:
-    return "\n".join(f"  {line}" for line in lines)
-
-
 def _left_out(found: FoundCases, full_split: Split, split: Split) -> list[str]:
     section_of = {case: part for part, cases in full_split.items() for case in cases}
     used = {case for cases in split.values() for case in cases}
@@ -217,18 +182,6 @@ def _left_out(found: FoundCases, full_split: Split, split: Split) -> list[str]:
         reason = f"lacks {', '.join(missing)}" if missing else "not in the split"
         lines.append(f"{case}: {reason}")
     return lines + [f"{name}: belongs to no case" for name in found.unassigned]
-
-
-def _phantom_record(source: Source) -> Any:
-    """Return the record of a generated cohort, so that nobody mistakes it for patients once it is prepared."""
-    for name in source.files:
-        if name.rsplit("/", 1)[-1] != "dataset.json":
-            continue
-        with source.open(name) as stream, contextlib.suppress(ValueError):
-            content = json.load(stream)
-            if isinstance(content, dict) and "phantom" in content:
-                return content["phantom"]
-    return None
 
 
 def _files(found: FoundCases, case: str, section: str) -> dict[str, str]:
@@ -295,7 +248,7 @@ def _geometry(folder: Path, found: FoundCases, split: Split) -> dict[str, Any]:
         spacings.append(np.linalg.norm(header.affine[:3, :3], axis=0)[order])
         sizes.append(np.asarray(header.shape[:3])[order])
     if unreadable:
-        raise ValueError(f"These files cannot be read; get them again:\n{_indented(unreadable)}")
+        raise ValueError(f"These files cannot be read; get them again:\n{indented(unreadable)}")
     return {"spacing": _statistics(spacings), "size": _statistics(sizes)}
 
 

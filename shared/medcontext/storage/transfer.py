@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ from medcontext.storage.archives import Source, SourceFile
 from medcontext.storage.file_memory import FileMemory, sha256_of
 from medcontext.storage.files import require_space
 
-__all__ = ["transfer_files"]
+__all__ = ["is_link_to", "transfer_files"]
 
 BLOCK = 1 << 20
 
@@ -30,7 +31,7 @@ def transfer_files(
         plan: name in the source by path below the folder.
         folder: folder to transfer the files to.
         memory: memory of the folder's files; it keeps the origin of each, and its SHA-256.
-        link: create symbolic links instead of copies; the source must be a folder.
+        link: link instead of copying; the source must be a folder.
 
     Returns:
         SHA-256 by path below the folder.
@@ -55,17 +56,25 @@ def transfer_files(
                     f"{file.name} could not be transferred to {target} ({error.strerror or error}). "
                     "Fix this and call again; finished files are kept."
                 ) from error
-            memory.remember(target, "source", _origin(file, link))
+            if not is_link_to(target, file):
+                memory.remember(target, "source", _origin(file))
             bar.update(sizes[path])
     return {path: sha256_of(folder / path, memory) for path in plan}
 
 
-def _origin(file: SourceFile, link: bool) -> str:
-    return f"link to {file.path}" if link else f"copy of {file.name} {file.stamp}"
+def is_link_to(target: Path, file: SourceFile) -> bool:
+    """Return whether a path leads to a source's file, by a link of either kind or because it is that file."""
+    return file.path is not None and target.exists() and target.samefile(file.path)
+
+
+def _origin(file: SourceFile) -> str:
+    return f"copy of {file.name} {file.stamp}"
 
 
 def _is_transferred(file: SourceFile, target: Path, memory: FileMemory, link: bool) -> bool:
-    return target.is_file() and memory.recall(target, "source") == _origin(file, link)
+    if is_link_to(target, file):
+        return link
+    return target.is_file() and memory.recall(target, "source") == _origin(file)
 
 
 def _transfer(source: Source, file: SourceFile, target: Path, memory: FileMemory, link: bool) -> None:
@@ -73,16 +82,26 @@ def _transfer(source: Source, file: SourceFile, target: Path, memory: FileMemory
     part = target.with_name(f".{target.name}.part")
     part.unlink(missing_ok=True)
     try:
-        if link and file.path is not None:
-            part.symlink_to(file.path.resolve())
-            part.replace(target)
-            sha256_of(target, memory)
-            return
-        digest = _copy(source, file, part)
+        linked = link and file.path is not None and _link(file.path.resolve(), part)
+        digest = None if linked else _copy(source, file, part)
         part.replace(target)
-        memory.remember(target, "sha256", digest)
+        if digest is not None:
+            memory.remember(target, "sha256", digest)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _link(original: Path, link: Path) -> bool:
+    """Create a hard link or, on another disk, a symbolic one; return whether the system lets either be created.
+
+    A hard link outlives the moving of either folder, needs no rights on Windows, and is there in a container that sees
+    only one of them.
+    """
+    for create in (link.hardlink_to, link.symlink_to):
+        with contextlib.suppress(OSError):
+            create(original)
+            return True
+    return False
 
 
 def _copy(source: Source, file: SourceFile, part: Path) -> str:
