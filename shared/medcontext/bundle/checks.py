@@ -20,6 +20,7 @@ from monai.bundle.utils import ID_SEP_KEY
 from torch import nn
 
 from medcontext.bundle.errors import one_sentence
+from medcontext.bundle.plans import check_plan
 from medcontext.bundle.settings import ENTRY_KEYS
 from medcontext.checks import (
     check_above_zero,
@@ -64,6 +65,11 @@ def _check_norm(key: str, value: Any) -> None:
         check_above_zero(key, value, remedy="null does not clip")
 
 
+def _check_patience(key: str, value: Any) -> None:
+    if value is not None:
+        check_integer(key, value, minimum=1, remedy="give a number of validations, or null to train for max_epochs")
+
+
 def _check_spacing(key: str, value: Any) -> None:
     remedy = "give a list of voxel sizes in mm, one for each axis"
     if not isinstance(value, (list, tuple)):
@@ -98,6 +104,7 @@ NUMBERS: dict[str, Check] = {
     ),
     "overlap": _check_overlap,
     "max_grad_norm": _check_norm,
+    "early_stopping": _check_patience,
     "spacing": _check_spacing,
     "roi_size": _check_size,
 }
@@ -162,14 +169,17 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
         _check_mirroring(parser)
         if "datalist" in parser.get():
             _check_data(parser)
+        check_plan(parser)
         _check_choices(parser)
+        _check_stopping(parser)
 
 
 def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> None:
     """Check that this kind of run uses every top-level key.
 
     These are the keys of ``train.json`` or ``inference.json``, keys that the configuration refers to, keys that MONAI
-    adds, and keys with the same value in an overlay of the bundle, since overlays may be for several kinds of run.
+    adds, and keys with the same value in an overlay of the bundle, since overlays may be for several kinds of run. A
+    plan, which is such an overlay, has keys of ``train.json``.
 
     Args:
         config: the configuration.
@@ -182,6 +192,7 @@ def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> No
     files = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in paths}
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
     known |= files.get("train" if "train" in config else "inference", {}).keys()
+    known |= files.get("train", {}).keys() if config.get("plan") else set()
     for key, value in config.items():
         from_file = any(key in file and _equals_parsed(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
@@ -220,6 +231,14 @@ def _check_choices(parser: Any) -> None:
         raise ValueError(
             f"mode {mode!r} needs unlabelled scans; give --unlabeled dataset, --unlabeled rest or --unlabeled_dir DIR."
         )
+
+
+def _check_stopping(parser: Any) -> None:
+    """Raise ValueError if training is to end by validation, and there is none."""
+    if "training" not in parser.get().get("cases", {}) or not parser.get_parsed_content("early_stopping"):
+        return
+    if not parser.get_parsed_content("cases")["validation"]:
+        raise ValueError("early_stopping needs cases to validate on; hold some out by validation_cases.")
 
 
 def _check_mirroring(parser: Any) -> None:
