@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
+from medcontext.planning import make_plans, write_plans
 
 
 def write_own(folder: Path, channels: int) -> Path:
@@ -81,3 +82,19 @@ def test_starting_from_the_weights_of_other_classes(bundle: str, home: Path, cap
         torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-6)
     with pytest.raises(SystemExit, match="medcontext: There is no checkpoint nowhere.pt"):
         train(bundle, home, run_name="other", pretrained="nowhere.pt", **keys)
+
+
+@pytest.mark.slow
+@for_bundles()
+def test_a_plan_trains_evaluates_and_predicts(bundle: str, home: Path) -> None:
+    """The plan as it is, but for the number of epochs."""
+    (home / "mine").mkdir()
+    data = write_own(home / "mine", channels=2)
+    (file,) = write_plans(make_plans(data, "cpu", [bundle]), data)
+    small = {"max_epochs": 1, "val_interval": 1, "preview_interval": 0, "network_def": None}
+    folder = train(bundle, home, str(file), **{key: value for key, value in small.items() if value is not None})
+    models = str(folder / "models")
+    assert (folder / "models" / "model.pt").is_file()
+    run(bundle, "evaluating", "train", str(file), "evaluate", ckpt_dir=models)
+    run(bundle, "inferring", "inference", str(file), ckpt_dir=models)
+    assert len(list((folder / "predictions").glob("*_seg.nii.gz"))) == 2
