@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.bundle import run as run_bundle
 
-from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
+from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, config_files, for_bundles, run, train
 from medcontext.planning import make_plans, write_plans
 
 
@@ -91,10 +93,14 @@ def test_a_plan_trains_evaluates_and_predicts(bundle: str, home: Path) -> None:
     (home / "mine").mkdir()
     data = write_own(home / "mine", channels=2)
     (file,) = write_plans(make_plans(data, "cpu", [bundle]), data)
-    small = {"max_epochs": 1, "val_interval": 1, "preview_interval": 0, "network_def": None}
-    folder = train(bundle, home, str(file), **{key: value for key, value in small.items() if value is not None})
-    models = str(folder / "models")
-    assert (folder / "models" / "model.pt").is_file()
-    run(bundle, "evaluating", "train", str(file), "evaluate", ckpt_dir=models)
-    run(bundle, "inferring", "inference", str(file), ckpt_dir=models)
-    assert len(list((folder / "predictions").glob("*_seg.nii.gz"))) == 2
+    settings: dict[str, Any] = {"logging_file": False, "device": "cpu"}
+    models = str(home / "runs" / bundle / "planned" / "models")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = config_files(bundle, "train", str(file))
+        run_bundle("training", config_file=files, run_name="planned", max_epochs=1, preview_interval=0, **settings)
+        files = config_files(bundle, "train", str(file), "evaluate")
+        run_bundle("evaluating", config_file=files, ckpt_dir=models, **settings)
+        run_bundle("inferring", config_file=config_files(bundle, "inference", str(file)), ckpt_dir=models, **settings)
+    assert len(pd.read_csv(home / "runs" / bundle / "planned" / "evaluation" / "metrics.csv")) == 4
+    assert len(list((home / "runs" / bundle / "planned" / "predictions").glob("*_seg.nii.gz"))) == 2

@@ -23,8 +23,8 @@ from medcontext.planning.cost import (
 )
 from medcontext.planning.crops import Size, crops_of, largest_crop
 from medcontext.planning.dataset_choices import cell_size, training_cases
-from medcontext.planning.fingerprint import Fingerprint
-from medcontext.planning.geometry import Triple, along, is_thick, median_shape, target_spacing
+from medcontext.planning.fingerprint import Fingerprint, Triple
+from medcontext.planning.geometry import along, is_thick, median_shape, target_spacing
 from medcontext.planning.recipe import CPU_KEYS, Recipe
 
 __all__ = ["bundle_choices"]

@@ -10,8 +10,8 @@ import numpy as np
 
 from medcontext.data import load_cases, load_listed, sided_labels
 from medcontext.planning.choice import Choice
-from medcontext.planning.fingerprint import CaseFacts, ChannelFacts, Fingerprint
-from medcontext.planning.geometry import Triple, thickness
+from medcontext.planning.fingerprint import CaseFacts, ChannelFacts, Fingerprint, Triple
+from medcontext.planning.geometry import thickness
 
 __all__ = ["cell_size", "dataset_choices", "training_cases", "validation_cases"]
 

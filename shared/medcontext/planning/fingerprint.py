@@ -19,7 +19,7 @@ from medcontext.data import Problem, case_files, case_name, check_dataset, load_
 from medcontext.labels import label_names
 from medcontext.storage.file_memory import FileMemory
 
-__all__ = ["CaseFacts", "ChannelFacts", "Fingerprint", "read_fingerprint"]
+__all__ = ["CaseFacts", "ChannelFacts", "Fingerprint", "Triple", "read_fingerprint"]
 
 Triple: TypeAlias = tuple[float, float, float]
 
