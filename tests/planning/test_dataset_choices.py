@@ -118,7 +118,7 @@ def test_labels_remarks_and_sides(tmp_path: Path) -> None:
         row.setting: row for row in dataset_choices(fingerprint(case, names=names, datalist=folder / "dataset.json"))
     }
     assert rows["dataset"].value == "my_scans_2"
-    assert rows["dataset_dir"].value == str(folder)
+    assert (rows["dataset_dir"].value, rows["dataset_dir"].text) == (f"${str(folder)!r}", str(folder))
     assert rows["labels"].value == {"left kidney": 1, "right kidney": 2}
     assert "no case has it: spleen" in rows["labels"].why
     assert "left kidney and right kidney" in rows["sided_labels"].why

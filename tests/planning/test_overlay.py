@@ -56,7 +56,7 @@ TWENTY = {"classes": 20, "shape": (14, 42, 6), "spacing": (1.1, 1.1, 7.0), "air"
     ],
 )
 def test_training_takes_a_plan_and_nothing_else(bundle: str, cohort: dict[str, Any], tmp_path: Path) -> None:
-    folder = write_cohort(tmp_path / "mine", **cohort)
+    folder = write_cohort(tmp_path / "$mine #1", **cohort)
     (file,) = write_plans(make_plans(folder, "cpu", [bundle]), folder)
     assert file == folder / f"plan_{bundle}.json"
     workflow = workflow_for(bundle, "train", str(file), tiny=False)
@@ -180,6 +180,10 @@ def volume(name: str, shape: Sequence[int], value: int = 1) -> Callable[[Path], 
         (
             [edited(lambda content: content.update(modality={"0": "T1", "1": "T2"}))],
             r"names 2 channels \(T1, T2\), but case0 has 1; name one",
+        ),
+        (
+            [edited(lambda content: content["labels"].update({"1": "$__import__('os').abort()"}))],
+            r"names the label .*; rename it without \$, @, %, # and ::, for MONAI",
         ),
         ([lambda folder: (folder / "case0.nii.gz").write_bytes(b"")], "case0.nii.gz cannot be read .*; repair it, or"),
         ([lambda folder: (folder / "label2.nii.gz").unlink()], "label2.nii.gz is missing"),

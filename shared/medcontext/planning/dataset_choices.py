@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from medcontext.data import load_cases, load_listed, sided_labels
+from medcontext.literals import as_literal
 from medcontext.planning.choice import Choice
 from medcontext.planning.fingerprint import CaseFacts, ChannelFacts, Fingerprint, Triple
 from medcontext.planning.geometry import thickness
@@ -35,7 +36,7 @@ def dataset_choices(fingerprint: Fingerprint) -> list[Choice]:
     labels = _labels(fingerprint)
     return [
         Choice("dataset", name, "the folder's name"),
-        Choice("dataset_dir", str(folder.resolve()), "what was planned"),
+        Choice("dataset_dir", as_literal(str(folder.resolve())), "what was planned", str(folder.resolve())),
         Choice("in_channels", len(fingerprint.channels), "channels of the images"),
         Choice(
             "out_channels", "$medcontext.data.count_classes(@labels)", "background and labels", str(len(labels) + 1)

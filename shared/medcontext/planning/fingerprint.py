@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +89,21 @@ class Fingerprint:
 def read_fingerprint(dataset_dir: str | os.PathLike[str]) -> Fingerprint:
     """Check a dataset and read the facts about its training and validation cases.
 
-    Facts are remembered in a file beside ``dataset.json`` until the files change.
+    Facts are remembered in the user's cache until the files change.
 
     Args:
         dataset_dir: folder with the ``dataset.json``.
 
     Raises:
         FileNotFoundError: If there is no ``dataset.json``.
-        ValueError: If it names no labels or lists no cases, if channels differ, if a scan is one slice, or if the check
-            of a training run finds a problem.
+        ValueError: If it names no labels or lists no cases, if a name means something else to MONAI, if channels
+            differ, if a scan is one slice, or if the check of a training run finds a problem.
     """
     datalist = Path(dataset_dir).absolute() / "dataset.json"
     content = load_datalist(datalist)
-    names = {index: name for index, name in label_names(content).items() if index}
+    every_name = label_names(content)
+    _refuse_marks(every_name.values(), datalist)
+    names = {index: name for index, name in every_name.items() if index}
     sections = {name: load_listed(datalist, name) for name in ("training", "validation")}
     cases = [case for listed in sections.values() for case in listed]
     if not names:
@@ -110,7 +113,7 @@ def read_fingerprint(dataset_dir: str | os.PathLike[str]) -> Fingerprint:
     channels = _channel_names(content, cases[0], datalist)
     known = {name: index for index, name in names.items()}
     _refuse(check_dataset(datalist, sections, in_channels=len(channels), labels=known), datalist)
-    facts = tuple(_read_cases(cases, FileMemory.beside(datalist)))
+    facts = tuple(_read_cases(cases, FileMemory.of_dataset(datalist)))
     for case in facts:
         if min(case.shape) == 1:
             raise ValueError(
@@ -118,6 +121,13 @@ def read_fingerprint(dataset_dir: str | os.PathLike[str]) -> Fingerprint:
                 f"need volumes; leave it out of {datalist}, or stack the slices of a scan."
             )
     return Fingerprint(datalist, names, channels, facts)
+
+
+def _refuse_marks(names: Iterable[str], datalist: Path) -> None:
+    """Raise ValueError for a name that MONAI would take for an expression, a reference or a nested key."""
+    for name in names:
+        if re.search(r"[$@%#]|::", name):
+            raise ValueError(f"{datalist} names the label {name!r}; rename it without $, @, %, # and ::, for MONAI.")
 
 
 def _refuse(problems: Sequence[Problem], datalist: Path) -> None:
