@@ -22,6 +22,7 @@ import medcontext.labels
 import medcontext.losses
 import medcontext.metrics
 import medcontext.networks
+import medcontext.planning
 import medcontext.tracking
 import medcontext.transforms
 
@@ -32,7 +33,8 @@ def modules() -> Iterator[str]:
     yield from (
         module.__name__ for module in (medcontext.checks, medcontext.faults, medcontext.inferers, medcontext.labels)
     )
-    for room in (medcontext.cli, medcontext.engines, medcontext.handlers, medcontext.tracking, *ROOMS):
+    rooms = (medcontext.cli, medcontext.engines, medcontext.handlers, medcontext.planning, medcontext.tracking)
+    for room in (*rooms, *ROOMS):
         yield from (found.name for found in pkgutil.walk_packages(room.__path__, f"{room.__name__}."))
 
 

@@ -23,7 +23,7 @@ LAYERS = (
     ("audit", "handlers"),
     ("tracking",),
     ("bundle",),
-    ("comparison", "experiment"),
+    ("comparison", "experiment", "planning"),
     ("cli",),
     ("__main__",),
 )

@@ -454,6 +454,24 @@ def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bu
     assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
 
 
+def test_a_training_that_stops_early_is_done(home: Path) -> None:
+    """A learning rate of almost nothing never improves on the first validation."""
+    settings = {
+        "run_name": "early",
+        "max_epochs": 9,
+        "early_stopping": 1,
+        "learning_rate": 1e-30,
+        "checkpoint_interval": 5,
+    }
+    folder = train(UNETR, home, "auto_resume", **settings)
+    done = torch.load(folder / "models" / "last.pt", weights_only=True)["trainer"]["iteration"]
+    assert list(pd.read_csv(folder / "models" / "history.csv")["epoch"]) == [1, 2]
+    train(UNETR, home, "auto_resume", **settings)
+    assert torch.load(folder / "models" / "last.pt", weights_only=True)["trainer"]["iteration"] == done
+    (found,) = runs_of(home)
+    assert found.info.status == "FINISHED"
+
+
 @for_bundles(UNETR)
 def test_a_training_that_is_done_is_completed_again(bundle: str, home: Path) -> None:
     """A scheduler may start a job again whose process ended before its node said so."""
@@ -714,6 +732,8 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"network_def#out_channels": 5}, r"network_def: .*\(1, 5, 32, 32, 32\), expected \(1, 14, 32, 32, 32\)"),
         ({"out_channels": 5}, "labels go up to 13 but out_channels is 5; it must be at least 14"),
         ({"overlap": 1.0}, "overlap must be below 1"),
+        ({"early_stopping": 0}, "early_stopping must be at least 1, got 0: give a number of validations, or null"),
+        ({"early_stopping": 2, "validation_cases": 0}, "early_stopping needs cases to validate on; hold some out by"),
         ({"spacing": [1.0]}, "roi_size .* and spacing .* must have one number for each axis"),
         ({"context_weight": "much"}, "context_weight must be a number, got 'much'"),
         ({"ckpt_path": "pretrained.pt"}, "Nothing in the configuration uses 'ckpt_path'"),

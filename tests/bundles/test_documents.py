@@ -165,6 +165,7 @@ def test_commands(
     reader = reader_of(bundle, thorough)
     runs = reader.folder / "runs" / bundle
     shutil.rmtree(runs / "mine", ignore_errors=True)  # README and tutorial each have data of their own
+    reader.done = {call for call in reader.done if not any("mine" in str(word) for word in call)}
     with reader.patch.context() as patch, contextlib.ExitStack() as stack:
         patch.chdir(reader.folder)
         patch.setenv("MEDCONTEXT_HOME", str(reader.folder))

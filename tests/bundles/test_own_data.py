@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk  # noqa: N813  (as its documentation does)
 import torch
+from monai.bundle import run as run_bundle
 
-from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
+from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, config_files, for_bundles, run, train
+from medcontext.planning import make_plans, write_plans
 
 
 def write_own(folder: Path, channels: int) -> Path:
@@ -87,3 +90,23 @@ def test_starting_from_the_weights_of_other_classes(bundle: str, home: Path, cap
         torch.testing.assert_close(after[key], before[key], rtol=0, atol=1e-6)
     with pytest.raises(SystemExit, match="medcontext: There is no checkpoint nowhere.pt"):
         train(bundle, home, run_name="other", pretrained="nowhere.pt", **keys)
+
+
+@pytest.mark.slow
+@for_bundles()
+def test_a_plan_trains_evaluates_and_predicts(bundle: str, home: Path) -> None:
+    """The plan as it is, but for the number of epochs."""
+    (home / "mine").mkdir()
+    data = write_own(home / "mine", channels=2)
+    (file,) = write_plans(make_plans(data, "cpu", [bundle]), data)
+    settings: dict[str, Any] = {"logging_file": False, "device": "cpu"}
+    models = str(home / "runs" / bundle / "planned" / "models")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        files = config_files(bundle, "train", str(file))
+        run_bundle("training", config_file=files, run_name="planned", max_epochs=1, preview_interval=0, **settings)
+        files = config_files(bundle, "train", str(file), "evaluate")
+        run_bundle("evaluating", config_file=files, ckpt_dir=models, **settings)
+        run_bundle("inferring", config_file=config_files(bundle, "inference", str(file)), ckpt_dir=models, **settings)
+    assert len(pd.read_csv(home / "runs" / bundle / "planned" / "evaluation" / "metrics.csv")) == 4
+    assert len(list((home / "runs" / bundle / "planned" / "predictions").glob("*_seg.nii.gz"))) == 2

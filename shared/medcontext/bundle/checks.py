@@ -19,6 +19,7 @@ from monai.bundle import ConfigWorkflow
 from torch import nn
 
 from medcontext.bundle.errors import one_sentence
+from medcontext.bundle.plans import check_plan
 from medcontext.bundle.settings import ENTRY_KEYS
 from medcontext.bundle.values import settle_values
 from medcontext.bundle.workflow import bundle_configs, equals_parsed
@@ -71,6 +72,11 @@ def _check_fold(key: str, value: Any) -> None:
         check_integer(key, value, minimum=0, remedy="null makes no folds")
 
 
+def _check_patience(key: str, value: Any) -> None:
+    if value is not None:
+        check_integer(key, value, minimum=1, remedy="give a number of validations, or null to train for max_epochs")
+
+
 def _check_spacing(key: str, value: Any) -> None:
     remedy = "give a list of voxel sizes in mm, one for each axis"
     if not isinstance(value, (list, tuple)):
@@ -105,6 +111,7 @@ NUMBERS: dict[str, Check] = {
     ),
     "overlap": _check_overlap,
     "max_grad_norm": _check_norm,
+    "early_stopping": _check_patience,
     "spacing": _check_spacing,
     "roi_size": _check_size,
     "checkpoint_interval": _at_least(1),
@@ -173,14 +180,17 @@ def check_configuration(workflow: ConfigWorkflow) -> None:
         _check_mirroring(parser)
         if "datalist" in parser.get():
             _check_data(parser)
+        check_plan(parser)
         _check_choices(parser)
+        _check_stopping(parser)
 
 
 def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> None:
     """Check that this kind of run uses every top-level key.
 
     These are the keys of ``train.json`` or ``inference.json``, keys that the configuration refers to, keys that MONAI
-    adds, and keys with the same value in an overlay of the bundle, since overlays may be for several kinds of run.
+    adds, and keys with the same value in an overlay of the bundle, since overlays may be for several kinds of run. A
+    plan, which is such an overlay, has keys of ``train.json``.
 
     Args:
         config: the configuration.
@@ -193,6 +203,7 @@ def check_keys(config: Mapping[str, Any], configs: str | os.PathLike[str]) -> No
     known = MONAI_KEYS | ENTRY_KEYS | set(re.findall(r"@([A-Za-z_]\w*)", json.dumps(config, default=str)))
     name, entry = ("train", "training") if "train" in config else ("inference", "inferring")
     known |= files.get(name, {}).keys() or {key for file in files.values() if entry in file for key in file}
+    known |= files.get("train", {}).keys() if config.get("plan") else set()
     for key, value in config.items():
         from_file = any(key in file and equals_parsed(file[key], value) for file in files.values())
         if key not in known and not from_file and not key.startswith("_"):
@@ -225,6 +236,14 @@ def _check_choices(parser: Any) -> None:
         raise ValueError(
             f"mode {mode!r} needs unlabelled scans; give --unlabeled dataset, --unlabeled rest or --unlabeled_dir DIR."
         )
+
+
+def _check_stopping(parser: Any) -> None:
+    """Raise ValueError if training is to end by validation, and there is none."""
+    if "training" not in parser.get().get("cases", {}) or not parser.get_parsed_content("early_stopping"):
+        return
+    if not parser.get_parsed_content("cases")["validation"]:
+        raise ValueError("early_stopping needs cases to validate on; hold some out by validation_cases.")
 
 
 def _check_mirroring(parser: Any) -> None:

@@ -6,11 +6,12 @@ import json
 import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from monai.bundle import ConfigWorkflow
 
-__all__ = ["find_home", "find_root", "name", "version"]
+__all__ = ["bundle_names", "find_bundle", "find_home", "find_root", "name", "version"]
 
 
 def find_root(workflow: ConfigWorkflow | None) -> str:
@@ -47,3 +48,31 @@ def version(bundle_root: str) -> str:
     """Return the version in the bundle's ``configs/metadata.json``, ``unknown`` without this file."""
     path = Path(bundle_root) / "configs" / "metadata.json"
     return str(json.loads(path.read_text(encoding="utf-8"))["version"]) if path.is_file() else "unknown"
+
+
+def find_bundle(bundle: str) -> Path:
+    """Return the folder of a bundle that is given by its folder or by its name under ``bundles``.
+
+    Names are looked for in the working directory, the home and the repository.
+
+    Raises:
+        FileNotFoundError: If there is no such bundle; the message names those that there are.
+    """
+    candidates = [Path(bundle), *(folder / "bundles" / str(bundle) for folder in _roots())]
+    for folder in candidates:
+        if (folder / "configs" / "train.json").is_file():
+            return folder.resolve()
+    names = bundle_names()
+    known = f"name one of {', '.join(names)}, or " if names else ""
+    raise FileNotFoundError(f"There is no bundle {bundle!r}; {known}give the path of its folder.")
+
+
+def bundle_names() -> list[str]:
+    """Return the names of the bundles that :func:`find_bundle` finds, in alphabetical order."""
+    return sorted({path.parents[1].name for root in _roots() for path in root.glob("bundles/*/configs/train.json")})
+
+
+def _roots() -> Iterator[Path]:
+    yield Path.cwd()
+    yield Path(find_home(str(Path.cwd() / "bundles" / "any")))
+    yield Path(__file__).resolve().parents[3]

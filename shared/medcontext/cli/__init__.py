@@ -13,7 +13,7 @@ from collections.abc import Callable
 import fire
 
 from medcontext.cli.bundles import convert_weights, download
-from medcontext.cli.data import check, phantoms, prepare
+from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.results import compare, send_unsent
 from medcontext.cli.training import experiment, preview
 
@@ -26,13 +26,14 @@ __all__ = [
     "experiment",
     "main",
     "phantoms",
+    "plan",
     "prepare",
     "preview",
     "send_unsent",
 ]
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
-    "data": (prepare, check, phantoms),
+    "data": (prepare, check, plan, phantoms),
     "training": (preview, experiment),
     "results": (compare, send_unsent),
     "bundles": (download, convert_weights),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["check", "phantoms", "prepare"]
+from medcontext.cli.arguments import as_tuple
+
+__all__ = ["check", "phantoms", "plan", "prepare"]
 
 
 def prepare(
@@ -95,6 +97,29 @@ def _audit(datalist: str, labels: Mapping[str, int], output_dir: str) -> None:
         print(f"{finding.case}: {finding.text}")
     page = write_audit(findings, cases, labels, output_dir)
     print(f"{len({finding.case for finding in findings})} of {len(cases)} cases to look at: {page}")
+
+
+def plan(
+    dataset_dir: str,
+    gpu_memory: float | str | None = None,
+    bundles: str | Sequence[str] | None = None,
+    output_dir: str | None = None,
+) -> None:
+    """Choose the settings for a dataset, say why, and write them as an overlay for each bundle.
+
+    Voxels are read once; a second call recalls what it read, until the files change.
+
+    Args:
+        dataset_dir: folder with the ``dataset.json``.
+        gpu_memory: memory of the GPU to train on in GiB, or ``cpu``; this machine's by default.
+        bundles: names or folders of bundles, separated by commas; all by default.
+        output_dir: folder of the files ``plan_<bundle>.json``; the dataset's by default.
+    """
+    from medcontext.planning import make_plans, plans_table, write_plans
+
+    plans = make_plans(dataset_dir, gpu_memory, None if bundles is None else as_tuple(bundles))
+    files = write_plans(plans, dataset_dir if output_dir is None else output_dir)
+    print(plans_table(plans), *files, sep="\n")
 
 
 def phantoms(

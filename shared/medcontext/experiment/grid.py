@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medcontext.bundle import find_home
+from medcontext.bundle import find_bundle
 from medcontext.checks import check_choice
 
 __all__ = ["MODES", "SUPERVISED_MODES", "Cell", "Rung", "config_file", "config_files", "grid"]
@@ -111,7 +111,7 @@ def grid(
     if (fractions is None) == (cases is None):
         raise ValueError("fractions and cases both choose the cases to train on; give one of them.")
     axes: dict[str, list[Any]] = {
-        "bundles": [str(_bundle_folder(bundle)) for bundle in bundles],
+        "bundles": [str(find_bundle(bundle)) for bundle in bundles],
         "datasets": list(datasets),
         "fractions": [None] if fractions is None else list(fractions),
         "cases": [None] if cases is None else list(cases),
@@ -142,23 +142,6 @@ def _check_values(axes: dict[str, list[Any]]) -> None:
             number = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (number and value >= least):
                 raise ValueError(f"{name} must be whole numbers, {least} or more, got {value!r}.")
-
-
-def _bundle_folder(bundle: str) -> Path:
-    """Return the folder of a bundle that is given by its folder or name."""
-    candidates = [Path(bundle), *(folder / "bundles" / str(bundle) for folder in _roots())]
-    for folder in candidates:
-        if (folder / "configs" / "train.json").is_file():
-            return folder.resolve()
-    names = sorted({path.parents[1].name for root in _roots() for path in root.glob("bundles/*/configs/train.json")})
-    known = f"name one of {', '.join(names)}, or " if names else ""
-    raise FileNotFoundError(f"There is no bundle {bundle!r}; {known}give the path of its folder.")
-
-
-def _roots() -> Iterator[Path]:
-    yield Path.cwd()
-    yield Path(find_home(str(Path.cwd() / "bundles" / "any")))
-    yield Path(__file__).resolve().parents[3]
 
 
 def config_files(cell: Cell, overlays: Sequence[str], mode: str) -> list[str]:

@@ -11,6 +11,7 @@ from medcontext.handlers.checkpoints import (
     TrainingCheckpoint,
 )
 from medcontext.handlers.context_schedule import ContextSchedule
+from medcontext.handlers.early_stopping import EarlyStopping
 from medcontext.handlers.evaluation import EvaluationReport
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
 from medcontext.handlers.prediction_writer import PredictionWriteError, PredictionWriter
@@ -23,6 +24,7 @@ from medcontext.handlers.training_history import TrainingHistory
 
 __all__ = [
     "ContextSchedule",
+    "EarlyStopping",
     "EpochSeed",
     "EvaluationReport",
     "FinalModel",

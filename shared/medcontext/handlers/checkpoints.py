@@ -213,8 +213,8 @@ class TrainingCheckpoint:
     Args:
         ckpt_dir: folder of the file.
         objects: further objects to save by name, each with ``state_dict`` and ``load_state_dict``, such as the
-            learning-rate scheduler and the :class:`ModelCheckpoint`.
-        interval: number of epochs between two saves; the last epoch is always saved.
+            learning-rate scheduler and the :class:`ModelCheckpoint`; ``None`` is left out.
+        interval: number of epochs between two saves; the last epoch is always saved, and one that ends training early.
 
     Raises:
         ValueError: If ``interval`` is below 1.
@@ -224,7 +224,7 @@ class TrainingCheckpoint:
         if interval < 1:
             raise ValueError(f"interval must be 1 or more epochs, got {interval}.")
         self.path = Path(ckpt_dir) / LAST_FILE
-        self.objects = dict(objects or {})
+        self.objects = {name: item for name, item in (objects or {}).items() if item is not None}
         self.interval = interval
 
     def attach(self, engine: Engine) -> None:
@@ -233,7 +233,8 @@ class TrainingCheckpoint:
 
     def __call__(self, engine: MedContextTrainer) -> None:
         """Save the state from which the next epoch starts."""
-        if engine.state.epoch % self.interval and engine.state.epoch != engine.state.max_epochs:
+        last = engine.should_terminate or engine.state.epoch == engine.state.max_epochs
+        if engine.state.epoch % self.interval and not last:
             return
         if engine.state.rank == 0:
             state = {name: item.state_dict() for name, item in _training_objects(engine, self.objects).items()}
@@ -263,7 +264,7 @@ class ResumeTraining:
 
     def __init__(self, path: str, objects: Mapping[str, Any] | None = None) -> None:
         self.path, self.content = _load_newest(Path(path))
-        self.objects = dict(objects or {})
+        self.objects = {name: item for name, item in (objects or {}).items() if item is not None}
         if not isinstance(self.content, dict) or not {"trainer", "random"} <= self.content.keys():
             raise ValueError(f"{self.path} holds weights but no training state; resume from a {LAST_FILE}.")
 

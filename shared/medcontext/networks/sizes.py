@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from math import prod
+from typing import Any
 
 import torch
 from monai.networks.nets import UNETR, SwinUNETR
@@ -12,7 +13,7 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-__all__ = ["check_crop_size", "check_image_size", "check_multiples"]
+__all__ = ["check_crop_size", "check_image_size", "check_multiples", "crop_divisors"]
 
 
 def check_multiples(name: str, sizes: Sequence[int], divisors: Sequence[int], least: Sequence[int]) -> None:
@@ -83,3 +84,30 @@ def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
                 f"roi_size must be longer than {divisors[0]} along at least one axis, got {list(roi_size)}: instance "
                 f"norm cannot normalise the single voxel that remains of it; use {2 * divisors[0]} along axis 0."
             )
+
+
+def crop_divisors(definition: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return voxels for each axis, of which a network of one of the bundles takes every multiple.
+
+    Args:
+        definition: ``_target_`` and arguments of UNETR, SwinUNETR, nnFormer or UNETR++.
+
+    Raises:
+        ValueError: If it is another network.
+
+    Example:
+        >>> crop_divisors({"_target_": "medcontext.networks.NNFormer", "patch_size": [2, 4, 4], "depths": [2, 2, 2, 2]})
+        (16, 32, 32)
+    """
+    kind = str(definition["_target_"]).rpartition(".")[2]
+    if kind == "UNETR":
+        return (16, 16, 16)  # MONAI's only patch
+    patch: tuple[int, int, int] = ensure_tuple_rep(definition.get("patch_size", 2), 3)
+    if kind == "SwinUNETR":
+        return (patch[0] ** 5, patch[1] ** 5, patch[2] ** 5)
+    if kind not in ("NNFormer", "UNETRPlusPlus"):
+        raise ValueError(f"The crops that {kind} takes are not known; set roi_size yourself.")
+    mergings = len(definition["depths"]) - 1
+    strides = [ensure_tuple_rep(step, 3) for step in definition.get("merging_strides", [2] * mergings)]
+    first, second, third = (prod(steps) for steps in zip(patch, *strides, strict=True))
+    return (first, second, third)
