@@ -40,6 +40,9 @@ def compare(
         print(group.sentence)
         for step in group.ladder.steps:
             print(f"  {step.line}")
+    for setting in comparison.few_shot.values():
+        for sentence in setting.efficiency.sentences:
+            print(f"{setting.title}. {sentence}")
     print(Path(output_dir) / PAGE)
 
 
