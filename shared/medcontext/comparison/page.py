@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -18,15 +18,17 @@ from medcontext.comparison.cost import cost_notes, cost_table
 from medcontext.comparison.few_shot import FewShot, few_shot
 from medcontext.comparison.figures import differences_figure, few_shot_figure, ladder_figure, overview_figure
 from medcontext.comparison.pairing import UNPAIRED, Role
+from medcontext.comparison.predictions import Predictions
 from medcontext.comparison.results import FEWEST_SEEDS
-from medcontext.comparison.rungs import Rung, runs_by_rung
+from medcontext.comparison.rivals import Lead, leads
+from medcontext.comparison.rungs import BASELINES, Rung, runs_by_rung
 from medcontext.comparison.runs import TrackedRun
-from medcontext.comparison.tables import difference_rows, efficiency_rows, ladder_rows, run_rows
+from medcontext.comparison.tables import difference_rows, efficiency_rows, ladder_rows, prediction_rows, run_rows
 from medcontext.comparison.verdicts import SUBJECTS, Group, Subject
-from medcontext.report.page import data_uri, png, render
+from medcontext.report.page import data_uri, number, png, render
 from medcontext.storage.files import json_text, write_file
 
-__all__ = ["PAGE", "Comparison", "write_comparison"]
+__all__ = ["PAGE", "Comparison", "prediction_sentences", "write_comparison"]
 
 PAGE = "comparison.html"
 
@@ -42,6 +44,7 @@ class Comparison:
         runs: all runs of the experiment, oldest first.
         roles: role of each run, by its identifier.
         info: time and place of the comparison, in reading order.
+        predictions: scored predictions of other tools.
     """
 
     experiment: str
@@ -50,6 +53,7 @@ class Comparison:
     runs: Sequence[TrackedRun]
     roles: Mapping[str, Role]
     info: Mapping[str, str]
+    predictions: Sequence[Predictions] = ()
 
     def slug(self, group: Group) -> str:
         """Return a unique name of a group that is valid for files and for MLflow's metrics."""
@@ -82,6 +86,11 @@ class Comparison:
         settings = few_shot(self.groups)
         return dict(zip(_slugs([setting.values for setting in settings]), settings, strict=True))
 
+    @cached_property
+    def leads(self) -> list[tuple[Group, Lead]]:
+        """How far the rungs of each group are ahead of the predictions of other tools."""
+        return [(group, lead) for group in self.groups for lead in leads(group, self.predictions)]
+
     def notes(self) -> list[str]:
         """Return caveats that a reader should know."""
         used = [run for run in self.runs if self.roles[run.id].name != UNPAIRED]
@@ -96,6 +105,16 @@ class Comparison:
                 "optimizers and augmentations were equal is not known."
             )
         return notes
+
+
+def prediction_sentences(comparison: Comparison) -> list[str]:
+    """Return what was measured of the predictions of other tools, in sentences."""
+    own = [f"Predictions {others.name}: Dice {number(others.mean_dice)}." for others in comparison.predictions]
+    return own + [
+        f"{group.title}: Dice of {lead.rung.phrase} minus that of the predictions {lead.name}: {lead.text}."
+        for group, lead in comparison.leads
+        if lead.rung in SUBJECTS or lead.rung in BASELINES
+    ]
 
 
 def subject_name(first: str, rung: Rung, group: str = "") -> str:
@@ -114,9 +133,9 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
 
     They are ``ladder.csv`` (one row per group and rung), ``comparison.csv`` (one row per group, control of MedContext
     and class), ``label_efficiency.csv`` (one row per setting, rung and number of labelled cases), ``runs.csv`` (every
-    run, and its role or why it has none), the figures as PNG, ``comparison.json``
-    (verdicts) and last ``comparison.html``, which contains the figures. Every file is replaced atomically; figures of
-    an earlier comparison are removed.
+    run, and its role or why it has none), ``predictions.csv`` if there are predictions of other tools (one row per
+    case and class), the figures as PNG, ``comparison.json`` (verdicts) and last ``comparison.html``, which contains
+    the figures. Every file is replaced atomically; figures and predictions of an earlier comparison are removed.
 
     Args:
         output_dir: folder, created if necessary.
@@ -133,10 +152,13 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
         "comparison.csv": _csv(difference_rows(comparison.groups)),
         "label_efficiency.csv": _csv(efficiency_rows(comparison.few_shot)),
         "runs.csv": _csv(run_rows(comparison.runs, comparison.roles)),
+        **({"predictions.csv": _csv(prediction_rows(comparison.predictions))} if comparison.predictions else {}),
         **pictures,
         "comparison.json": json_text(_verdicts(comparison, list(pictures))).encode(),
         PAGE: _render_page(comparison, pictures).encode(),
     }
+    if not comparison.predictions:
+        (output / "predictions.csv").unlink(missing_ok=True)
     _remove_old_figures(output / "comparison.json", keep=pictures)
     return {name: write_file(output / name, content) for name, content in contents.items()}
 
@@ -177,6 +199,9 @@ def _verdicts(comparison: Comparison, figures: Sequence[str]) -> dict[str, objec
             "sentences": {setting.title: list(setting.efficiency.sentences) for setting in settings},
             "rows": efficiency_rows(comparison.few_shot).to_dict("records"),
         },
+        "predictions": [
+            {"group": group.title, **asdict(lead), "rung": lead.rung.key} for group, lead in comparison.leads
+        ],
         "figures": list(figures),
     }
 
@@ -209,6 +234,8 @@ def _render_page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
             {"setting": setting, "uri": uris.get(f"few_shot_{name}.png")}
             for name, setting in comparison.few_shot.items()
         ],
+        predictions=comparison.predictions,
+        leads=comparison.leads,
         paired=[row for row in rows if row["role"] != UNPAIRED],
         unpaired=[row for row in rows if row["role"] == UNPAIRED],
         fewest=FEWEST_SEEDS,

@@ -8,12 +8,13 @@ import pandas as pd
 
 from medcontext.comparison.few_shot import FewShot
 from medcontext.comparison.pairing import Role
+from medcontext.comparison.predictions import Predictions
 from medcontext.comparison.results import Result
 from medcontext.comparison.rungs import Basis
 from medcontext.comparison.runs import TrackedRun
 from medcontext.comparison.verdicts import Group
 
-__all__ = ["difference_rows", "efficiency_rows", "ladder_rows", "run_rows"]
+__all__ = ["difference_rows", "efficiency_rows", "ladder_rows", "prediction_rows", "run_rows"]
 
 
 def ladder_rows(groups: Sequence[Group]) -> pd.DataFrame:
@@ -68,6 +69,16 @@ def efficiency_rows(settings: Mapping[str, FewShot]) -> pd.DataFrame:
         for worth in setting.efficiency.worths
     ]
     return pd.DataFrame(rows, columns=columns)
+
+
+def prediction_rows(predictions: Sequence[Predictions]) -> pd.DataFrame:
+    """Return one row per case and class of each set of predictions, which must not be empty."""
+    tables = [
+        table.assign(predictions=others.name, seed="" if seed is None else seed)
+        for others in predictions
+        for seed, table in others.tables.items()
+    ]
+    return pd.concat(tables, ignore_index=True).set_index(["predictions", "seed"]).reset_index()
 
 
 def run_rows(runs: Sequence[TrackedRun], roles: Mapping[str, Role]) -> pd.DataFrame:

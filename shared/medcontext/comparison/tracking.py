@@ -13,7 +13,7 @@ from mlflow.entities import Metric, Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from medcontext.comparison.few_shot import FewShot
-from medcontext.comparison.page import Comparison
+from medcontext.comparison.page import Comparison, prediction_sentences
 from medcontext.comparison.rungs import Basis, Rung
 from medcontext.comparison.runs import COMPARISON, KIND_TAG
 from medcontext.comparison.store import mlflow_errors
@@ -33,7 +33,8 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
     Metrics are ``difference_<control>/<group>`` of MedContext, and by rung of the ladder ``dice_<rung>/<group>``,
     ``gain_<rung>_over_below_at_<steps or time>/<group>`` and the same over the baseline. For each setting they are
     ``worth_of_<n>_cases_<rung>/<setting>``, in labelled cases of the baseline, and
-    ``doubling_<n>_cases_<rung>/<setting>``, in Dice. A later comparison of the experiment by the same names replaces
+    ``doubling_<n>_cases_<rung>/<setting>``, in Dice; of other tools ``dice_of_predictions/<name>`` and
+    ``difference_<rung>_to_predictions_<name>/<group>``. A later comparison of the experiment by the same names replaces
     it: in the same run or, since MLflow keeps metrics, in a new one if a group or control is gone; the old one is then
     moved to MLflow's trash.
 
@@ -84,6 +85,11 @@ def _metrics(comparison: Comparison) -> list[Metric]:
     values = chain(
         *(_metric_values(group, comparison.slug(group)) for group in comparison.groups),
         *(_worth_values(setting, slug) for slug, setting in comparison.few_shot.items()),
+        ((f"dice_of_predictions/{others.name}", others.mean_dice) for others in comparison.predictions),
+        *(
+            _bounds(f"difference_{lead.rung.key}_to_predictions_{lead.name}/{comparison.slug(group)}", lead.difference)
+            for group, lead in comparison.leads
+        ),
     )
     return [Metric(name, value, now, 0) for name, value in values if math.isfinite(value)]
 
@@ -121,5 +127,5 @@ def _description(comparison: Comparison) -> str:
     worths = (
         f"- **{each.title}.** {' '.join(sentences)}" for each in settings if (sentences := each.efficiency.sentences)
     )
-    text = "\n".join((*groups, *worths))
+    text = "\n".join((*groups, *worths, *(f"- {sentence}" for sentence in prediction_sentences(comparison))))
     return text if len(text) <= _NOTE_LIMIT else f"{text[: _NOTE_LIMIT - 40]}…\n\nThe rest is in comparison.html."
