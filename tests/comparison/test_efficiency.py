@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from medcontext.comparison import Draw, Rung, TrackedRun
+from medcontext.comparison import Draw, Rung, TrackedRun, compare_group
 from medcontext.comparison.efficiency import Efficiency, label_efficiency
+from medcontext.comparison.few_shot import few_shot
 from tracked_runs import table, tracked_run
 
 Curve = Callable[[float], float]
@@ -159,3 +160,13 @@ def test_without_medcontext_there_is_nothing_to_say() -> None:
     said = label_efficiency(draws({TIME: plain, Rung.MASKING_ONLY: plain}))
     assert said.sentences == []
     assert set(said.curves) == {TIME, Rung.MASKING_ONLY}
+
+
+@pytest.mark.parametrize("group_by", ["train_fraction", "seed"])
+def test_draws_of_one_setting_are_taken_together(group_by: str) -> None:
+    found = draws({TIME: plain, Rung.MEDCONTEXT: plain})
+    groups = [compare_group({group_by: str(number)}, [one]) for number, one in enumerate(found)]
+    (setting,) = few_shot(groups)
+    assert (setting.title, len(setting.draws), setting.has_curve) == ("UNETR on btcv", 9, True)
+    apart = [compare_group({"learning_rate": str(number)}, [one]) for number, one in enumerate(found[:2])]
+    assert [one.title for one in few_shot(apart)] == [f"UNETR on btcv, learning_rate {n}" for n in range(2)]

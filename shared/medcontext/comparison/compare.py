@@ -64,7 +64,7 @@ def compare_runs(
     groups = [
         compare_group(dict(zip(group_by, values, strict=True)), members) for values, members in pairing.groups.items()
     ]
-    scored = score_predictions(predictions, runs, dataset_dir)
+    scored = score_predictions(predictions, runs, dataset_dir) if predictions else []
     comparison = Comparison(experiment, group_by, groups, runs, pairing.roles, _info(uri, group_by), scored)
     files = write_comparison(output_dir, comparison)
     if log_to_mlflow:

@@ -12,6 +12,9 @@ from medcontext.comparison.verdicts import Group, network_name
 
 __all__ = ["FewShot", "few_shot"]
 
+_IN_ANY_TITLE = ("architecture", "bundle", "dataset")
+_OF_A_DRAW = ("train_fraction", "train_cases", "fold", "seed", "data_hash")
+
 
 @dataclass(frozen=True, eq=False)
 class FewShot:
@@ -40,7 +43,7 @@ def few_shot(groups: Sequence[Group]) -> list[FewShot]:
     draws: dict[tuple[str, ...], list[Draw]] = {}
     titles: dict[tuple[str, ...], str] = {}
     for group in groups:
-        others = {name: value for name, value in group.values.items() if name not in _ALWAYS}
+        others = {name: value for name, value in group.values.items() if name not in (*_IN_ANY_TITLE, *_OF_A_DRAW)}
         for draw in (draw for draw in group.draws if draw.compared):
             architecture, dataset = group_value(draw.run, "architecture"), group_value(draw.run, "dataset")
             values = (architecture, dataset, *others.values())
@@ -48,6 +51,3 @@ def few_shot(groups: Sequence[Group]) -> list[FewShot]:
             words = (f"{name} {value}" for name, value in others.items())
             titles[values] = ", ".join([f"{network_name(architecture)} on {dataset}", *words])
     return [FewShot(values, titles[values], draws[values], label_efficiency(draws[values])) for values in sorted(draws)]
-
-
-_ALWAYS = ("architecture", "bundle", "dataset", "train_fraction", "train_cases")
