@@ -57,6 +57,63 @@ def test_an_axis_of_numbers_of_cases(tmp_path: Path) -> None:
         grid([UNETR], ["btcv"], [1.0], [0], ["baseline"], cases=[6])
 
 
+def planned(folder: Path) -> Path:
+    """A cohort of four cases with a plan for UNETR."""
+    write_phantoms(folder, num_cases=4, size=(32, 32, 32), spacing=(4.5, 4.5, 6.0), progress=False)
+    keys = {"dataset": folder.name, "dataset_dir": "moved/since", "labels": {"liver": 1}, "reported": "@labels"}
+    (folder / f"plan_{UNETR}.json").write_text(json.dumps({**keys, "max_epochs": 2}))
+    return folder
+
+
+def test_folders_with_plans_are_datasets(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [planned(home / "own" / name) for name in ("first", "second scans")]
+    cells = grid([UNETR], ["btcv"], [1.0], [0], ["baseline"], dataset_dirs=map(str, folders))
+    assert [cell.dataset_name for cell in cells] == ["btcv", "first", "second_scans"]
+    overrides = {key: value for key, value in TINY[UNETR].items() if key != "max_epochs"}
+    jobs = plan(cells[1:], experiment_name="own", overrides=overrides)
+    for job, folder in zip(jobs, folders, strict=True):
+        names = [Path(file).name for file in job.training["config_file"]]
+        assert names == ["train.json", f"plan_{UNETR}.json", "baseline.json"]
+        assert job.training["dataset_dir"] == job.evaluating["dataset_dir"] == str(folder)
+        assert job.training["max_epochs"] == 2  # the plan's
+    assert jobs[1].name == "own-medcontext_unetr-second_scans-baseline-f1-s0"
+    with pytest.raises(ValueError, match="the grid itself sets dataset_dir; leave that out"):
+        plan(cells[1:], experiment_name="own", overrides={**overrides, "dataset_dir": "x"})
+
+    given = ",".join(map(str, folders))
+    cli.experiment(UNETR, dataset_dirs=given, seeds=0, modes="baseline", dry_run=True, **overrides)
+    shown = [line.split(":")[0] for line in capsys.readouterr().out.splitlines()]
+    assert shown == [f"medcontext_unetr-{name}-baseline-f1-s0" for name in ("first", "second_scans")]
+
+
+@pytest.mark.parametrize(
+    ("folders", "error", "message"),
+    [
+        (["a/data"], FileNotFoundError, r"no .*a/data/dataset\.json; name the folder of a prepared dataset"),
+        (
+            ["b/data"],
+            FileNotFoundError,
+            r"no .*plan_medcontext_unetr\.json; make it with: .* plan --dataset_dir .*b/data",
+        ),
+        (["c/data", "d/data"], ValueError, "c/data and .*d/data are both called data, .*; rename one folder and plan"),
+        (["c/btcv"], ValueError, "btcv and .*c/btcv are both called btcv"),
+        (["c/data", "c/../c/data"], ValueError, "datasets must name at least one, and each only once"),
+    ],
+)
+def test_folders_that_are_no_datasets(
+    folders: list[str], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a/data", "b/data", "c/data", "d/data", "c/btcv"):
+        (tmp_path / name).mkdir(parents=True)
+        if name != "a/data":
+            (tmp_path / name / "dataset.json").touch()
+        if name[0] in "cd":
+            (tmp_path / name / f"plan_{UNETR}.json").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        grid([str(ROOT / "bundles" / UNETR)], ["btcv"], [1.0], [0], ["baseline"], dataset_dirs=folders)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -350,7 +407,7 @@ def test_one_command_from_the_grid_to_the_verdict(home: Path) -> None:
     command += [word for key, value in TINY[UNETR].items() for word in (f"--{key}", str(value))]
     command[command.index("--max_epochs") + 1] = "1"
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "UNETR on btcv, all training cases (3), 1 seed: inconclusive." in first.stdout
+    assert "UNETR on btcv, all training cases (3 and 1 to validate), 1 seed: inconclusive." in first.stdout
     folder = home / "runs" / "experiments" / "verdict"
     assert (folder / "comparison" / "comparison.html").is_file()
     client = mlflow.MlflowClient(f"sqlite:///{home}/mlruns.db")

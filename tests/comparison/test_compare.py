@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from medcontext import cli
-from medcontext.comparison import Comparison, Draw, Rung, compare_group, compare_runs
+from medcontext.comparison import Comparison, Draw, Rung, compare_group, compare_runs, write_comparison
 from medcontext.comparison.store import default_tracking_uri
 from medcontext.comparison.tracking import log_comparison
 from tracked_runs import Store, table, tracked_run
@@ -57,6 +57,7 @@ def test_files(comparison: Comparison, output: Path) -> None:
         "differences_unetr_btcv_1.png",
         "differences_unlabeled_unetr_btcv_0.25.png",
         "few_shot_unetr_btcv.png",
+        "label_efficiency.csv",
         "ladder.csv",
         "ladder_unetr_btcv_0.25.png",
         "ladder_unetr_btcv_1.png",
@@ -225,6 +226,41 @@ def test_notes_are_cut_where_tags_end(small: Store, tmp_path: Path) -> None:
     assert note.endswith("The rest is in comparison.html.")
 
 
+def test_the_worth_of_labels_is_in_page_tables_and_mlflow(small: Store, tmp_path: Path) -> None:
+    groups = []
+    for cases in (6, 12, 24):
+        draws = []
+        for seed in range(3):
+            # errors 0.5 and 0.3 with six cases, which fall with their number: six do what ten do
+            ours, plain = (
+                tracked_run(mode, table({"liver": [1 - error * 6 / cases] * 2}), seed=seed, cases=cases, name=f"{mode}")
+                for mode, error in (("medcontext", 0.3), ("baseline", 0.5))
+            )
+            draws.append(Draw(ours, {Rung.BASELINE_EQUAL_TIME: plain, Rung.MEDCONTEXT: ours}))
+        values = {"architecture": "unetr", "dataset": "btcv", "train_fraction": f"{cases} cases"}
+        groups.append(compare_group(values, draws))
+    comparison = Comparison("grid", list(values), groups, [], {}, {})
+    files = write_comparison(tmp_path, comparison)
+    sentence = "MedContext: 6 labelled cases do what 10 do with the baseline at equal time (95 % interval 10)"
+    page = files["comparison.html"].read_text()
+    assert sentence in page
+    assert page.count("extrapolated</small>") == 2  # what 24 are worth, and twice as many
+    content = json.loads(files["comparison.json"].read_text())["label_efficiency"]
+    assert content["sentences"]["UNETR on btcv"][0].startswith(sentence)
+    rows = pd.read_csv(files["label_efficiency.csv"])
+    assert rows["labelled_cases"].tolist() == [6, 12, 24]
+    assert rows["equal_cases"].tolist() == pytest.approx([10, 20, 40], rel=0.03)
+    assert rows["doubling"].tolist() == pytest.approx([0.15, 0.075, 0.0375], rel=0.03)
+
+    log_comparison(small.client, small.id, comparison, files)
+    (run,) = comparisons(small)
+    assert run.data.metrics["worth_of_6_cases_medcontext/unetr_btcv_low"] == pytest.approx(10, rel=0.03)
+    assert run.data.metrics["doubling_24_cases_medcontext/unetr_btcv"] == pytest.approx(0.0375, rel=0.03)
+    assert sentence in run.data.tags["mlflow.note.content"]
+    logged = {item.path for item in small.client.list_artifacts(run.info.run_id)}
+    assert {"few_shot_unetr_btcv.png", "label_efficiency.csv"} <= logged
+
+
 def test_doubts_are_noted(small: Store, tmp_path: Path) -> None:
     small.log("masking_only", table({"liver": [0.7, 0.8]}), tags={"version": "0.9"}, config=None)
     found = compare_runs(small.experiment, tmp_path / "out", tracking_uri=small.uri, log_to_mlflow=False)
@@ -318,6 +354,10 @@ def test_command(
         "  baseline at equal steps: Dice 0.750, a step takes 1.00 times the baseline's",
         "  MedContext: Dice 0.850, a step takes 2.33 times the baseline's; +0.100 (1 seed) over the baseline at equal "
         "steps",
+        "UNETR on btcv, learning_rate 0.0001. What MedContext is worth in labelled cases cannot be told yet: "
+        "MedContext and the baseline at equal steps need 2 more draws with 15 labelled cases and 3 draws with each of "
+        "2 other numbers of labelled cases. A curve is fitted from at least three numbers of labelled cases with three "
+        "draws each.",
     ]
     assert page == f"{output}/comparison.html"
     assert len(comparisons(small)) == 1

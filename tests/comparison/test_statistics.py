@@ -16,7 +16,7 @@ NAN = math.nan
 def pair(ours: dict[str, list[float | None]], theirs: dict[str, list[float | None]], seed: int = 0, **kwargs: object):
     return (
         tracked_run("medcontext", table(ours, hd95=2.0), seed=seed, **kwargs),
-        tracked_run("baseline", table(theirs, hd95=5.0), seed=seed, **kwargs),
+        table(theirs, hd95=5.0),
     )
 
 
@@ -74,7 +74,8 @@ def test_table_of_a_comparison() -> None:
 
 
 def test_tables_without_distances_are_compared() -> None:
-    pairs = [tuple(tracked_run(mode, table({"liver": [0.5]}).drop(columns="hd95_mm")) for mode in ("medcontext",) * 2)]
+    without = table({"liver": [0.5]}).drop(columns="hd95_mm")
+    pairs = [(tracked_run("medcontext", without), without)]
     result = label_table(paired_cases(pairs))
     assert result["hd95_difference"].isna().all()
     assert result.loc[MEAN, "hd95_cases"] == 0

@@ -16,6 +16,8 @@ def compare(
     group_by: str | Sequence[str] = ("architecture", "dataset", "train_fraction"),
     tracking_uri: str | None = None,
     log_to_mlflow: bool = True,
+    predictions: str | Sequence[str] = (),
+    dataset_dir: str | None = None,
 ) -> None:
     """Compare the runs in MLflow: whether MedContext helps, and which rung of the ladder carries the gain.
 
@@ -25,9 +27,12 @@ def compare(
         group_by: names of tags or hyperparameters, separated by commas.
         tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home.
         log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.
+        predictions: label maps of other tools on the same test cases, ``NAME=FOLDER`` separated by commas, or
+            ``NAME@SEED=FOLDER`` for the draw of each seed; in the ids of the dataset's files.
+        dataset_dir: folder of the dataset that these belong to, if the runs do not say where it is.
     """
     from medcontext.comparison import compare_runs
-    from medcontext.comparison.page import PAGE
+    from medcontext.comparison.page import PAGE, prediction_sentences
 
     comparison = compare_runs(
         str(experiment),
@@ -35,11 +40,18 @@ def compare(
         group_by=[str(name) for name in as_tuple(group_by)],
         tracking_uri=tracking_uri,
         log_to_mlflow=log_to_mlflow,
+        predictions=[str(each) for each in as_tuple(predictions)],
+        dataset_dir=dataset_dir,
     )
     for group in comparison.groups:
         print(group.sentence)
         for step in group.ladder.steps:
             print(f"  {step.line}")
+    for setting in comparison.few_shot.values():
+        for sentence in setting.efficiency.sentences:
+            print(f"{setting.title}. {sentence}")
+    for sentence in prediction_sentences(comparison):
+        print(sentence)
     print(Path(output_dir) / PAGE)
 
 

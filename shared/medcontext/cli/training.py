@@ -42,7 +42,7 @@ def preview(
 
 def experiment(
     bundles: str | Sequence[str],
-    datasets: str | Sequence[str] = "btcv",
+    datasets: str | Sequence[str] | None = None,
     fractions: float | Sequence[float] | None = None,
     cases: int | Sequence[int] | None = None,
     seeds: int | Sequence[int] = (0, 1, 2),
@@ -51,6 +51,7 @@ def experiment(
     overlays: str | Sequence[str] = (),
     devices: str | int | Sequence[str | int] = (),
     output_dir: str | None = None,
+    dataset_dirs: str | Sequence[str] = (),
     test_fold: int | None = None,
     dry_run: bool = False,
     **override: Any,
@@ -63,7 +64,8 @@ def experiment(
 
     Args:
         bundles: names or folders of bundles, separated by commas.
-        datasets: ``btcv``, ``acdc``, ``brats``, ``hippocampus``, or an overlay of your own by path.
+        datasets: ``btcv``, ``acdc``, ``brats``, ``hippocampus``, or an overlay of your own by path; ``btcv`` if no
+            ``dataset_dirs`` are given either.
         fractions: shares of the training cases; all of them by default.
         cases: numbers of labelled cases, those for validation included, instead of fractions.
         seeds: seeds of the runs; a verdict needs at least three.
@@ -73,6 +75,8 @@ def experiment(
         overlays: further configuration files of the bundles by name, such as ``phantom``, or your own by path.
         devices: GPU numbers, or ``cpu``, separated by commas; one run at a time on each.
         output_dir: folder of logs, states and the comparison; ``<home>/runs/experiments/<experiment_name>`` by default.
+        dataset_dirs: folders of your own datasets, each with its ``dataset.json`` and the plans of
+            ``python -m medcontext plan``.
         test_fold: fifth of the training cases, 0 to 4, that is tested on and not trained on, to choose settings without
             the test cases.
         dry_run: print the runs and their lengths without running them.
@@ -89,13 +93,15 @@ def experiment(
         with_equal_time,
     )
 
+    folders = [str(folder) for folder in as_tuple(dataset_dirs)]
     cells = grid(
         as_tuple(bundles),
-        as_tuple(datasets),
+        as_tuple(datasets) if datasets is not None else () if folders else ("btcv",),
         as_tuple(1.0 if fractions is None else fractions) if cases is None or fractions is not None else None,
         as_tuple(seeds),
         SUPERVISED_MODES if modes is None else as_tuple(modes),
         None if cases is None else as_tuple(cases),
+        folders,
     )
     jobs = plan(
         cells, experiment_name=experiment_name, overlays=as_tuple(overlays), overrides=override, test_fold=test_fold

@@ -10,6 +10,7 @@ from pathlib import Path
 import medcontext
 from medcontext.comparison.page import Comparison, write_comparison
 from medcontext.comparison.pairing import check_group_by, pair_runs
+from medcontext.comparison.predictions import score_predictions
 from medcontext.comparison.runs import TrackedRun, read_runs
 from medcontext.comparison.store import connect, default_tracking_uri, find_experiment
 from medcontext.comparison.tracking import log_comparison
@@ -30,6 +31,8 @@ def compare_runs(
     group_by: Sequence[str] = GROUP_BY,
     tracking_uri: str | None = None,
     log_to_mlflow: bool = True,
+    predictions: Sequence[str] = (),
+    dataset_dir: str | None = None,
 ) -> Comparison:
     """Compare MedContext runs of an experiment with their controls, and all rungs of the ladder with one another.
 
@@ -39,12 +42,15 @@ def compare_runs(
         group_by: ``architecture``, ``dataset``, ``train_fraction``, or other tags and hyperparameters of the runs.
         tracking_uri: database or server; by default ``$MLFLOW_TRACKING_URI``, else ``mlruns.db`` of the home.
         log_to_mlflow: log the result to the experiment too, in place of an earlier one by the same names.
+        predictions: label maps of other tools, see :func:`medcontext.comparison.predictions.score_predictions`.
+        dataset_dir: folder of the dataset that they belong to, if the runs do not say where it is.
 
     Returns:
         The comparison.
 
     Raises:
-        ValueError: If there is no such store, experiment or name, if there is nothing to compare, or if MLflow fails.
+        ValueError: If there is no such store, experiment or name, if there is nothing to compare, if predictions
+            cannot be scored, or if MLflow fails.
         OSError: If ``output_dir`` cannot be written.
     """
     uri = str(resolve_tracking_uri(tracking_uri, default=default_tracking_uri()))
@@ -58,7 +64,8 @@ def compare_runs(
     groups = [
         compare_group(dict(zip(group_by, values, strict=True)), members) for values, members in pairing.groups.items()
     ]
-    comparison = Comparison(experiment, group_by, groups, runs, pairing.roles, _info(uri, group_by))
+    scored = score_predictions(predictions, runs, dataset_dir) if predictions else []
+    comparison = Comparison(experiment, group_by, groups, runs, pairing.roles, _info(uri, group_by), scored)
     files = write_comparison(output_dir, comparison)
     if log_to_mlflow:
         try:

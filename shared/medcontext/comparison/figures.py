@@ -11,7 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from medcontext.comparison.efficiency import REACH
 from medcontext.comparison.ladder import Ladder
+from medcontext.comparison.learning_curves import LearningCurve
 from medcontext.comparison.results import Result
 from medcontext.comparison.rungs import Basis, Rung
 from medcontext.comparison.runs import TrackedRun
@@ -144,18 +146,21 @@ def _draw_marks(axis: Axes, heights: Array, rows: Array, style: tuple[str, str],
     )
 
 
-def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
-    """Show test Dice by the number of labelled cases, as points for the runs and lines for their means.
+def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]], curves: Mapping[Rung, LearningCurve]) -> Figure:
+    """Show test Dice by the number of labelled cases, as points for the runs, their means, and learning curves.
 
-    Cases for validation are included. Bars are the standard deviation over the runs. If the number of cases of any run
-    was not logged, the share of the training cases is used for all.
+    Cases for validation are included. Bars are the standard deviation over the runs. Curves are dashed beyond the
+    numbers that they were fitted to; rungs without a curve have lines between their means. If the number of cases of
+    any run was not logged, the share of the training cases is used for all, and no curve is drawn.
 
     Args:
         runs: runs by rung, see :func:`medcontext.comparison.rungs.runs_by_rung`.
+        curves: curves by rung, see :func:`medcontext.comparison.efficiency.label_efficiency`.
     """
     figure = Figure(figsize=(_WIDTH, 4.2), layout="constrained", dpi=_DPI)
     axis = figure.subplots()
     counted = all(run.num_cases is not None for members in runs.values() for run in members)
+    curves = curves if counted else {}
     ticks: set[float] = set()
     for index, (rung, members) in enumerate(runs.items()):
         shift = 1.03 ** (index - (len(runs) - 1) / 2)  # beside each other, not over
@@ -163,33 +168,48 @@ def few_shot_figure(runs: Mapping[Rung, Sequence[TrackedRun]]) -> Figure:
             {"x": [_num_cases_or_percent(run, counted) for run in members], "dice": [run.mean_dice for run in members]}
         )
         ticks |= set(points["x"])
-        colour, marker = _STYLES[rung]
-        means = points.groupby("x")["dice"].agg(["mean", "std"])
-        axis.scatter(points["x"] * shift, points["dice"], color=colour, marker=marker, s=14, alpha=0.45, linewidths=0)
-        axis.errorbar(
-            means.index.to_numpy() * shift,
-            means["mean"],
-            yerr=means["std"].fillna(0),
-            fmt=f"{marker}-",
-            color=colour,
-            markersize=6,
-            linewidth=1.6,
-            capsize=3,
-            label=rung,
-        )
+        _draw_points(axis, points, shift, rung, line="" if rung in curves else "-")
+        if rung in curves:
+            _draw_curve(axis, curves[rung], _STYLES[rung][0])
+    reach = REACH if curves else 1.25
     axis.set_xscale("log")
     axis.xaxis.set_minor_locator(NullLocator())
     axis.set_xticks(sorted(ticks), [f"{tick:g}" for tick in sorted(ticks)])
-    axis.set_xlim(min(ticks) / 1.25, max(ticks) * 1.25)
+    axis.set_xlim(min(ticks) / 1.25, max(ticks) * reach)
     axis.set_xlabel("labelled cases" if counted else "share of the training cases, %", fontsize=12)
     axis.set_ylabel("mean test Dice", fontsize=12)
     _style_axes(figure, axis)
     return figure
 
 
+def _draw_points(axis: Axes, points: pd.DataFrame, shift: float, rung: Rung, line: str) -> None:
+    """Draw the runs of a rung as small marks, and their means as large ones with bars."""
+    colour, marker = _STYLES[rung]
+    means = points.groupby("x")["dice"].agg(["mean", "std"])
+    axis.scatter(points["x"] * shift, points["dice"], color=colour, marker=marker, s=14, alpha=0.45, linewidths=0)
+    axis.errorbar(
+        means.index.to_numpy() * shift,
+        means["mean"],
+        yerr=means["std"].fillna(0),
+        fmt=f"{marker}{line}",
+        color=colour,
+        markersize=6,
+        linewidth=1.6,
+        capsize=3,
+        label=rung,
+    )
+
+
+def _draw_curve(axis: Axes, curve: LearningCurve, colour: str) -> None:
+    """Draw a learning curve, dashed beyond the numbers of cases that it was fitted to."""
+    for ends, style in (((curve.first, curve.last), "-"), ((curve.last, REACH * curve.last), "--")):
+        cases = np.geomspace(*ends, 50)
+        axis.plot(cases, [curve.dice(number) for number in cases], style, color=colour, linewidth=1.6)
+
+
 def _num_cases_or_percent(run: TrackedRun, counted: bool) -> float:
-    if counted and run.num_cases is not None:
-        return float(run.num_cases + run.num_validation)
+    if counted and run.num_labelled is not None:
+        return float(run.num_labelled)
     return 100 * float(run.tags.get("train_fraction", 1))
 
 

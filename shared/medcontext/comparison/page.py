@@ -7,23 +7,28 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from medcontext.comparison.cost import cost_notes, cost_table
+from medcontext.comparison.few_shot import FewShot, few_shot
 from medcontext.comparison.figures import differences_figure, few_shot_figure, ladder_figure, overview_figure
-from medcontext.comparison.pairing import UNPAIRED, Role, group_value
-from medcontext.comparison.results import FEWEST_SEEDS, Result
-from medcontext.comparison.rungs import Basis, Draw, Rung, runs_by_rung
+from medcontext.comparison.pairing import UNPAIRED, Role
+from medcontext.comparison.predictions import Predictions
+from medcontext.comparison.results import FEWEST_SEEDS
+from medcontext.comparison.rivals import Lead, leads
+from medcontext.comparison.rungs import BASELINES, Rung, runs_by_rung
 from medcontext.comparison.runs import TrackedRun
-from medcontext.comparison.verdicts import SUBJECTS, Group, Subject, network_name
-from medcontext.report.page import data_uri, png, render
+from medcontext.comparison.tables import difference_rows, efficiency_rows, ladder_rows, prediction_rows, run_rows
+from medcontext.comparison.verdicts import SUBJECTS, Group, Subject
+from medcontext.report.page import data_uri, number, png, render
 from medcontext.storage.files import json_text, write_file
 
-__all__ = ["PAGE", "Comparison", "write_comparison"]
+__all__ = ["PAGE", "Comparison", "prediction_sentences", "write_comparison"]
 
 PAGE = "comparison.html"
 
@@ -39,6 +44,7 @@ class Comparison:
         runs: all runs of the experiment, oldest first.
         roles: role of each run, by its identifier.
         info: time and place of the comparison, in reading order.
+        predictions: scored predictions of other tools.
     """
 
     experiment: str
@@ -47,12 +53,11 @@ class Comparison:
     runs: Sequence[TrackedRun]
     roles: Mapping[str, Role]
     info: Mapping[str, str]
+    predictions: Sequence[Predictions] = ()
 
     def slug(self, group: Group) -> str:
         """Return a unique name of a group that is valid for files and for MLflow's metrics."""
-        names = [_safe_name("_".join(other.values.values())) for other in self.groups]
-        index = list(self.groups).index(group)
-        return names[index] if names.count(names[index]) == 1 else f"{names[index]}_{index}"
+        return _slugs([tuple(other.values.values()) for other in self.groups])[list(self.groups).index(group)]
 
     def figures(self) -> dict[str, Figure]:
         """Draw all figures, by the name of their file."""
@@ -70,26 +75,21 @@ class Comparison:
                         subject.results, rung
                     )
         return figures | {
-            name: few_shot_figure(runs_by_rung(members)) for name, (_, members) in self.few_shot().items()
+            f"few_shot_{slug}.png": few_shot_figure(runs_by_rung(setting.draws), setting.efficiency.curves)
+            for slug, setting in self.few_shot.items()
+            if setting.has_curve
         }
 
-    def few_shot(self) -> dict[str, tuple[str, list[Draw]]]:
-        """Return title and draws of each architecture and dataset, whatever the groups, by the name of their figure.
+    @cached_property
+    def few_shot(self) -> dict[str, FewShot]:
+        """The settings that were compared, whatever their number of labelled cases, by a name for files and metrics."""
+        settings = few_shot(self.groups)
+        return dict(zip(_slugs([setting.values for setting in settings]), settings, strict=True))
 
-        Those with a single number of cases have no curve to draw and are left out.
-        """
-        draws: dict[tuple[str, str], list[Draw]] = {}
-        for draw in (draw for group in self.groups for draw in group.draws if draw.compared):
-            setting = (group_value(draw.run, "architecture"), group_value(draw.run, "dataset"))
-            draws.setdefault(setting, []).append(draw)
-        return {
-            f"few_shot_{_safe_name('_'.join(setting))}.png": (
-                f"{network_name(setting[0])} on {setting[1]}",
-                draws[setting],
-            )
-            for setting in sorted(draws)
-            if len({(draw.run.tags.get("train_fraction"), draw.run.num_cases) for draw in draws[setting]}) > 1
-        }
+    @cached_property
+    def leads(self) -> list[tuple[Group, Lead]]:
+        """How far the rungs of each group are ahead of the predictions of other tools."""
+        return [(group, lead) for group in self.groups for lead in leads(group, self.predictions)]
 
     def notes(self) -> list[str]:
         """Return caveats that a reader should know."""
@@ -107,22 +107,35 @@ class Comparison:
         return notes
 
 
+def prediction_sentences(comparison: Comparison) -> list[str]:
+    """Return what was measured of the predictions of other tools, in sentences."""
+    own = [f"Predictions {others.name}: Dice {number(others.mean_dice)}." for others in comparison.predictions]
+    return own + [
+        f"{group.title}: Dice of {lead.rung.phrase} minus that of the predictions {lead.name}: {lead.text}."
+        for group, lead in comparison.leads
+        if lead.rung in SUBJECTS or lead.rung in BASELINES
+    ]
+
+
 def subject_name(first: str, rung: Rung, group: str = "") -> str:
     """Return the file name of a subject's figure, such as ``differences_unlabeled_unetr_acdc_1.png``."""
     return "_".join(filter(None, (first, "" if rung is Rung.MEDCONTEXT else "unlabeled", group))) + ".png"
 
 
-def _safe_name(text: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", text)
+def _slugs(values: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return unique names that are valid for files and for MLflow's metrics."""
+    names = [re.sub(r"[^\w.-]+", "-", "_".join(parts)) for parts in values]
+    return [name if names.count(name) == 1 else f"{name}_{index}" for index, name in enumerate(names)]
 
 
 def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison) -> dict[str, Path]:
     """Write the files of a comparison.
 
     They are ``ladder.csv`` (one row per group and rung), ``comparison.csv`` (one row per group, control of MedContext
-    and class), ``runs.csv`` (every run, and its role or why it has none), the figures as PNG, ``comparison.json``
-    (verdicts) and last ``comparison.html``, which contains the figures. Every file is replaced atomically; figures of
-    an earlier comparison are removed.
+    and class), ``label_efficiency.csv`` (one row per setting, rung and number of labelled cases), ``runs.csv`` (every
+    run, and its role or why it has none), ``predictions.csv`` if there are predictions of other tools (one row per
+    case and class), the figures as PNG, ``comparison.json`` (verdicts) and last ``comparison.html``, which contains
+    the figures. Every file is replaced atomically; figures and predictions of an earlier comparison are removed.
 
     Args:
         output_dir: folder, created if necessary.
@@ -135,15 +148,23 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
     output.mkdir(parents=True, exist_ok=True)
     pictures = {name: png(figure) for name, figure in comparison.figures().items()}
     contents = {
-        "ladder.csv": ladder_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
-        "comparison.csv": difference_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
-        "runs.csv": run_rows(comparison).to_csv(index=False, float_format="%.6g").encode(),
+        "ladder.csv": _csv(ladder_rows(comparison.groups)),
+        "comparison.csv": _csv(difference_rows(comparison.groups)),
+        "label_efficiency.csv": _csv(efficiency_rows(comparison.few_shot)),
+        "runs.csv": _csv(run_rows(comparison.runs, comparison.roles)),
+        **({"predictions.csv": _csv(prediction_rows(comparison.predictions))} if comparison.predictions else {}),
         **pictures,
         "comparison.json": json_text(_verdicts(comparison, list(pictures))).encode(),
         PAGE: _render_page(comparison, pictures).encode(),
     }
+    if not comparison.predictions:
+        (output / "predictions.csv").unlink(missing_ok=True)
     _remove_old_figures(output / "comparison.json", keep=pictures)
     return {name: write_file(output / name, content) for name, content in contents.items()}
+
+
+def _csv(table: pd.DataFrame) -> bytes:
+    return table.to_csv(index=False, float_format="%.6g").encode()
 
 
 def _remove_old_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
@@ -154,81 +175,8 @@ def _remove_old_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
                 (earlier.parent / name).unlink(missing_ok=True)
 
 
-def ladder_rows(comparison: Comparison) -> pd.DataFrame:
-    """Return one row per group and rung: its gains over the rung below and over the baseline, and its cost."""
-    rows = []
-    for group in comparison.groups:
-        for step in group.ladder.steps:
-            row = {**group.values, "rung": step.rung.key, "runs": step.runs, "mean_dice": step.mean_dice}
-            row |= {"steps": step.length, "step_cost": step.cost}
-            for basis in Basis:
-                row |= _gain_columns(f"over_below_{basis.key}", step.over_below(basis), named=True)
-                row |= _gain_columns(f"over_baseline_{basis.key}", step.over_baseline(basis))
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _gain_columns(name: str, result: Result | None, named: bool = False) -> dict[str, object]:
-    """Return a result's columns, which are empty without a result."""
-    value, low, high = (None, None, None) if result is None else result.mean
-    opponent = {f"{name}_rung": "" if result is None else result.lower.key} if named else {}
-    seeds = 0 if result is None else result.seeds
-    return {**opponent, name: value, f"{name}_low": low, f"{name}_high": high, f"{name}_seeds": seeds}
-
-
-def difference_rows(comparison: Comparison) -> pd.DataFrame:
-    """Return one row per group, subject, control and class."""
-    tables = []
-    for group in comparison.groups:
-        for rung, subject in group.subjects.items():
-            for control, result in subject.results.items():
-                table = result.table.rename_axis("class").reset_index()
-                leading: dict[str, str | int] = {
-                    **group.values,
-                    "run": str(rung),
-                    "control": str(control),
-                    "pairs": result.pairs,
-                    "seeds": result.seeds,
-                }
-                for position, (name, value) in enumerate(leading.items()):
-                    table.insert(position, name, value)
-                tables.append(table.assign(verdict=[""] * (len(table) - 1) + [str(result.verdict)]))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=[*comparison.group_by, "control"])
-
-
-def run_rows(comparison: Comparison) -> pd.DataFrame:
-    """Return one row per run."""
-    tags = (
-        "mode",
-        "bundle",
-        "dataset",
-        "train_fraction",
-        "fold",
-        "seed",
-        "steps",
-        "data_hash",
-        "unlabeled_hash",
-        "version",
-    )
-    metrics = ("train_seconds", "train_processor_seconds", "peak_memory_mib")
-    return pd.DataFrame(
-        {
-            "run": run.name,
-            "run_id": run.id,
-            "status": run.status,
-            "role": comparison.roles[run.id].name,
-            "reason": comparison.roles[run.id].reason,
-            **{name: run.tags.get(name, "") for name in tags},
-            "training_cases": run.num_cases,
-            "validation_cases": run.num_validation,
-            "mean_dice": None if run.table.empty else run.mean_dice,
-            **{name: run.metrics.get(name) for name in metrics},
-        }
-        for run in comparison.runs
-    )
-
-
 def _verdicts(comparison: Comparison, figures: Sequence[str]) -> dict[str, object]:
+    settings = comparison.few_shot.values()
     return {
         "experiment": comparison.experiment,
         "info": comparison.info,
@@ -246,7 +194,14 @@ def _verdicts(comparison: Comparison, figures: Sequence[str]) -> dict[str, objec
             }
             for group in comparison.groups
         ],
-        "ladder": ladder_rows(comparison).to_dict("records"),
+        "ladder": ladder_rows(comparison.groups).to_dict("records"),
+        "label_efficiency": {
+            "sentences": {setting.title: list(setting.efficiency.sentences) for setting in settings},
+            "rows": efficiency_rows(comparison.few_shot).to_dict("records"),
+        },
+        "predictions": [
+            {"group": group.title, **asdict(lead), "rung": lead.rung.key} for group, lead in comparison.leads
+        ],
         "figures": list(figures),
     }
 
@@ -267,7 +222,7 @@ def _controls(subject: Subject | None) -> dict[str, object]:
 
 def _render_page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
     uris = {name: data_uri(picture) for name, picture in pictures.items()}
-    rows = run_rows(comparison).fillna("").to_dict("records")
+    rows = run_rows(comparison.runs, comparison.roles).fillna("").to_dict("records")
     return render(
         "comparison.html.j2",
         experiment=comparison.experiment,
@@ -275,7 +230,12 @@ def _render_page(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         notes=comparison.notes(),
         groups=[_group_content(comparison, group, uris) for group in comparison.groups],
         overviews={rung: uri for rung in SUBJECTS if (uri := uris.get(subject_name("overview", rung)))},
-        few_shot=[{"title": title, "uri": uris[name]} for name, (title, _) in comparison.few_shot().items()],
+        few_shot=[
+            {"setting": setting, "uri": uris.get(f"few_shot_{name}.png")}
+            for name, setting in comparison.few_shot.items()
+        ],
+        predictions=comparison.predictions,
+        leads=comparison.leads,
         paired=[row for row in rows if row["role"] != UNPAIRED],
         unpaired=[row for row in rows if row["role"] == UNPAIRED],
         fewest=FEWEST_SEEDS,

@@ -101,7 +101,7 @@ def compare_rungs(draws: Iterable[Draw], upper: Rung, lower: Rung, basis: Basis)
     return Result(
         lower=lower,
         basis=basis,
-        table=label_table(paired_cases(pairs)),
+        table=label_table(paired_cases([(run, other.table) for run, other in pairs])),
         pairs=len(pairs),
         seeds=len({run.unit for run, _ in pairs}),
         seconds_ratio=mean(run.time_ratio(other) for run, other in pairs),

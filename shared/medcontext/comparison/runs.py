@@ -98,6 +98,11 @@ class TrackedRun:
         """Number of labelled cases for validation beside these, if it was logged."""
         return self._count("validation") or 0
 
+    @property
+    def num_labelled(self) -> int | None:
+        """Number of labelled cases, those for validation included, if it was logged."""
+        return None if self.num_cases is None else self.num_cases + self.num_validation
+
     def _count(self, section: str) -> int | None:
         counts = {count for _, count in self.inputs.get(section, ())}
         return counts.pop() if len(counts) == 1 else None

@@ -22,7 +22,7 @@ FEWEST_CASES = 6  # with five, not even five differences of one sign reach 5 %
 Array = npt.NDArray[np.float64]
 
 
-def paired_cases(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> pd.DataFrame:
+def paired_cases(pairs: Sequence[tuple[TrackedRun, pd.DataFrame]]) -> pd.DataFrame:
     """Pair the test cases of MedContext runs with those of their controls.
 
     Where a case does not have a class and neither of the two predicts it, there is nothing to compare. Where one of the
@@ -32,7 +32,7 @@ def paired_cases(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> pd.DataFrame
     same cases in all pairs.
 
     Args:
-        pairs: MedContext run and control, evaluated on the same cases and labels.
+        pairs: MedContext run and the table of its control, evaluated on the same cases and labels.
 
     Returns:
         One row per pair, case and label: ``pair``, ``unit`` (fold and seed), ``case``, ``label``, ``difference`` of the
@@ -41,7 +41,7 @@ def paired_cases(pairs: Sequence[tuple[TrackedRun, TrackedRun]]) -> pd.DataFrame
     """
     tables = []
     for number, (run, control) in enumerate(pairs):
-        table = run.table.merge(control.table, on=["case", "label"], suffixes=("_medcontext", "_control"))
+        table = run.table.merge(control, on=["case", "label"], suffixes=("_medcontext", "_control"))
         # runs of several datasets can be pooled, whose cases may have the same names
         table["case"] = f"{run.tags['dataset']}/" + table["case"]
         tables.append(table.assign(pair=number, unit="/".join(run.unit)))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run, RunStatus
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
-from medcontext.comparison.page import Comparison
-from medcontext.comparison.results import Result
+from medcontext.comparison.few_shot import FewShot
+from medcontext.comparison.page import Comparison, prediction_sentences
 from medcontext.comparison.rungs import Basis, Rung
 from medcontext.comparison.runs import COMPARISON, KIND_TAG
 from medcontext.comparison.store import mlflow_errors
@@ -30,9 +31,12 @@ def log_comparison(client: MlflowClient, experiment_id: str, comparison: Compari
 
     One run has the files, metrics with bounds that end in ``_low`` and ``_high``, and the verdicts as its description.
     Metrics are ``difference_<control>/<group>`` of MedContext, and by rung of the ladder ``dice_<rung>/<group>``,
-    ``gain_<rung>_over_below_at_<steps or time>/<group>`` and the same over the baseline. A later comparison of the
-    experiment by the same names replaces it: in the same run or, since MLflow keeps metrics, in a new one if a group or
-    control is gone; the old one is then moved to MLflow's trash.
+    ``gain_<rung>_over_below_at_<steps or time>/<group>`` and the same over the baseline. For each setting they are
+    ``worth_of_<n>_cases_<rung>/<setting>``, in labelled cases of the baseline, and
+    ``doubling_<n>_cases_<rung>/<setting>``, in Dice; of other tools ``dice_of_predictions/<name>`` and
+    ``difference_<rung>_to_predictions_<name>/<group>``. A later comparison of the experiment by the same names replaces
+    it: in the same run or, since MLflow keeps metrics, in a new one if a group or control is gone; the old one is then
+    moved to MLflow's trash.
 
     Args:
         client: client of the store.
@@ -78,12 +82,16 @@ def _comparison_run(client: MlflowClient, experiment_id: str, group_by: str, met
 
 def _metrics(comparison: Comparison) -> list[Metric]:
     now = int(time.time() * 1000)
-    return [
-        Metric(name, value, now, 0)
-        for group in comparison.groups
-        for name, value in _metric_values(group, comparison.slug(group))
-        if math.isfinite(value)
-    ]
+    values = chain(
+        *(_metric_values(group, comparison.slug(group)) for group in comparison.groups),
+        *(_worth_values(setting, slug) for slug, setting in comparison.few_shot.items()),
+        ((f"dice_of_predictions/{others.name}", others.mean_dice) for others in comparison.predictions),
+        *(
+            _bounds(f"difference_{lead.rung.key}_to_predictions_{lead.name}/{comparison.slug(group)}", lead.difference)
+            for group, lead in comparison.leads
+        ),
+    )
+    return [Metric(name, value, now, 0) for name, value in values if math.isfinite(value)]
 
 
 def _metric_values(group: Group, slug: str) -> Iterator[tuple[str, float]]:
@@ -92,20 +100,32 @@ def _metric_values(group: Group, slug: str) -> Iterator[tuple[str, float]]:
         for control, result in subject.results.items():
             plain = rung is Rung.MEDCONTEXT
             name = f"difference_{control.replace(' ', '_')}" if plain else f"difference_unlabeled_{control.key}"
-            yield from _bounds(f"{name}/{slug}", result)
+            yield from _bounds(f"{name}/{slug}", result.mean)
     for step in group.ladder.steps:
         yield f"dice_{step.rung.key}/{slug}", step.mean_dice
         for basis in Basis:
             for over, gain in (("below", step.over_below(basis)), ("baseline", step.over_baseline(basis))):
                 if gain is not None:
-                    yield from _bounds(f"gain_{step.rung.key}_over_{over}_at_{basis.key}/{slug}", gain)
+                    yield from _bounds(f"gain_{step.rung.key}_over_{over}_at_{basis.key}/{slug}", gain.mean)
 
 
-def _bounds(name: str, result: Result) -> Iterator[tuple[str, float]]:
-    return ((f"{name}{ending}", value) for ending, value in zip(("", "_low", "_high"), result.mean, strict=True))
+def _worth_values(setting: FewShot, slug: str) -> Iterator[tuple[str, float]]:
+    """Yield names and values of a setting's metrics."""
+    for worth in setting.efficiency.worths:
+        yield from _bounds(f"worth_of_{worth.cases}_cases_{worth.rung.key}/{slug}", worth.equal_within_reach)
+        yield from _bounds(f"doubling_{worth.cases}_cases_{worth.rung.key}/{slug}", worth.doubling)
+
+
+def _bounds(name: str, bounds: tuple[float, float, float]) -> Iterator[tuple[str, float]]:
+    return ((f"{name}{ending}", value) for ending, value in zip(("", "_low", "_high"), bounds, strict=True))
 
 
 def _description(comparison: Comparison) -> str:
     """Return the sentences as Markdown, shortened to the length of a tag."""
-    text = "\n".join(f"- **{group.title}: {group.verdict}.** {group.explanation}" for group in comparison.groups)
+    groups = (f"- **{group.title}: {group.verdict}.** {group.explanation}" for group in comparison.groups)
+    settings = comparison.few_shot.values()
+    worths = (
+        f"- **{each.title}.** {' '.join(sentences)}" for each in settings if (sentences := each.efficiency.sentences)
+    )
+    text = "\n".join((*groups, *worths, *(f"- {sentence}" for sentence in prediction_sentences(comparison))))
     return text if len(text) <= _NOTE_LIMIT else f"{text[: _NOTE_LIMIT - 40]}…\n\nThe rest is in comparison.html."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Cell:
 
     Attributes:
         bundle: folder of the bundle.
-        dataset: name or path of the dataset's overlay.
+        dataset: name or path of the dataset's overlay, or absolute path of a folder with a plan for each bundle.
         fraction: share of the training cases; ``None`` if ``cases`` is given.
         seed: seed of the subset, the initial weights and the crops.
         mode: one of :data:`MODES`.
@@ -77,8 +78,18 @@ class Cell:
 
     @property
     def dataset_name(self) -> str:
-        """Name of the dataset, without the path of its overlay."""
-        return Path(self.dataset).stem
+        """Name of the dataset, without the path of its overlay; that of a planned folder."""
+        return re.sub(r"[^\w.-]+", "_", Path(self.dataset).name) if self.planned else Path(self.dataset).stem
+
+    @property
+    def planned(self) -> bool:
+        """Whether the dataset is a folder with plans."""
+        return Path(self.dataset).is_absolute() and not self.dataset.endswith(".json")
+
+    @property
+    def overlay(self) -> str:
+        """Name or path of the dataset's overlay."""
+        return plan_file(self.dataset, self.bundle) if self.planned else self.dataset
 
     @property
     def subset(self) -> dict[str, Any]:
@@ -93,6 +104,7 @@ def grid(
     seeds: Iterable[int],
     modes: Iterable[str],
     cases: Iterable[int] | None = None,
+    dataset_dirs: Iterable[str] = (),
 ) -> list[Cell]:
     """Return all combinations, seed by seed, so that an interrupted experiment still compares modes.
 
@@ -103,16 +115,18 @@ def grid(
         seeds: whole numbers, 0 or more.
         modes: names from :data:`MODES`.
         cases: numbers of labelled cases, those for validation included, instead of ``fractions``.
+        dataset_dirs: folders of further datasets, each with its ``dataset.json`` and a plan for every bundle.
 
     Raises:
-        ValueError: If a list is empty, or has repeated or unknown entries, or if the cases are chosen twice.
-        FileNotFoundError: If there is no such bundle.
+        ValueError: If a list is empty, or has repeated or unknown entries, if the cases are chosen twice, or if two
+            datasets have the same name.
+        FileNotFoundError: If there is no such bundle, dataset or plan.
     """
     if (fractions is None) == (cases is None):
         raise ValueError("fractions and cases both choose the cases to train on; give one of them.")
     axes: dict[str, list[Any]] = {
         "bundles": [str(find_bundle(bundle)) for bundle in bundles],
-        "datasets": list(datasets),
+        "datasets": [*map(str, datasets), *(str(Path(folder).resolve()) for folder in dataset_dirs)],
         "fractions": [None] if fractions is None else list(fractions),
         "cases": [None] if cases is None else list(cases),
         "seeds": list(seeds),
@@ -122,12 +136,38 @@ def grid(
         if not values or len(set(values)) < len(values):
             raise ValueError(f"{name} must name at least one, and each only once, got {values}.")
     _check_values(axes)
-    return [
+    cells = [
         Cell(bundle, dataset, None if fraction is None else float(fraction), seed, mode, number)
         for seed, bundle, dataset, fraction, number, mode in itertools.product(
             *(axes[name] for name in ("seeds", "bundles", "datasets", "fractions", "cases", "modes"))
         )
     ]
+    _check_datasets(cells)
+    return cells
+
+
+def plan_file(dataset_dir: str, bundle: str) -> str:
+    """Return the path of a folder's plan for a bundle, given by name or folder."""
+    return str(Path(dataset_dir) / f"plan_{Path(bundle).name}.json")
+
+
+def _check_datasets(cells: Sequence[Cell]) -> None:
+    """Raise ValueError if two datasets have the same name, FileNotFoundError without a plan for a folder."""
+    datasets: dict[str, str] = {}
+    for cell in cells:
+        other = datasets.setdefault(cell.dataset_name, cell.dataset)
+        if other != cell.dataset:
+            raise ValueError(
+                f"{other} and {cell.dataset} are both called {cell.dataset_name}, so their runs could not be told "
+                "apart; rename one folder and plan again."
+            )
+        datalist = Path(cell.dataset) / "dataset.json"
+        if cell.planned and not datalist.is_file():
+            raise FileNotFoundError(f"There is no {datalist}; name the folder of a prepared dataset in dataset_dirs.")
+        if cell.planned and not Path(cell.overlay).is_file():
+            raise FileNotFoundError(
+                f"There is no {cell.overlay}; make it with: python -m medcontext plan --dataset_dir {cell.dataset}"
+            )
 
 
 def _check_values(axes: dict[str, list[Any]]) -> None:
@@ -147,7 +187,7 @@ def _check_values(axes: dict[str, list[Any]]) -> None:
 def config_files(cell: Cell, overlays: Sequence[str], mode: str) -> list[str]:
     """Return the configuration files of a cell's training run, in one of :data:`MODES`."""
     overlay = MODES[mode].overlay
-    return [config_file(cell, name) for name in ("train", cell.dataset, *overlays, *([overlay] if overlay else []))]
+    return [config_file(cell, name) for name in ("train", cell.overlay, *overlays, *([overlay] if overlay else []))]
 
 
 def config_file(cell: Cell, name: str) -> str:

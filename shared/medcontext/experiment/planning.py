@@ -77,6 +77,8 @@ def plan(
     """
     overrides = dict(overrides or {})
     reserved = SET_BY_GRID if test_fold is None else SET_BY_GRID | {"datalist"}
+    if any(cell.planned for cell in cells):
+        reserved = reserved | {"dataset", "dataset_dir"}
     if reserved & overrides.keys():
         raise ValueError(f"the grid itself sets {', '.join(sorted(reserved & overrides.keys()))}; leave that out.")
     unlabeled: dict[str, Any] = {
@@ -87,7 +89,8 @@ def plan(
     for cell in cells:
         if (cell.bundle, cell.dataset) not in budgets:
             files = config_files(cell, overlays, "medcontext")
-            budgets[cell.bundle, cell.dataset] = _Budget(files, overrides, test_fold)
+            place = {"dataset_dir": cell.dataset} if cell.planned else {}  # even if the folder was moved since
+            budgets[cell.bundle, cell.dataset] = _Budget(files, {**overrides, **place}, test_fold)
         budget = budgets[cell.bundle, cell.dataset]
         scans = unlabeled if MODES[cell.mode].unlabeled else {}
         files = config_files(cell, overlays, cell.mode)
