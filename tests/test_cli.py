@@ -51,7 +51,7 @@ def test_a_seed_of_no_whole_number_is_reported_in_one_sentence(tmp_path: Path, m
 
 
 def test_a_programming_error_of_a_command_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "send_kept", len)
+    monkeypatch.setattr(unsent, "send_kept", len)
     with pytest.raises(TypeError, match=r"len\(\)"):
         call(monkeypatch, "send_unsent", "--ckpt_dir", "models")
 

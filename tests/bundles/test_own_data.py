@@ -16,6 +16,8 @@ import torch
 
 from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, for_bundles, run, train
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 def write_own(folder: Path, channels: int) -> Path:
     """Six cases of a bright and a dark block, one healthy, as one 4D file or one file for each channel by turns.
