@@ -1,4 +1,8 @@
-"""What is made once for all tests: a browser without a window, MLflow databases and servers, and a release."""
+"""What is made once for all tests: a browser without a window, MLflow databases and servers, and a release.
+
+The process that hands out the tests reads this file too and runs none of them, so the libraries that take seconds to
+load are imported where they are needed.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from mlflow import MlflowClient
-from monai.utils import path_to_sqlite_uri
 
 from mlflow_server import MlflowServer
 
@@ -57,12 +59,23 @@ def page(browser: Browser) -> Iterator[Page]:
     assert not errors, errors
 
 
+@pytest.fixture
+def blank_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty pictures in reports of evaluations, which take most of the time of a small evaluation."""
+    from matplotlib.figure import Figure
+
+    for name in ("draw_planes", "metrics_boxplot", "curves_figure"):
+        monkeypatch.setattr(f"medcontext.report.evaluation_page.{name}", lambda *_: Figure(figsize=(1, 1)))
+
+
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An MLflow database without runs, which takes MLflow seconds to make."""
+    from mlflow import MlflowClient
+
     path = tmp_path_factory.mktemp("database") / "mlruns.db"
     with contextlib.chdir(path.parent):  # the first experiment's artifacts go where the database is made
-        MlflowClient(path_to_sqlite_uri(str(path)))
+        MlflowClient(sqlite_uri(path))
     return path
 
 
@@ -71,7 +84,13 @@ def uri(tmp_path: Path, empty_database: Path, monkeypatch: pytest.MonkeyPatch) -
     """Address of a database of the test's own."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shutil.copy(empty_database, tmp_path / "mlruns.db")
-    return path_to_sqlite_uri(str(tmp_path / "mlruns.db"))
+    return sqlite_uri(tmp_path / "mlruns.db")
+
+
+def sqlite_uri(path: Path) -> str:
+    from monai.utils import path_to_sqlite_uri
+
+    return str(path_to_sqlite_uri(str(path)))
 
 
 @pytest.fixture(scope="session")

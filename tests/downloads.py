@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import tarfile
+import time
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
 from medcontext.data.datasets import load_split
 from medcontext.phantoms.cohort import phantom_split
+from medcontext.providers.prepare import prepare_dataset
+from medcontext.storage import transfer
 
 
 def volume(path: Path, channels: int = 1, labels: tuple[int, ...] = (), spacing: tuple[float, ...] = (1, 2, 3)) -> Path:
@@ -23,6 +27,18 @@ def volume(path: Path, channels: int = 1, labels: tuple[int, ...] = (), spacing:
     values.flat[: max(len(labels), 1)] = labels or 1 + zlib.crc32(path.name.encode()) % 30000
     nib.save(nib.Nifti1Image(values, np.diag([*spacing, 1])), path)
     return path
+
+
+def prepare_slowly(source: str, output_dir: str) -> None:
+    """Prepare BTCV, for a process that is killed in the midst of it."""
+    copy = transfer._copy
+
+    def slow(*arguments: Any) -> Any:
+        time.sleep(0.05)
+        return copy(*arguments)
+
+    transfer._copy = slow
+    prepare_dataset("btcv", source, output_dir)
 
 
 def cases_of(dataset: str) -> list[str]:

@@ -45,6 +45,17 @@ def test_phantoms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert json.loads((tmp_path / "dataset.json").read_text())["phantom"]["size"] == [32, 32, 32]
 
 
+def test_a_seed_of_no_whole_number_is_reported_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"^medcontext: seed must be an integer, got 1.5: give another whole number"):
+        call(monkeypatch, "phantoms", "--output_dir", str(tmp_path / "new"), "--seed", "1.5")
+
+
+def test_a_programming_error_of_a_command_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unsent, "send_kept", len)
+    with pytest.raises(TypeError, match=r"len\(\)"):
+        call(monkeypatch, "send_unsent", "--ckpt_dir", "models")
+
+
 def test_ctrl_c_ends_a_command_in_one_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

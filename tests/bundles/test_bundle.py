@@ -43,6 +43,7 @@ from bundle_runs import (
 from medcontext import __version__, cli
 from medcontext.data import BTCV_LABELS
 from medcontext.handlers import TeacherUpdate
+from medcontext.networks.weights import save_checkpoint
 
 SCHEMA = ROOT / "ci" / "meta_schema_20240725.json"
 BTCV_IDS = {name: index for index, name in BTCV_LABELS.items()}
@@ -160,6 +161,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert snapshot(ROOT) == before
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @for_bundles(UNETR)
 def test_evaluations_of_other_data_or_weights_replace_nothing(bundle: str, home: Path) -> None:
     folder = train(bundle, home, max_epochs=1)
@@ -231,6 +233,7 @@ def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: s
         assert predicted.get_data_dtype() == np.uint8
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @for_bundles(UNETR_PLUS_PLUS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_evaluation_measures_in_the_original_geometry(bundle: str, channels: int, home: Path) -> None:
@@ -367,6 +370,7 @@ def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Pat
     assert found.data.metrics["train_loss_consistency"] < 0.05
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @for_bundles(NNFORMER)
 def test_evaluation_follows_the_chosen_protocol(bundle: str, home: Path) -> None:
     models = train(bundle, home, "baseline") / "models"
@@ -608,15 +612,14 @@ def test_declared_shapes(bundle: str, name: str) -> None:
 
 @pytest.fixture
 def exportable(bundle: str, home: Path) -> tuple[dict[str, Any], torch.nn.Module, torch.Tensor]:
-    """What MONAI's exports are told of a trained network, the network, and an image for it."""
-    folder = train(bundle, home, max_epochs=1)
+    """What MONAI's exports are told of a network, the network, and an image for it."""
     configs = ROOT / "bundles" / bundle / "configs"
     network = workflow_for(bundle, "train").network_def.eval()
-    network.load_state_dict(weights(folder))
+    save_checkpoint(network.state_dict(), home / "model.pt")  # as a training run does
     size = TINY[bundle]["roi_size"]
     arguments = {
         "net_id": "network_def",
-        "ckpt_file": str(folder / "models" / "model.pt"),
+        "ckpt_file": str(home / "model.pt"),
         "meta_file": str(configs / "metadata.json"),
         "config_file": str(configs / "inference.json"),
         "input_shape": [1, 1, *size],
@@ -760,6 +763,7 @@ def test_images_and_labels_of_different_shape(home: Path, tmp_path_factory: pyte
         train("medcontext_unetr", home, dataset_dir=str(spoiled))
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize(
     ("choice", "reported", "channels"),
     [

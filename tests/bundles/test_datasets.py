@@ -46,6 +46,7 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize(("bundle", "dataset", "mode"), COMBINATIONS)
 def test_trains_evaluates_and_predicts(
     bundle: str, dataset: str, mode: str, home: Path, other_cohorts: Callable[[str], Path]

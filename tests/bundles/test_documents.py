@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
 
 import own_data
 from bundle_documents import PACKAGED
@@ -28,6 +29,7 @@ from bundle_runs import BUNDLES, ROOT, UNETR, read_json, train
 from documents import Call, Reader, blocks, small_words
 from hosts import ASSETS, github
 from medcontext.phantoms.cohort import write_phantoms
+from medcontext.report import evaluation_page
 from package_bundles import packaged_files
 from phantom_layouts import pack_phantoms
 from platforms import posix_only
@@ -96,6 +98,8 @@ def reader_of(
             }
             return reader
 
+        for name in ("draw_planes", "metrics_boxplot", "curves_figure"):  # nobody looks at these reports
+            patch.setattr(evaluation_page, name, lambda *_: Figure(figsize=(1, 1)))
         threads = torch.get_num_threads()
         yield made
         torch.set_num_threads(threads)

@@ -26,6 +26,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.usefixtures("blank_pictures")
 @pytest.mark.parametrize("name", [pytest.param("SegResNet", marks=pytest.mark.slow), "DynUNet"])
 def test_any_network_trains_evaluates_and_predicts(name: str, home: Path) -> None:
     own = home / "my_network.json"

@@ -19,6 +19,8 @@ from monai.bundle import run as run_bundle
 from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, config_files, for_bundles, run, train
 from medcontext.planning import make_plans, write_plans
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 def write_own(folder: Path, channels: int) -> Path:
     """Six cases of a bright and a dark block, one healthy, as one 4D file or one file for each channel by turns.

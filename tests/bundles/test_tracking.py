@@ -19,6 +19,7 @@ import torch
 from monai.utils import path_to_sqlite_uri
 
 from bundle_runs import ROOT, UNETR, config_files, for_bundles, overrides_for, read_json, run, runs_of, train
+from forks import forked_module
 from mlflow_server import MlflowServer, free_port
 from platforms import posix_only
 
@@ -124,6 +125,7 @@ def test_configuration_is_logged_flat(home: Path) -> None:
 
 
 @posix_only
+@pytest.mark.xdist_group("forks")
 @pytest.mark.parametrize(
     ("number", "status"),
     [("SIGTERM", "KILLED"), ("SIGKILL", "RUNNING"), pytest.param("SIGINT", "KILLED", marks=pytest.mark.slow)],
@@ -133,15 +135,16 @@ def test_a_training_that_is_killed_and_resumed(home: Path, number: str, status: 
     words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", *config_files(UNETR, "train")]
     for key, value in overrides_for(UNETR, "train", run_name="cut", max_epochs=1000).items():
         words += [f"--{key}", str(value)]
-    process = subprocess.Popen(words, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL)
+    process = forked_module(words, {"OMP_NUM_THREADS": "1"}, os.devnull)
     last = home / "runs" / UNETR / "cut" / "models" / "last.pt"
     limit = time.monotonic() + 120
     while not last.exists():
-        assert process.poll() is None
+        assert process.is_alive()
         assert time.monotonic() < limit
         time.sleep(0.05)
-    process.send_signal(signal.Signals[number])
-    assert process.wait(timeout=60) != 0
+    os.kill(process.pid or 0, signal.Signals[number])
+    process.join(timeout=60)
+    assert process.exitcode
     assert the_run(home).info.status == status
 
     epochs = torch.load(last, weights_only=True)["trainer"]["iteration"] // 2 + 1

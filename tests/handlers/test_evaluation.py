@@ -32,6 +32,8 @@ from medcontext.metrics import case_metrics
 from replay import AFFINE, Replay, evaluate_share, output
 from torso import LABELS, SPACING, case
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")  # but for `evaluated`, which is made before
+
 
 class Thresholds(nn.Module):
     """Segments by intensity: the torso's organs are 70, 90 and 110 HU on 30."""

@@ -56,5 +56,5 @@ def test_seeds_depend_on_epoch_seed_and_rank_alone() -> None:
 
 
 def test_negative_seed() -> None:
-    with pytest.raises(ValueError, match="seed must be 0 or more, got -1"):
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
         EpochSeed(-1, [])

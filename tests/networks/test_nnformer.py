@@ -219,7 +219,7 @@ def test_stochastic_depth_is_largest_at_the_end_of_each_path() -> None:
         ({"num_heads": (5, 2, 3, 4)}, "5 heads do not divide 12 channels"),
         ({"num_heads": (0, 2, 3, 4)}, "0 heads do not divide 12 channels"),
         ({"depths": (2,)}, r"at least two stages of one block or more, got \(2,\)"),
-        ({"embed_dim": 11}, "embed_dim must be positive and even, got 11"),
+        ({"embed_dim": 11}, "embed_dim must be even, got 11"),
         ({"merging_strides": (2, 2)}, "merging_strides needs 3 entries, one between every two stages, got 2"),
         ({"merging_strides": (2, 2, 3)}, r"merging_strides may hold 1 and 2 only, got \(2, 2, 3\)"),
         ({"relative_position": "swin"}, "relative_position must be one of 'published', 'standard', got 'swin'"),

@@ -308,7 +308,7 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path):
         ({"size": 96}, "size must be three"),
         ({"spacing": (1.5, 1.5, 0)}, "spacing must be three"),
         ({"spacing": (1.5, 1.5, float("inf"))}, "spacing must be three"),
-        ({"seed": -1}, "seed must be a whole number, 0 or more, got -1"),
+        ({"seed": -1}, "seed must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path, arguments, message):

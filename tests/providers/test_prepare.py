@@ -4,8 +4,6 @@ import gzip
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +13,15 @@ import monai.apps
 import pytest
 
 import downloads
-from downloads import MAKERS, tarred, volume, zipped
+from downloads import MAKERS, prepare_slowly, tarred, volume, zipped
+from forks import forked
 from medcontext.data import case_files, load_cases, load_split
 from medcontext.phantoms.cohort import write_phantoms
 from medcontext.providers.prepare import prepare_dataset
 from medcontext.storage import transfer
 from medcontext.storage.archives import open_source
 from medcontext.storage.file_memory import FileMemory
+from platforms import posix_only
 
 Make = Callable[[Path], Path]
 
@@ -380,19 +380,15 @@ def test_too_little_room_is_told_beforehand(btcv: Path, tmp_path: Path, monkeypa
     assert visible(tmp_path / "out") == set()
 
 
+@posix_only
+@pytest.mark.xdist_group("forks")
 def test_a_killed_call_is_completed_by_the_next(btcv: Path, tmp_path: Path) -> None:
-    script = (
-        "import sys, time\nfrom medcontext.providers import prepare\nfrom medcontext.storage import transfer\n"
-        "copy = transfer._copy\n"
-        "def slow(*a):\n    time.sleep(0.05)\n    return copy(*a)\ntransfer._copy = slow\n"
-        "prepare.prepare_dataset('btcv', sys.argv[1], sys.argv[2])\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, str(btcv), str(tmp_path)], stderr=subprocess.DEVNULL)
+    process = forked(prepare_slowly, str(btcv), str(tmp_path))
     deadline = time.monotonic() + 60
     while len(visible(tmp_path)) < 5 and time.monotonic() < deadline:
         time.sleep(0.02)
     process.kill()
-    process.wait()
+    process.join()
     assert 5 <= len(visible(tmp_path)) < 60
     assert "dataset.json" not in visible(tmp_path)
     content = read(prepare_dataset("btcv", btcv, tmp_path))

@@ -37,6 +37,7 @@ from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPa
 from medcontext.handlers.checkpoints import SELECTIONS, training_states
 from medcontext.inferers import flip_axes
 from medcontext.labels import label_ids, label_names, map_labels
+from medcontext.losses.pseudo_labels import check_thresholds
 from medcontext.networks import plain_network
 from medcontext.networks.model_file import MODEL_FILE
 from medcontext.networks.sizes import check_crop_size
@@ -277,11 +278,7 @@ def _check_labels(parser: Any) -> None:
             f"it must be at least {highest + 1}, background included."
         )
     confidence = parser.get_parsed_content("confidence") if "confidence" in parser.get() else 0
-    if isinstance(confidence, list) and len(confidence) != out_channels:
-        raise ValueError(
-            f"confidence has {len(confidence)} thresholds for {out_channels} classes, background included: give one "
-            "for each, or one number for all."
-        )
+    check_thresholds(confidence, out_channels)
 
 
 def _check_data(parser: Any) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import inspect
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 import fire
 
+from medcontext import checks
 from medcontext.cli.bundles import convert_weights, download
 from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.results import compare, send_unsent
@@ -51,11 +53,18 @@ def main() -> None:
     commands = {command.__name__: command for group in COMMANDS.values() for command in group}
     try:
         fire.Fire(commands, name="medcontext")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, TypeError) as error:
+        if isinstance(error, TypeError) and not _is_refusal(error):
+            raise
         sys.exit(f"medcontext: {error}")
     except KeyboardInterrupt:
         print("medcontext: interrupted; the same command resumes, or starts again.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
+
+
+def _is_refusal(error: TypeError) -> bool:
+    """Return whether a check refused an argument; any other ``TypeError`` is a programming error."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename == checks.__file__
 
 
 def _overview() -> str:

@@ -21,9 +21,9 @@ _MACHINE = {
 }
 # settings of MedContext itself, patch dropout, or unlabelled scans, whose keys begin with `unlabeled`
 _METHOD = {
-    *("mode", "masking", "organ_dropout", "patch_dropout", "token_masking", "masked_share", "teacher"),
+    *("mode", "masking", "organ_dropout", "token_masking", "masked_share", "teacher"),
     *("context_weight", "context_ramp", "context_end", "consistency", "consistency_weight"),
-    *("confidence", "burn_in", "strong_augmentation"),
+    *("confidence", "burn_in"),
 }
 _UNLABELED = "unlabeled"
 _UNSET = "not set"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from medcontext.checks import check_choice, check_fraction
+from medcontext.checks import check_choice, check_fraction, check_integer
 from medcontext.labels import Labels, label_names, map_labels
 from medcontext.scans import volume_name
 from medcontext.storage.files import write_file
@@ -189,8 +189,7 @@ def _check_subset(train_fraction: float, train_cases: int | None) -> None:
     check_fraction("train_fraction", train_fraction, above_zero=True)
     if train_cases is None:
         return
-    if isinstance(train_cases, bool) or not isinstance(train_cases, int) or train_cases < 1:
-        raise ValueError(f"train_cases must be a whole number, 1 or more, or null for all, got {train_cases!r}.")
+    check_integer("train_cases", train_cases, minimum=1, remedy="give a number of cases, or null for all")
     if train_fraction < 1:
         raise ValueError(
             f"train_cases {train_cases} and train_fraction {train_fraction} both choose the training cases; give one."

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from medcontext.bundle import find_bundle
-from medcontext.checks import check_choice
+from medcontext.checks import check_choice, check_fraction, check_integer
 
 __all__ = ["MODES", "SUPERVISED_MODES", "Cell", "Rung", "config_file", "config_files", "grid"]
 
@@ -118,6 +118,7 @@ def grid(
         dataset_dirs: folders of further datasets, each with its ``dataset.json`` and a plan for every bundle.
 
     Raises:
+        TypeError: If a seed, a share or a number of cases is not a number.
         ValueError: If a list is empty, or has repeated or unknown entries, if the cases are chosen twice, or if two
             datasets have the same name.
         FileNotFoundError: If there is no such bundle, dataset or plan.
@@ -173,15 +174,14 @@ def _check_datasets(cells: Sequence[Cell]) -> None:
 def _check_values(axes: dict[str, list[Any]]) -> None:
     for mode in axes["modes"]:
         check_choice("each of modes", mode, MODES)
+    for value in axes["seeds"]:
+        check_integer("each of seeds", value, minimum=0, remedy="give whole numbers, such as 0 or 1")
     for value in axes["fractions"]:
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (number and 0 < value <= 1):
-            raise ValueError(f"fractions must be above 0 and at most 1, got {value!r}.")
-    for name, least in (("seeds", 0), ("cases", 1)):
-        for value in axes[name]:
-            number = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (number and value >= least):
-                raise ValueError(f"{name} must be whole numbers, {least} or more, got {value!r}.")
+        if value is not None:
+            check_fraction("each of fractions", value, above_zero=True)
+    for value in axes["cases"]:
+        if value is not None:
+            check_integer("each of cases", value, minimum=1, remedy="give numbers of labelled cases, such as 6")
 
 
 def config_files(cell: Cell, overlays: Sequence[str], mode: str) -> list[str]:

@@ -8,6 +8,8 @@ from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 from monai.utils import set_determinism
 
+from medcontext.checks import check_integer
+
 __all__ = ["EpochSeed"]
 
 
@@ -22,13 +24,12 @@ class EpochSeed:
         dataset: training dataset, whose random transforms are seeded too.
 
     Raises:
-        ValueError: If ``seed`` is negative.
+        TypeError: If ``seed`` is not an integer.
+        ValueError: If it is negative.
     """
 
     def __init__(self, seed: int, dataset: Any) -> None:
-        if seed < 0:
-            raise ValueError(f"seed must be 0 or more, got {seed}.")
-        self.seed = seed
+        self.seed = check_integer("seed", seed, minimum=0, remedy="give another whole number for another draw")
         self.dataset = dataset
 
     def attach(self, engine: Engine) -> None:

@@ -60,6 +60,23 @@ def pseudo_label_loss(
     return entropy + dice.sum() / seen.sum().clamp_min(1), weight.mean()
 
 
+def check_thresholds(confidence: float | Sequence[float], num_classes: int) -> None:
+    """Refuse several thresholds that are not one for each class.
+
+    Args:
+        confidence: one threshold for all classes, or several.
+        num_classes: number of classes, background included.
+
+    Raises:
+        ValueError: If there are several thresholds, but not as many as classes.
+    """
+    if isinstance(confidence, Sequence) and len(confidence) != num_classes:
+        raise ValueError(
+            f"confidence has {len(confidence)} thresholds for {num_classes} classes, background included: give one "
+            "for each, or one number for all."
+        )
+
+
 class PseudoLabelLoss(nn.Module):
     """The term of unlabelled crops as a module; see :func:`pseudo_label_loss` for the equation.
 
@@ -93,9 +110,5 @@ class PseudoLabelLoss(nn.Module):
         Raises:
             ValueError: If there are several thresholds, but not one for each of the C classes.
         """
-        if isinstance(self.confidence, Sequence) and len(self.confidence) != teacher.shape[1]:
-            raise ValueError(
-                f"confidence has {len(self.confidence)} thresholds for {teacher.shape[1]} classes, background "
-                "included: give one for each, or one number for all."
-            )
+        check_thresholds(self.confidence, teacher.shape[1])
         return pseudo_label_loss(teacher, student, self.confidence)

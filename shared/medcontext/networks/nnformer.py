@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
+from medcontext.checks import check_integer
 from medcontext.networks.scripting import TracedNetwork
 from medcontext.networks.sizes import check_image_size, check_multiples
 from medcontext.networks.window_attention import RelativePosition, WindowStage
@@ -327,8 +328,8 @@ def _check_stages(
 ) -> None:
     if spatial_dims != 3:
         raise ValueError(f"spatial_dims must be 3, got {spatial_dims}: nnFormer is defined for volumes.")
-    if embed_dim < 2 or embed_dim % 2:
-        raise ValueError(f"embed_dim must be positive and even, got {embed_dim}.")
+    if check_integer("embed_dim", embed_dim, minimum=2, remedy="give an even number of channels") % 2:
+        raise ValueError(f"embed_dim must be even, got {embed_dim}.")
     stages = len(depths)
     if stages < 2 or min(depths) < 1:
         raise ValueError(f"depths needs at least two stages of one block or more, got {tuple(depths)}.")

@@ -14,6 +14,7 @@ from monai.networks.blocks.dynunet_block import get_conv_layer
 from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
+from medcontext.checks import check_integer
 from medcontext.networks.paired_attention import Fusion, PairedAttention, PairedAttentionBlock, SpatialLayout
 from medcontext.networks.scripting import TracedNetwork
 from medcontext.networks.sizes import check_image_size, check_multiples
@@ -287,8 +288,8 @@ def _check_stages(dims: Sequence[int], hidden_size: int | None, **per_stage: Seq
 
 def _check_minimum(least: int, **values: Sequence[int]) -> None:
     for name, numbers in values.items():
-        if min(numbers, default=least) < least:
-            raise ValueError(f"{name} must be {least} or more, got {min(numbers)}.")
+        for number in numbers:
+            check_integer(name, number, minimum=least, remedy="change that number")
 
 
 def _feature_grids(img_size: Sequence[int], patch_size: Sequence[int], num_stages: int) -> list[tuple[int, ...]]:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, ornt_transform
 from tqdm import tqdm
 
-from medcontext.checks import check_choice
+from medcontext.checks import check_choice, check_integer
 from medcontext.data.datasets import (
     ACDC_LABELS,
     BRATS_CHANNELS,
@@ -211,26 +211,25 @@ def write_phantoms(
     kind = PHANTOM_DATASETS[check_choice("dataset", dataset, sorted(PHANTOM_DATASETS))]
     shape = _checked_size(kind.size if size is None else size, kind.smallest)
     voxel = _checked_spacing(kind.spacing if spacing is None else spacing)
-    if not isinstance(seed, Integral) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed must be a whole number, 0 or more, got {seed!r}.")
+    seed = check_integer("seed", seed, minimum=0, remedy="give another whole number for another cohort")
     published = phantom_split(dataset)
     split = _chosen_cases(kind, published, num_cases)
     files = {case: list(_entry(kind, part, case).values()) for part, cases in split.items() for case in cases}
     labelled = sum(len(cases) for part, cases in split.items() if part != UNLABELED)
-    record = {"generator": GENERATOR, "dataset": dataset, "num_cases": labelled, "seed": int(seed)}
+    record = {"generator": GENERATOR, "dataset": dataset, "num_cases": labelled, "seed": seed}
     record |= {"size": list(shape), "spacing": list(voxel)}
 
     folder = Path(output_dir)
     datalist = folder / "dataset.json"
     _refuse_other_content(folder, record)
     order = [case for part in published.values() for case in part]
-    companions = {case: kind.companions(int(seed), case) for case in files}
+    companions = {case: kind.companions(seed, case) for case in files}
     missing = [c for c in files if not all((folder / path).is_file() for path in (*files[c], *companions[c]))]
     if not missing and datalist.is_file():
         return datalist
     write_file(folder / PHANTOM_MARKER, _to_json({"phantom": record}))
     for case in tqdm(missing, desc=f"{dataset} phantoms", unit="case", disable=not progress):
-        phantom = kind.make(int(seed), case, shape, voxel)
+        phantom = kind.make(seed, case, shape, voxel)
         volumes = store_phantom(phantom, ORIENTATIONS[order.index(case) // kind.frames % len(ORIENTATIONS)])
         # not strict: the label's volume has no file where the case is a scan without one
         for path, content in (*zip(files[case], volumes, strict=False), *companions[case].items()):
