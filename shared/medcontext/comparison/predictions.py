@@ -6,28 +6,25 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from nibabel.affines import voxel_sizes
 from tqdm import tqdm
 
 from medcontext.comparison.runs import TrackedRun
 from medcontext.data.datalist import Case, case_name, data_hash, hashed_name, load_cases, load_datalist
 from medcontext.labels import label_names
 from medcontext.metrics import case_metrics, summarise
+from medcontext.scans import corner_distance, is_volume_file, read_volume, shift_tolerance, volume_name
+from medcontext.scans.geometry import voxel_sizes
 
 __all__ = ["Predictions", "score_predictions"]
 
 _FORM = re.compile(r"(?P<name>[\w.-]+)(@(?P<seed>\d+))?=(?P<folder>.+)")
-_VOLUME = re.compile(r"(_seg)?\.(nii|nii\.gz|mgz|mgh)$")
-_SHIFT = 0.1  # of the smallest voxel edge, as headers hold single precision
 _MOST = 5  # problems that a message lists
 
 Folders: TypeAlias = dict[str, dict[str | None, Path]]
@@ -209,8 +206,8 @@ def _files_of_cases(folder: Path, cases: Mapping[str, Case]) -> tuple[dict[str, 
     files: dict[str, Path] = {}
     problems = []
     for path in sorted(folder.iterdir()):
-        stem = _VOLUME.sub("", path.name)
-        if stem == path.name or stem.endswith("_probabilities"):
+        stem = volume_name(path).removesuffix("_seg")
+        if not is_volume_file(path) or stem.endswith("_probabilities"):
             continue
         case = case_of.get(stem)
         if case is None:
@@ -227,14 +224,14 @@ def _files_of_cases(folder: Path, cases: Mapping[str, Case]) -> tuple[dict[str, 
 
 def _aliases(case: Case) -> set[str]:
     """Return the names by which a label map of a case may be called, without ending."""
-    image, label = case_name(case), _VOLUME.sub("", Path(case["label"]).name)
+    image, label = case_name(case), volume_name(case["label"]).removesuffix("_seg")
     return {image, image.removesuffix("_0000"), label}
 
 
 def _read(path: str | Path) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
     """Return voxels and affine of a label map."""
-    volume: Any = nib.load(path)
-    return np.asarray(volume.dataobj, dtype=np.float32), volume.affine
+    volume = read_volume(str(path))
+    return np.asarray(volume.dataobj, dtype=np.float32), np.asarray(volume.affine)
 
 
 def _differences(
@@ -248,9 +245,8 @@ def _differences(
     if prediction.shape != shape:
         yield f"has shape {prediction.shape} instead of {shape}"
     else:
-        corners = np.array([[*corner, 1] for corner in product(*((0, size - 1) for size in shape))]).T
-        moved = np.linalg.norm(((own_affine - affine) @ corners)[:3], axis=0).max()
-        if not moved <= _SHIFT * voxel_sizes(affine).min():
+        moved = corner_distance(shape, own_affine, affine)
+        if not moved <= shift_tolerance(affine):
             yield f"lies {moved:.3g} mm away from its case (their affines differ)"
     other = sorted(set(np.unique(prediction).tolist()) - allowed)
     if other:
