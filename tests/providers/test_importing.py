@@ -15,7 +15,8 @@ from downloads import tarred
 from medcontext.data import case_files, case_name, load_cases
 from medcontext.providers import import_dataset
 from medcontext.providers.importing import FORMATS
-from medcontext.storage import transfer
+from medcontext.providers.output import reserved
+from medcontext.storage import locks, transfer
 
 
 def source_of(form: str, folder: Path) -> dict[str, Any]:
@@ -51,6 +52,15 @@ def test_files_are_linked_once_and_the_source_is_never_changed(form: str, tmp_pa
     shutil.move(tmp_path / "source", tmp_path / "moved")
     assert contents(tmp_path / "moved") == before
     assert all(Path(file).is_file() for case in cases for file in case_files(case))
+
+
+def test_two_processes_do_not_prepare_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = source_of("nnunet", tmp_path / "source")
+    with reserved(tmp_path / "out"):
+        monkeypatch.setattr(locks, "_held", {})  # as another process, which does not hold it
+        with pytest.raises(ValueError, match="Another process is preparing .*out; wait for it, or choose another"):
+            import_dataset("nnunet", tmp_path / "out", **options)
+        assert not (tmp_path / "out").exists()
 
 
 def test_another_disk_takes_symbolic_links_and_a_system_without_any_copies(

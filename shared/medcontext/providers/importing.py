@@ -17,7 +17,7 @@ from medcontext.data.datalist import case_files, hold_out
 from medcontext.data.datasets import UNLABELED
 from medcontext.providers.decathlon import download_named_task, read_decathlon
 from medcontext.providers.nnunet import read_nnunet
-from medcontext.providers.output import indented, make_output_folder, phantom_record, refuse_output_in
+from medcontext.providers.output import indented, make_output_folder, phantom_record, refuse_output_in, reserved
 from medcontext.providers.own import SECTIONS, OwnDataset
 from medcontext.providers.two_folders import read_folders
 from medcontext.storage.archives import Source, open_source
@@ -87,7 +87,7 @@ def import_dataset(
     folders = (Path(images), Path(labels)) if dataset == "folder" else (path,)
     for folder in folders:
         refuse_output_in(folder, output)
-    with _opened(dataset, *folders, modality=modality, label_names=label_names) as found:
+    with reserved(output), _opened(dataset, *folders, modality=modality, label_names=label_names) as found:
         _refuse_problems(found, keep_unlabeled, allow_missing)
         if test_cases:
             _hold_out_tests(found, test_cases)

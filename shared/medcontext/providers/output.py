@@ -12,8 +12,9 @@ from medcontext.data.datalist import load_datalist
 from medcontext.data.datasets import PHANTOM_MARKER
 from medcontext.storage.archives import Source
 from medcontext.storage.files import write_file
+from medcontext.storage.locks import locked
 
-__all__ = ["indented", "make_output_folder", "phantom_record", "refuse_output_in"]
+__all__ = ["indented", "make_output_folder", "phantom_record", "refuse_output_in", "reserved"]
 
 
 def refuse_output_in(source: Path, output: Path) -> None:
@@ -26,6 +27,15 @@ def refuse_output_in(source: Path, output: Path) -> None:
         raise ValueError(
             f"output_dir {output} is inside the source {source}, which must not be changed; choose another."
         )
+
+
+def reserved(output: Path) -> contextlib.AbstractContextManager[None]:
+    """Reserve an output folder for this process within a block.
+
+    Raises:
+        ValueError: If another process is preparing it.
+    """
+    return locked(output, f"Another process is preparing {output}; wait for it, or choose another output_dir.")
 
 
 def make_output_folder(output: Path, edition: str) -> Path:

@@ -18,12 +18,11 @@ from medcontext.data.datasets import UNLABELED, Split, load_split
 from medcontext.providers import acdc, brats, btcv, hippocampus
 from medcontext.providers.decathlon import download_task
 from medcontext.providers.layouts import Edition, FoundCases, expected_files, find_cases
-from medcontext.providers.output import indented, make_output_folder, phantom_record, refuse_output_in
+from medcontext.providers.output import indented, make_output_folder, phantom_record, refuse_output_in, reserved
 from medcontext.scans import read_header
 from medcontext.storage.archives import Source, open_source
 from medcontext.storage.file_memory import FileMemory
 from medcontext.storage.files import write_file
-from medcontext.storage.locks import locked
 from medcontext.storage.transfer import transfer_files
 
 __all__ = ["EDITIONS", "prepare_dataset"]
@@ -95,7 +94,7 @@ def prepare_dataset(
     _refuse_link(source, link, download)
     source = download_task(DOWNLOADS[dataset], source) if download else source
     refuse_output_in(source, output_dir)
-    with locked(output_dir, f"Another process is preparing {output_dir}; wait for it, or choose another output_dir."):
+    with reserved(output_dir):
         return _prepare(dataset, source, output_dir, link=link, allow_missing=allow_missing)
 
 
