@@ -509,7 +509,7 @@ def test_every_hyperparameter_is_read_by_something(bundle: str) -> None:
             (ROOT / "bundles" / bundle / "configs" / file).read_text() for file in overlays
         )
         read = set(re.findall(r"@(\w+)", text)) | ENTRIES | {"train", "validate", "evaluator", "dataset"}
-        read |= {"sided_labels", "sided_mirroring"}  # by the check of what is mirrored
+        read |= {"plan", "sided_labels", "sided_mirroring"}  # by checks before the run
         assert config.keys() <= read
 
 

@@ -26,7 +26,7 @@ from medcontext.bundle.checks import (
 )
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
 from medcontext.bundle.model_settings import take_settings
-from medcontext.bundle.values import settle_values
+from medcontext.bundle.values import settle_values, settled
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
 from medcontext.storage.locks import lock, release
@@ -58,26 +58,26 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     return network
 
 
-def prepare(workflow: ConfigWorkflow, engine: str) -> None:
+def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None) -> None:
     """Check a run, build its ``engine``, and print where its outputs are written.
 
     The checks find misspelt keys, missing or invalid data, a run folder that is in use, components that reject their
-    arguments, a crop size that the network rejects, and an unreachable MLflow. For a run with trained weights, settings
-    that were not given are taken from ``model.json`` beside the weights, and, unless the key ``settings_check`` is off,
-    others than those that the weights were trained with are refused.
+    arguments, a crop size that the network rejects, and an unreachable MLflow.
 
     Args:
         workflow: workflow of the configuration.
         engine: key of the trainer or evaluator, such as ``train#trainer``.
+        settings_check: for a run with trained weights, whether settings other than those that they were trained with
+            are refused; settings that were not given are taken from ``model.json`` beside the weights in any case.
 
     Raises:
         SystemExit: If a check fails; the message is one sentence.
     """
     parser = workflow.parser
-    if "settings_check" in parser.get():
+    if settings_check is not None:
         with one_sentence():
             settle_values(parser)
-            take_settings(workflow, check=parser.get_parsed_content("settings_check"))
+            take_settings(workflow, check=settled("settings_check", settings_check))
     check_configuration(workflow)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():

@@ -16,7 +16,7 @@ from fire.parser import DefaultParseValue
 
 from medcontext.literals import as_literal
 
-__all__ = ["settle_values"]
+__all__ = ["settle_values", "settled"]
 
 TRUTHS = {
     *("amp", "intensity_check", "log_case_names", "log_model", "resume", "settings_check", "system_metrics"),
@@ -59,17 +59,21 @@ def settle_values(parser: Any) -> None:
         given = config[key]
         if isinstance(given, str) and given.startswith(("$", "@", "%")):
             continue
-        settled = _settled(key, given)
-        if settled is not given:
-            parser[key] = settled
+        value = settled(key, given)
+        if value is not given:
+            parser[key] = value
     if "orientation" in config:
         _check_orientation(parser.get_parsed_content("orientation"))
     if "device" in config:
         _check_device(parser.get_parsed_content("device"))
 
 
-def _settled(key: str, given: Any) -> Any:
-    """Return a value of the kind that a key takes."""
+def settled(key: str, given: Any) -> Any:
+    """Return a value of the kind that a key takes.
+
+    Raises:
+        ValueError: If it is of another kind.
+    """
     if given is None or (key in NULLABLE and str(given).lower() in ("null", "none")):
         return None if key in NULLABLE else _refuse(key, "have a value", given)
     if key in TRUTHS:
