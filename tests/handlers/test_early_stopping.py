@@ -8,7 +8,7 @@ import pytest
 from ignite.engine import Engine, Events
 
 from medcontext.engines import MedContextTrainer
-from medcontext.handlers import EarlyStopping, ResumeTraining, TrainingCheckpoint
+from medcontext.handlers import Attach, EarlyStopping, ResumeTraining, TrainingCheckpoint
 from tiny import trainer
 
 Scores = Sequence[float | Mapping[str, float]]
@@ -33,7 +33,7 @@ def run(
     stopping = EarlyStopping(patience, validating)
     objects = {"early_stopping": None if patience is None else stopping}
     last = TrainingCheckpoint(str(folder), objects, interval=100)
-    handlers = [*([ResumeTraining(folder / "last.pt", objects)] if resume else []), stopping]
+    handlers = [*([ResumeTraining(folder / "last.pt", objects)] if resume else []), Attach(stopping)]
     engine = trainer(epochs=epochs or len(scores), train_handlers=handlers)
     engine.add_event_handler(Events.EPOCH_COMPLETED, lambda e: validating.run([e.state.epoch]))
     last.attach(engine)

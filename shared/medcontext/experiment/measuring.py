@@ -39,6 +39,7 @@ BETWEEN_STEPS = {
     "MLflowTracker",
     "TrainingCheckpoint",
     "TensorBoardStatsHandler",
+    "Attach",  # of early stopping
 }
 """Handlers that validate, save, log or show, and so are not part of a step."""
 

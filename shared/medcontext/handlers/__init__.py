@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medcontext.handlers.attach import Attach
 from medcontext.handlers.checkpoints import (
     FinalModel,
     ModelCheckpoint,
@@ -23,6 +24,7 @@ from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, upda
 from medcontext.handlers.training_history import TrainingHistory
 
 __all__ = [
+    "Attach",
     "ContextSchedule",
     "EarlyStopping",
     "EpochSeed",
