@@ -56,8 +56,8 @@ def test_files_are_linked_once_and_the_source_is_never_changed(form: str, tmp_pa
 
 def test_two_processes_do_not_prepare_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = source_of("nnunet", tmp_path / "source")
-    with reserved(tmp_path / "out"):
-        monkeypatch.setattr(locks, "_held", {})  # as another process, which does not hold it
+    with reserved(tmp_path / "out"), monkeypatch.context() as patch:
+        patch.setattr(locks, "_held", {})  # as another process, which does not hold it
         with pytest.raises(ValueError, match="Another process is preparing .*out; wait for it, or choose another"):
             import_dataset("nnunet", tmp_path / "out", **options)
         assert not (tmp_path / "out").exists()

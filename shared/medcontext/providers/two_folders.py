@@ -169,7 +169,7 @@ def _ending(name: str) -> str:
 def _found_labels(files: Sequence[str]) -> dict[str, int]:
     """Return the ids that label maps hold as ``label_1`` and so on."""
     ids: set[int] = set()
-    for file, values in read_voxels({"values": files}, None)["values"].items():
+    for file, values in read_voxels({"label_values": files}, None)["label_values"].items():
         ids |= _label_ids(file, values)
     return {f"label_{index}": index for index in sorted(ids - {0})}
 
