@@ -104,6 +104,8 @@ def small_words(bundle: str, words: Sequence[str]) -> list[str]:
     small = overrides_for(bundle, *names)
     if "inference" in names or "evaluate" in names:
         small.pop("dataset_dir", None)
+        if "--ckpt_dir" in words and (Path(words[list(words).index("--ckpt_dir") + 1]) / "model.json").is_file():
+            small = {key: value for key, value in small.items() if not key.startswith("network_def#")}
     if words[0] in ("ckpt_export", "onnx_export"):
         size = small["roi_size"]
         small = {key: value for key, value in small.items() if key.startswith("network_def#")}
