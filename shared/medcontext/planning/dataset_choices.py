@@ -70,7 +70,7 @@ def _mirroring(labels: Mapping[str, int]) -> Choice:
         f"no axis is mirrored along which sided labels would change places: {names}" if pairs else "no label has a side"
     )
     value = "$medcontext.data.sided_labels(@labels)"
-    return Choice("sided_labels", value, why, f"{len(pairs)} pairs" if pairs else "none")
+    return Choice("sided_labels", value, why, f"{len(pairs)} pair{'s' * (len(pairs) > 1)}" if pairs else "none")
 
 
 def intensity(fingerprint: Fingerprint) -> Choice:
