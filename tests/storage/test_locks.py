@@ -20,6 +20,12 @@ sys.stdin.read()
 """
 
 
+@pytest.fixture(autouse=True)
+def _nothing_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What training runs of other tests in this process hold until it ends is not looked at."""
+    monkeypatch.setattr(locks, "_held", {})
+
+
 @pytest.fixture
 def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that has reserved the folder ``run``."""
