@@ -130,6 +130,16 @@ def test_voxels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert read[3:] == ["case1.nii.gz"]
 
 
+def test_a_healthy_case_is_planned_with(tmp_path: Path) -> None:
+    folder = write_cohort(tmp_path)
+    whole = planned(folder)[UNETR]
+    label = nib.load(folder / "label1.nii.gz")
+    nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), folder / "label1.nii.gz")
+    overlay = planned(folder)[UNETR]
+    for key in ("labels", "spacing", "roi_size", "validation_cases"):
+        assert overlay[key] == whole[key]
+
+
 # --- bad input ---
 
 

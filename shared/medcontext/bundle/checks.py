@@ -32,7 +32,7 @@ from medcontext.checks import (
     check_not_negative,
     nearest_name,
 )
-from medcontext.data import check_dataset, check_images, load_datalist, problems_table, sided_axes
+from medcontext.data import check_dataset, check_images, errors_of, load_datalist, problems_table, sided_axes
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers.checkpoints import SELECTIONS, training_states
 from medcontext.inferers import flip_axes
@@ -308,7 +308,7 @@ def _check_data(parser: Any) -> None:
     )
     if problems and first_process:
         print(problems_table(problems), file=sys.stderr)
-    if errors := [problem for problem in problems if not problem.is_warning]:
+    if errors := errors_of(problems):
         raise ValueError(f"{datalist}: {_problems_text(errors)}")
 
 

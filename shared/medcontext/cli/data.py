@@ -64,7 +64,7 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, au
         hashes: compare the files with their SHA-256 at the time of preparation.
         audit_dir: folder for a page with pictures of the unusual label maps, ``audit.html``, and a table.
     """
-    from medcontext.data import check_dataset, load_datalist, problems_table
+    from medcontext.data import check_dataset, errors_of, load_datalist, problems_table
     from medcontext.labels import label_names
 
     datalist = Path(dataset_dir) / "dataset.json"
@@ -77,7 +77,7 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, au
     )
     if problems:
         print(problems_table(problems))
-    warnings = sum(problem.is_warning for problem in problems)
+    warnings = len(problems) - len(errors_of(problems))
     if len(problems) > warnings:
         raise SystemExit(1)
     sections = ("training", "validation", "test", *(["unlabeled"] if content.get("unlabeled") else []))

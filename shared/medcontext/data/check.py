@@ -20,7 +20,7 @@ from medcontext.dicom import is_dicom, modality_of
 from medcontext.scans import VolumeHeader, corner_distance, grid_problem, read_header, shift_tolerance, unreadable
 from medcontext.storage.file_memory import FileMemory, sha256_of
 
-__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "problems_table"]
+__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "errors_of", "problems_table"]
 
 SHOWN_VALUES = 5
 UNLABELED = "unlabeled"
@@ -49,6 +49,11 @@ class Problem:
 
     def __str__(self) -> str:
         return self.problem
+
+
+def errors_of(problems: Sequence[Problem]) -> list[Problem]:
+    """Return the problems that prevent the use of a case: all but warnings."""
+    return [problem for problem in problems if not problem.is_warning]
 
 
 def problems_table(problems: Sequence[Problem]) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from tqdm.auto import tqdm
 
-from medcontext.data import Problem, case_files, case_name, check_dataset, load_datalist, load_listed
+from medcontext.data import Problem, case_files, case_name, check_dataset, errors_of, load_datalist, load_listed
 from medcontext.labels import label_names
 from medcontext.scans import read_header, read_volume
 from medcontext.storage.file_memory import FileMemory
@@ -113,7 +113,7 @@ def read_fingerprint(dataset_dir: str | os.PathLike[str]) -> Fingerprint:
         raise ValueError(f"{datalist} lists no cases under 'training'; list there what is to be learned from.")
     channels = _channel_names(content, cases[0], datalist)
     known = {name: index for index, name in names.items()}
-    _refuse(check_dataset(datalist, sections, in_channels=len(channels), labels=known), datalist)
+    _refuse(errors_of(check_dataset(datalist, sections, in_channels=len(channels), labels=known)), datalist)
     facts = tuple(_read_cases(cases, FileMemory.of_dataset(datalist)))
     for case in facts:
         if min(case.shape) == 1:
