@@ -9,7 +9,7 @@ from typing import Any
 
 from medcontext.checks import check_choice
 from medcontext.data.datalist import refuse_unknown_sections
-from medcontext.providers.description import about, channel_names, find_description, names_by_id, read_object, text_of
+from medcontext.providers.description import described_dataset, find_description, read_object
 from medcontext.providers.own import SECTIONS, OwnDataset
 from medcontext.storage.archives import Source, leads_out
 
@@ -81,14 +81,7 @@ def read_decathlon(source: Source) -> OwnDataset:
     refuse_unknown_sections(content, place)
     if not content.get("training"):
         raise ValueError(f"{place} lists no cases under 'training'; an nnU-Net dataset takes --dataset nnunet.")
-    dataset = OwnDataset(
-        source=source,
-        edition=f"Decathlon dataset {source.path.resolve()}",
-        name=text_of(content, "name") or folder.name or source.path.name,
-        modality=channel_names(content, place),
-        labels=names_by_id(content.get("labels"), f"labels of {place}"),
-        about=about(content),
-    )
+    dataset = described_dataset(source, "Decathlon", description, content)
     listed: dict[str, str] = {}
     for section, entry in _entries(content, place):
         images, label = _paths(entry, "image", section, place), _paths(entry, "label", section, place)

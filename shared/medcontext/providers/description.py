@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from medcontext.providers.own import OwnDataset
 from medcontext.storage.archives import Source
 
-__all__ = ["about", "channel_names", "find_description", "names_by_id", "read_object", "text_of"]
+__all__ = ["described_dataset", "find_description", "names_by_id", "read_object"]
 
 BACKGROUND = "background"
 IGNORE = "ignore"
@@ -34,6 +35,29 @@ def find_description(source: Source) -> str:
             f"{source.path} holds several datasets ({', '.join(sorted(highest))}); give the folder of one."
         )
     return highest[0]
+
+
+def described_dataset(source: Source, form: str, description: str, content: Mapping[str, Any]) -> OwnDataset:
+    """Return a dataset without its cases, as its description names it.
+
+    Args:
+        source: where it is.
+        form: the form that the description is in, such as ``nnU-Net``.
+        description: name of the ``dataset.json`` in the source.
+        content: what it says.
+
+    Raises:
+        ValueError: If it does not name channels and labels.
+    """
+    place = f"{description} of {source.path}"
+    return OwnDataset(
+        source=source,
+        edition=f"{form} dataset {source.path.resolve()}",
+        name=text_of(content, "name") or PurePosixPath(description).parent.name or source.path.name,
+        modality=channel_names(content, place),
+        labels=names_by_id(content.get("labels"), f"labels of {place}"),
+        about=about(content),
+    )
 
 
 def read_object(source: Source, name: str) -> dict[str, Any]:

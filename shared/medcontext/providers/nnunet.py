@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from medcontext.providers.description import about, channel_names, find_description, names_by_id, read_object, text_of
+from medcontext.providers.description import described_dataset, find_description, read_object
 from medcontext.providers.own import ENDINGS, OwnDataset, content_in_words
 from medcontext.storage.archives import Source
 
@@ -36,14 +36,7 @@ def read_nnunet(source: Source) -> OwnDataset:
     if "dataset" in content:
         raise ValueError(f"{place} lists files elsewhere, under 'dataset'; put them into imagesTr and labelsTr.")
     ending = _file_ending(content, place)
-    dataset = OwnDataset(
-        source=source,
-        edition=f"nnU-Net dataset {source.path.resolve()}",
-        name=text_of(content, "name") or folder.name or source.path.name,
-        modality=channel_names(content, place),
-        labels=names_by_id(content.get("labels"), f"labels of {place}"),
-        about=about(content),
-    )
+    dataset = described_dataset(source, "nnU-Net", description, content)
     training: set[str] = set()
     for part, section in PARTS.items():
         images, others = _images(source, folder / f"images{part}", ending)
