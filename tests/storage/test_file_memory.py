@@ -53,8 +53,8 @@ def test_half_a_line_is_forgotten(file: Path) -> None:
 @pytest.mark.parametrize(
     ("home", "caches", "folder"),
     [
-        ("/lab", "/tmp/caches", "/lab/cache"),
-        (None, "/tmp/caches", "/tmp/caches/medcontext"),
+        ("/lab", "/caches", "/lab/cache"),
+        (None, "/caches", "/caches/medcontext"),
         (None, None, "/users/me/.cache/medcontext"),
         ("~/lab", None, "/users/me/lab/cache"),
     ],
