@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medcontext.experiment.costs import Costs, known_costs, measure_costs, with_equal_time
 from medcontext.experiment.grid import MODES, SUPERVISED_MODES, Cell, grid
-from medcontext.experiment.planning import Job, plan
+from medcontext.experiment.planning import Job, checked_configuration, plan
 from medcontext.experiment.running import run_cells
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Cell",
     "Costs",
     "Job",
+    "checked_configuration",
     "grid",
     "known_costs",
     "measure_costs",
