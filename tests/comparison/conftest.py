@@ -33,12 +33,6 @@ def metrics(dice: float) -> object:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of one database for all experiments: to make one takes seconds."""
-    return tmp_path_factory.mktemp("database")
-
-
-@pytest.fixture(scope="session")
 def grid(database: Path) -> Store:
     """All cases: MedContext helps; a quarter: it loses to equal time, unlabelled scans do not; and odd runs."""
     store = Store(database)
