@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from releases import Release
 
 # what takes long to make is made in one of the processes that run tests: groups of the tests that use it, by fixture
-GROUPS = {"release": "forks", "database": "mlflow"}
+GROUPS = {"release": "forks", "database": "pages", "reports": "pages", "browser": "pages"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
 

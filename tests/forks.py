@@ -62,6 +62,14 @@ def run_script(folder: Path, script: str, words: Sequence[str], output: Path, um
     return process.exitcode
 
 
+def write_key(transforms: Sequence[Any], key: str, string_hash: str) -> None:
+    """Write a cache's key of transforms, and this process's hash of a string."""
+    from medcontext.data.caching import transforms_key
+
+    Path(key).write_bytes(transforms_key(transforms))
+    Path(string_hash).write_text(str(hash("the image")))
+
+
 def _called(
     call: Callable[..., object], arguments: Sequence[Any], folder: str, environment: dict[str, str], output: str
 ) -> None:

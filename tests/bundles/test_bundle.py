@@ -214,7 +214,7 @@ def write_scans(folder: Path, channels: int = 1) -> dict[str, nib.Nifti1Image]:
     return scans
 
 
-@for_bundles(UNETR, NNFORMER)
+@for_bundles(NNFORMER)
 def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: str, home: Path) -> None:
     """A network that copies a threshold of the image must come back exactly, from flipped and oblique affines too."""
     scans = write_scans(home / "scans")
@@ -235,7 +235,7 @@ def test_predictions_are_those_of_the_network_in_the_original_geometry(bundle: s
 
 @pytest.mark.usefixtures("blank_pictures")
 @for_bundles(UNETR_PLUS_PLUS)
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_evaluation_measures_in_the_original_geometry(bundle: str, channels: int, home: Path) -> None:
     """The same network, on labels of its own threshold, is perfect whatever the affine; one file or several."""
     folder = home / "scans"
@@ -357,7 +357,7 @@ def test_modes_start_from_the_same_weights_and_see_the_same_crops(bundle: str, h
     torch.testing.assert_close(crops[0], crops[2], rtol=0, atol=0)
 
 
-@for_bundles(UNETR, NNFORMER)
+@for_bundles(NNFORMER)
 def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Path) -> None:
     folder = train(bundle, home, "paper", validation_cases=0)
     state = torch.load(folder / "models" / "last.pt", weights_only=True)
@@ -636,6 +636,7 @@ def test_torchscript_export(exportable: tuple[dict[str, Any], torch.nn.Module, t
     torch.testing.assert_close(torch.jit.load(home / "model.ts")(image), network(image), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @for_bundles(UNETR)
 def test_onnx_export(exportable: tuple[dict[str, Any], torch.nn.Module, torch.Tensor], home: Path) -> None:
     arguments, network, image = exportable

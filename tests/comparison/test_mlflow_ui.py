@@ -46,6 +46,7 @@ def train_and_evaluate(server: str, folder: Path, mode: str, dice: float) -> str
     return str(json.loads((folder / "run.json").read_text())["mlflow_run_id"])
 
 
+@pytest.mark.slow
 def test_two_of_our_runs_side_by_side(server: str, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     runs = [
