@@ -26,6 +26,7 @@ GROUPS = {"release": "forks", "database": "pages", "reports": "pages", "browser"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the markers there too
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         groups = [group for fixture, group in GROUPS.items() if fixture in getattr(item, "fixturenames", ())]
