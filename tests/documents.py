@@ -36,9 +36,11 @@ SMALL = {
     "experiment": {"dry_run": "True"},
     "preview": {"num_cases": "1"},
 }
-# tested elsewhere too: by what they are made of, or by their like
+# tested elsewhere too: by what they are made of, or by their like, or with the thorough reader alone
 LONG = {
     ("mlflow", "ui"),
+    ("mlflow", "models", "serve"),
+    ("curl",),
     ("python", "ci/package_bundles.py"),
     ("python", "ci/verify_bundles.py"),
     ("torchrun", "--standalone"),
