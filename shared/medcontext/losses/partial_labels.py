@@ -21,6 +21,12 @@ def partial_loss(loss: Callable[..., Tensor], unannotated: Sequence[Sequence[int
     Args:
         loss: called with logits and label; MONAI's ``DeepSupervisionLoss`` with a list of logits.
         unannotated: what negative values of label maps stand for, from :func:`medcontext.data.unannotated_labels`.
+
+    Example:
+        >>> from monai.losses import DiceCELoss
+        >>> loss = DiceCELoss(softmax=True, to_onehot_y=True)
+        >>> partial_loss(loss, []) is loss, type(partial_loss(loss, [[1, 2]])).__name__
+        (True, 'PartialLabelLoss')
     """
     if not unannotated:
         return loss

@@ -37,6 +37,12 @@ class RandCropByAnnotatedPosNegd(RandCropByPosNegLabeld):
 
     Args:
         kwargs: as for MONAI's transform.
+
+    Example:
+        >>> from monai.data import MetaTensor
+        >>> crop = RandCropByAnnotatedPosNegd("label", label_key="label", spatial_size=[1], neg=0, num_samples=3)
+        >>> [one["label"].item() for one in crop({"label": MetaTensor([[-1.0, 0.0, 2.0, -2.0]])})]
+        [2.0, 2.0, 2.0]
     """
 
     def randomize(self, label: Tensor | None = None, *args: Any, **kwargs: Any) -> None:
