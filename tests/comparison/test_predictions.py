@@ -81,6 +81,23 @@ def test_label_maps_are_measured_as_in_evaluation(data: Path, tmp_path: Path, ha
     assert scores["assd_mm"].max() > 0
 
 
+def test_what_nobody_annotated_is_not_measured(data: Path, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "nnunet", lung=8)
+    label = nib.load(data / "labels" / "case1.nii.gz")
+    values = np.asarray(label.dataobj).copy()
+    values[:, 4:, 4:] = 9  # where the prediction has too much
+    nib.save(nib.Nifti1Image(values, label.affine), data / "labels" / "case1.nii.gz")
+    content = json.loads((data / "dataset.json").read_text())
+    content["labels"]["9"], content["test"][1]["unannotated"] = "ignore", ["lung"]
+    (data / "dataset.json").write_text(json.dumps(content))
+    (others,) = score_predictions([f"nnunet={folder}"], [run(data)])
+    (scores,) = others.tables.values()
+    dice = scores.pivot(index="case", columns="label", values="dice")
+    assert dice.loc["case1_0000"].tolist() == [1, 1]
+    assert dice["heart"].tolist() == [1, 1]
+    assert np.isnan(dice.loc["case2_0000", "chest"])  # a region with the lung
+
+
 @pytest.mark.parametrize("ending", ["_0000_seg", "_seg", "_0000"])
 def test_names_that_predictions_have(data: Path, tmp_path: Path, ending: str) -> None:
     folder = write_predictions(tmp_path / "mine", names=(f"case1{ending}", f"case2{ending}"))

@@ -33,6 +33,7 @@ from medcontext.checks import (
     nearest_name,
 )
 from medcontext.data import check_dataset, check_images, errors_of, load_datalist, problems_table, sided_axes
+from medcontext.data.partial import annotated_nowhere
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers.checkpoints import SELECTIONS, training_states
 from medcontext.inferers import flip_axes
@@ -310,6 +311,16 @@ def _check_data(parser: Any) -> None:
         print(problems_table(problems), file=sys.stderr)
     if errors := errors_of(problems):
         raise ValueError(f"{datalist}: {_problems_text(errors)}")
+    _check_annotated(sections, parser.get_parsed_content("labels"))
+
+
+def _check_annotated(sections: Mapping[str, Sequence[Any]], labels: Mapping[str, Any]) -> None:
+    """Raise ValueError for a label that no training case of this run has annotated."""
+    if names := annotated_nowhere(sections.get("training", ()), labels):
+        raise ValueError(
+            f"No training case of this run has {', '.join(names)} annotated, so it cannot be learned; give more or "
+            "other cases (train_cases, seed), or leave it out of labels."
+        )
 
 
 def check_images_of(parser: Any) -> None:
@@ -331,7 +342,7 @@ def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
         ValueError: If the configuration names a label that is not in the dataset, or reports one that is not trained.
     """
     labels = parser.get_parsed_content("labels")
-    ids = {f"{name} {i}": i for name, label in label_ids(labels).items() for i in label}
+    ids = {name if len(label) == 1 else f"{name} {i}": i for name, label in label_ids(labels).items() for i in label}
     for name, reported in label_ids(parser.get_parsed_content("reported")).items():
         if not set(reported) <= set(ids.values()):
             raise ValueError(f"reported has {name!r} = {reported}, but labels has only the ids {sorted(ids.values())}.")

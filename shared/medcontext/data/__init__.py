@@ -25,6 +25,7 @@ from medcontext.data.datasets import (
     synapse_organs,
 )
 from medcontext.data.images import list_images
+from medcontext.data.partial import MarkUnannotatedd, unannotated_labels
 from medcontext.data.plausibility import CheckImaged, ImageValueError
 from medcontext.data.sides import sided_axes, sided_labels
 from medcontext.data.unlabeled import PairedDataset, load_unlabeled, pair_unlabeled
@@ -37,6 +38,7 @@ __all__ = [
     "BTCV_LABELS",
     "CheckImaged",
     "ImageValueError",
+    "MarkUnannotatedd",
     "PairedDataset",
     "HIPPOCAMPUS_LABELS",
     "btcv_labels",
@@ -63,4 +65,5 @@ __all__ = [
     "sided_axes",
     "sided_labels",
     "synapse_organs",
+    "unannotated_labels",
 ]

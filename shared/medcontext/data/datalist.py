@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medcontext.checks import check_choice, check_fraction, check_integer
-from medcontext.labels import Labels, label_names, map_labels
+from medcontext.labels import Labels, ignored_id, label_names, map_labels
 from medcontext.scans import volume_name
 from medcontext.storage.files import write_file
 
@@ -44,7 +44,8 @@ _OTHER_NAMES = {
 }
 
 Case = dict[str, Any]
-"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known."""
+"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known; and
+``unannotated``, names of the structures that its label map does not show though they may be there."""
 
 
 def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
@@ -161,7 +162,17 @@ def _with_absolute_paths(case: dict[str, Any] | str, folder: Path) -> Case:
         raise ValueError(
             f"A case must give a path under 'image' (several channels: a list) and one under 'label', got {case!r}."
         )
+    _check_unannotated(files)
     return {key: _join(folder, value) if key in ("image", "label") else value for key, value in files.items()}
+
+
+def _check_unannotated(case: Case) -> None:
+    names = case.get("unannotated", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{case_name(case)} gives {names!r} as 'unannotated'; give a list of the structures that nobody annotated "
+            "in this case, such as ['spleen', 'liver']."
+        )
 
 
 def _is_path(value: Any) -> bool:
@@ -287,13 +298,14 @@ def _split(cases: list[Case], patients: list[Hashable], indices: Iterable[int]) 
 
 
 def data_hash(*sections: Sequence[Case]) -> str:
-    """Return twelve hex digits that change with the cases of any section: their names, order and file sizes."""
+    """Return twelve hex digits that change with the cases of any section: names, order, sizes, what is annotated."""
     digest = hashlib.sha256()
     for cases in sections:
         digest.update(b"section")
         for case in cases:
             for path in map(Path, case_files(case)):
                 digest.update(f"{path.name}:{path.stat().st_size};".encode())
+            digest.update("".join(f"without {name};" for name in sorted(case.get("unannotated", []))).encode())
     return digest.hexdigest()[:12]
 
 
@@ -380,4 +392,5 @@ def label_mapping(datalist: str | os.PathLike[str], labels: Labels) -> list[list
         FileNotFoundError: If there is no such file.
         ValueError: If ``dataset.json`` lacks a name, or an id of a region has no name of its own.
     """
-    return map_labels(label_names(load_datalist(datalist)), labels)
+    content = load_datalist(datalist)
+    return map_labels(label_names(content), labels, ignored_id(content))

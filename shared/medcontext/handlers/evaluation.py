@@ -19,7 +19,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, ResampleToMatch
 from monai.utils import CommonKeys, ImageMetaKey
 
-from medcontext.labels import Labels, label_ids
+from medcontext.labels import Labels, label_ids, unannotated_ids
 from medcontext.metrics import (
     MetricSummary,
     SurfaceTolerance,
@@ -90,6 +90,7 @@ class EvaluationReport:
         anonymous_dir: folder of a second copy of the report that names the cases by hashes, for places where file names
             must not appear, such as a shared MLflow server. ``None`` writes none.
         history: file of a :class:`medcontext.handlers.TrainingHistory`, whose curves the report shows if it exists.
+        unannotated: what negative values of label maps stand for, from :func:`medcontext.data.unannotated_labels`.
 
     Raises:
         ValueError: If ``labels`` does not map names to ids above 0, a label has no valid tolerance, or there is no such
@@ -109,6 +110,7 @@ class EvaluationReport:
         window: tuple[float, float] | None = None,
         anonymous_dir: str | os.PathLike[str] | None = None,
         history: str | os.PathLike[str] | None = None,
+        unannotated: Sequence[Sequence[int]] = (),
     ) -> None:
         surface_tolerances(surface_tolerance_mm, label_ids(labels))
         metric_protocol(protocol)
@@ -122,6 +124,7 @@ class EvaluationReport:
         self.window = window
         self.anonymous_dir = anonymous_dir
         self.history = history
+        self.unannotated = unannotated
         self.metrics = pd.DataFrame()
         self._cases: list[_Case] = []
         self._planes: dict[str, tuple[Plane, ...]] = {}
@@ -214,6 +217,7 @@ class EvaluationReport:
             surface_tolerance_mm=self.surface_tolerance_mm,
             protocol=self.protocol,
             voxel_ml=voxel_ml(prediction.affine),
+            unannotated=unannotated_ids(float(label.min()), self.unannotated),
         )
         image = _resampled_to(prediction, item[CommonKeys.IMAGE])
         upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
