@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from medcontext.checks import nearest_name
 
-__all__ = ["Labels", "count_classes", "label_ids", "label_names", "map_labels", "named_labels"]
+__all__ = ["Labels", "component_ids", "count_classes", "label_ids", "label_names", "map_labels", "named_labels"]
 
 Labels: TypeAlias = Mapping[str, int | Sequence[int]]
 """The network's id by name, or several ids where a region is the union of labels (BraTS: ``{"TC": [1, 3]}``)."""
@@ -96,6 +96,31 @@ def count_classes(labels: Mapping[str, Any]) -> int:
                 f"labels gives {name!r} {index!r}; each label needs one id, 1 or more. Put regions in reported."
             )
     return 1 + max(labels.values(), default=0)
+
+
+def component_ids(labels: Labels, names: Sequence[str] | None) -> list[int]:
+    """Return the ids of the labels of which only the largest component is kept.
+
+    Args:
+        labels: all labels.
+        names: names of some of them; none or ``None`` for no such labels.
+
+    Raises:
+        ValueError: If it is no list, or names something else than a label with one id.
+
+    Example:
+        >>> component_ids({"spleen": 1, "liver": 2}, ["liver"])
+        [2]
+    """
+    ids = label_ids(labels)
+    single = {name: members[0] for name, members in ids.items() if len(members) == 1}
+    if names is not None and not isinstance(names, list | tuple):
+        raise ValueError(f"largest_components must be a list of labels, such as {[next(iter(ids))]}, got {names!r}.")
+    for name in names or ():
+        if name not in single:
+            hint = nearest_name(str(name), sorted(single)) or f" It has {', '.join(map(repr, single))}."
+            raise ValueError(f"largest_components names {name!r}, which labels does not have.{hint}")
+    return [single[name] for name in names or ()]
 
 
 def map_labels(names: Mapping[int, str], labels: Labels) -> list[list[int]]:

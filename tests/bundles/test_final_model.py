@@ -1,0 +1,94 @@
+"""Final models: ensembles of folds, networks trained on all cases, and the postprocessing that belongs to weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from bundle_runs import UNETR, read_json, run, train
+
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
+THRESHOLD = {"_target_": "bundle_runs.Threshold", "out_channels": "@out_channels"}
+SETTINGS = {"labels": {"spleen": 1}}
+
+
+def scan_with_an_island(folder: Path) -> Path:
+    """Soft tissue in fat, a block and three voxels beside it, which a threshold finds."""
+    folder.mkdir()
+    image = np.full((20, 24, 28), -150, np.int16)
+    image[4:12, 10:16, 6:16] = image[16:19, 2, 2] = 200
+    label = np.zeros_like(image, np.uint8)
+    label[4:12, 10:16, 6:16] = 1
+    affine = np.diag([-4.5, -4.5, 6.0, 1.0])
+    nib.save(nib.Nifti1Image(image, affine), folder / "scan.nii.gz")
+    nib.save(nib.Nifti1Image(label, affine), folder / "label.nii.gz")
+    case = {"image": "scan.nii.gz", "label": "label.nii.gz"}
+    content = {"labels": {"0": "background", "1": "spleen"}, "training": [], "test": [case]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def described(folder: Path, **content: Any) -> Path:
+    folder.mkdir()
+    (folder / "model.pt").touch()
+    (folder / "model.json").write_text(json.dumps({"dataset": "mine", **content}))
+    return folder
+
+
+@pytest.mark.parametrize(("choice", "voxels"), [({}, 480), ({"largest_components": []}, 483)])
+def test_the_largest_component_is_kept_as_the_weights_say(home: Path, choice: dict[str, Any], voxels: int) -> None:
+    data = scan_with_an_island(home / "scans")
+    models = described(home / "models", settings=SETTINGS, postprocessing={"largest_components": ["spleen"]})
+    keys = {"network": THRESHOLD, "ckpt_dir": str(models), "dataset_dir": str(data), "labels": {"spleen": 1}, **choice}
+    run(UNETR, "inferring", "inference", predictions_dir=str(home / "out"), save_overlay=False, **keys)
+    summary = read_json(home / "out" / "scan.json")
+    assert summary["labels"]["spleen"]["voxels"] == voxels
+    assert summary["largest_components"] == (["spleen"] if voxels == 480 else [])
+    assert np.asarray(nib.load(home / "out" / "scan_seg.nii.gz").dataobj).sum() == voxels
+
+    run(UNETR, "evaluating", "train", "evaluate", evaluation_dir=str(home / "evaluation"), **keys)
+    (row,) = pd.read_csv(home / "evaluation" / "metrics.csv").to_dict("records")
+    assert row["dice"] == pytest.approx(2 * 480 / (480 + voxels), abs=1e-5)
+    info = read_json(home / "evaluation" / "summary.json")["info"]
+    assert info.get("largest_component_kept") == ("spleen" if voxels == 480 else None)
+
+
+@pytest.mark.parametrize(
+    ("postprocessing", "given", "message"),
+    [
+        ({"largest_components": ["liver"]}, {}, r"model\.json has an impossible postprocessing: .*names 'liver'"),
+        ({"largest_components": "$print()"}, {}, "model.json has an impossible postprocessing: .*must be a list"),
+        ("spleen", {}, "model.json has an impossible postprocessing: .*must be a list"),
+        ({}, {"largest_components": ["splen"]}, "names 'splen', which labels does not have. Did you mean 'spleen'"),
+        ({}, {"largest_components": "spleen"}, r"must be a list of labels, such as \['spleen'\], got 'spleen'"),
+    ],
+)
+def test_impossible_postprocessing(home: Path, postprocessing: Any, given: dict[str, Any], message: str) -> None:
+    data = scan_with_an_island(home / "scans")
+    models = described(home / "models", settings=SETTINGS, postprocessing=postprocessing)
+    keys = {"network": THRESHOLD, "ckpt_dir": str(models), "dataset_dir": str(data), "labels": {"spleen": 1}, **given}
+    with pytest.raises(SystemExit, match=message):
+        run(UNETR, "inferring", "inference", predictions_dir=str(home / "out"), **keys)
+    assert not (home / "out").exists()
+
+
+def test_a_training_run_records_its_choice(home: Path) -> None:
+    folder = train(UNETR, home)
+    content = read_json(folder / "models" / "model.json")["postprocessing"]
+    assert content["cases"] == 1
+    assert content["dice"].keys() == content_labels(folder)
+    assert len(pd.read_csv(folder / "models" / "components.csv")["case"].unique()) == 1
+    folder = train(UNETR, home, run_name="without", validation_cases=0)
+    assert "postprocessing" not in read_json(folder / "models" / "model.json")
+    assert not (folder / "models" / "components.csv").exists()
+
+
+def content_labels(folder: Path) -> Any:
+    return read_json(folder / "models" / "model.json")["settings"]["labels"].keys()
