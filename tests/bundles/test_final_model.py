@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bundle_runs import UNETR, read_json, run, train
+from bundle_runs import TINY, UNETR, read_json, run, run_trained, train
+from forks import ForkedCommand
+from medcontext import cli
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -92,3 +96,31 @@ def test_a_training_run_records_its_choice(home: Path) -> None:
 
 def content_labels(folder: Path) -> Any:
     return read_json(folder / "models" / "model.json")["settings"]["labels"].keys()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("forks")
+def test_from_folds_to_final_models(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = subprocess.Popen
+
+    def started(words: list[str], **options: Any) -> Any:
+        return (ForkedCommand if "monai.bundle" in words else real)(words, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", started)
+    tiny = {**TINY[UNETR], "max_epochs": 3}
+    cli.experiment(UNETR, seeds=0, modes="baseline", experiment_name="mine", folds=2, **tiny)
+    for method in ("ensemble", "retrain"):
+        cli.finalize("mine", method)
+        sentence, postprocessing, models = capsys.readouterr().out.splitlines()
+        assert re.match(r"mine-.*-2folds: mean Dice 0\.\d+ \(95 % interval .*\) over 4 cases in 2 folds", sentence)
+        assert "validation cases" in postprocessing
+        assert Path(models) == home / "runs" / UNETR / f"mine-{UNETR}-btcv-baseline-f1-s0-2folds-{method}" / "models"
+        info = read_json(Path(models) / "model.json")
+        assert info["postprocessing"]["cases"] == 4
+        assert info["cross_validation"]["cases"] == 4
+        run_trained(UNETR, "evaluating", "train", "evaluate", ckpt_dir=models)
+        assert read_json(Path(models).parent / "evaluation" / "summary.json")["cases"] == 2
+        run_trained(UNETR, "inferring", "inference", ckpt_dir=models, dataset_dir=str(home / "data/btcv/Training/img"))
+        assert len(list((Path(models).parent / "predictions").glob("*_seg.nii.gz"))) == 4
