@@ -123,6 +123,8 @@ def experiment(
         compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
         raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again after fixing the cause.")
+    if folds is not None:
+        print(f"The final model: python -m medcontext finalize --experiment_name {experiment_name}")
 
 
 def finalize(

@@ -91,13 +91,14 @@ class MeanEnsemble(nn.Module):
         if not isinstance(ensemble, CheckpointEnsemble):
             raise ValueError(f"{ckpt_path} holds one network, not an ensemble; export it as network_def.")
         self.members = nn.ModuleList(copy.deepcopy(member) for member in ensemble.members())
+        self.tiny = TINY  # TorchScript knows no globals
 
     def forward(self, image: Tensor) -> Tensor:
         r"""Return the joint logits (B, C, \*spatial) of all members."""
         total = torch.zeros(1, device=image.device)
         for member in self.members:
             total = total + member(image).float().softmax(dim=1)
-        return (total / len(self.members)).clamp_min(TINY).log()
+        return (total / len(self.members)).clamp_min(self.tiny).log()
 
 
 def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
@@ -155,10 +156,9 @@ def _states(network: nn.Module, paths: Sequence[Path]) -> Iterator[StateDict]:
     for path in paths:
         content = load_checkpoint(path)
         members = member_states(content)
-        if members:
-            check_weights_hash(path, content)
-        for state in members or [content]:
-            yield fitting_weights(network, state, path)
+        states = [fitting_weights(network, state, path) for state in members or [content]]
+        check_weights_hash(path, content if members else states[0])
+        yield from states
 
 
 def checkpoint_record(network: nn.Module) -> list[dict[str, str]]:

@@ -155,7 +155,9 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         >>> network.weight.mean().item()
         3.0
     """
-    network.load_state_dict(fitting_weights(network, load_checkpoint(path), path))
+    weights = fitting_weights(network, load_checkpoint(path), path)
+    check_weights_hash(path, weights)
+    network.load_state_dict(weights)
     return network
 
 
@@ -168,7 +170,7 @@ def fitting_weights(network: nn.Module, content: Mapping[str, Any], path: str | 
         path: its file, for messages.
 
     Raises:
-        ValueError: As :func:`load_weights`, or if the checkpoint holds an ensemble.
+        ValueError: If it holds an ensemble, or weights that are not finite or those of another network.
     """
     refuse_ensemble(content, path)
     own = network.state_dict()
@@ -183,6 +185,5 @@ def fitting_weights(network: nn.Module, content: Mapping[str, Any], path: str | 
             f"{path} holds {len(entries)} networks, {' and '.join(entries)}; give the model.pt or teacher.pt beside "
             "it, or write one to a file by `python -m medcontext convert_weights --entry`."
         )
-    check_weights_hash(path, weights)
     check_finite(weights, path)
     return weights
