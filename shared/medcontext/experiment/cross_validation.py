@@ -18,7 +18,7 @@ from medcontext.experiment.grid import Cell
 from medcontext.handlers.component_choice import COMPONENTS_FILE
 from medcontext.metrics import ComponentEvidence, MetricSummary, choose_components, summarise
 from medcontext.networks.model_file import MODEL_FILE, read_settings
-from medcontext.storage.file_memory import sha256_of
+from medcontext.report import checkpoint_sha256
 
 __all__ = ["Budget", "CrossValidation", "Fold", "experiment_dir", "read_cross_validation"]
 
@@ -109,7 +109,6 @@ class CrossValidation:
             datalist: path of the ``dataset.json``.
 
         Raises:
-            FileNotFoundError: If the weights of a fold are gone.
             ValueError: If a check fails.
         """
         first = self.folds[0]
@@ -129,7 +128,7 @@ class CrossValidation:
                     f"{datalist} has other cases than when {fold.run_dir.name} was evaluated; cross-validate again "
                     "under another experiment_name."
                 )
-            if info.get("checkpoint_sha256") != sha256_of(fold.ckpt_path):
+            if info.get("checkpoint_sha256") != checkpoint_sha256(fold.ckpt_path):
                 raise ValueError(
                     f"{fold.ckpt_path} has changed since it was evaluated, so its Dice is unknown; cross-validate "
                     "again under another experiment_name."

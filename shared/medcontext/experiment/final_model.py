@@ -25,6 +25,7 @@ from medcontext.tracking.tracker import check_tracking
 __all__ = ["METHODS", "make_final_model"]
 
 METHODS = ("ensemble", "retrain")
+_OF_FOLDS = {"fold", "num_folds", "log_model", "registered_model_name"}
 _OF_MEMBERS = ("weights", "epoch", "val_mean_dice", "val_mean_dice_ema")
 
 
@@ -115,9 +116,9 @@ def _write_ensemble(cross_validation: CrossValidation, run_dir: Path) -> None:
         {
             "run": fold.run_dir.name,
             **{key: info[key] for key in _OF_MEMBERS if key in info},
-            "sha256": info["sha256"][MODEL_FILE],
+            "sha256": weights_hash(member),
         }
-        for fold, info in zip(cross_validation.folds, infos, strict=True)
+        for fold, info, member in zip(cross_validation.folds, infos, states, strict=True)
     ]
     content = {
         "members": members,
@@ -143,7 +144,7 @@ def _retrain(
     """
     first, budget = cross_validation.folds[0], cross_validation.budget()
     training = {
-        **{name: value for name, value in first.training.items() if name not in ("fold", "num_folds")},
+        **{name: value for name, value in first.training.items() if name not in _OF_FOLDS},
         "run_name": run_dir.name,
         "datalist": write_all_labelled(source.datalist, source.home),
         "validation_cases": 0,

@@ -67,7 +67,7 @@ class ComponentChoice:
             self.evaluator.network = network
         shares: Any = idist.all_gather(self._cases) if idist.get_world_size() > 1 else [self._cases]
         cases = {name: rows for share in shares for name, rows in share.items()}
-        if idist.get_rank() == 0:
+        if idist.get_rank() == 0 and any(cases.values()):
             self._write(pd.DataFrame([{"case": name, **row} for name, rows in cases.items() for row in rows]))
 
     def count(self, engine: Engine) -> None:

@@ -96,10 +96,10 @@ def choose_components(counts: pd.DataFrame) -> ComponentEvidence:
     """
     labels = list(dict.fromkeys(counts["label"]))
     whole, largest = _mean_dice(counts, []), _mean_dice(counts, labels)
-    kept: list[str] = []
-    for name in sorted(labels, key=lambda name: whole[name] - largest[name]):
+    gains, kept = (largest - whole)[labels], list[str]()
+    for name in gains[gains > 0].sort_values(ascending=False).index:
         before, after = _mean_dice(counts, kept), _mean_dice(counts, [*kept, name])
-        if after[name] > before[name] and not (after < before - 1e-12).any():
+        if not (after < before - 1e-12).any():
             kept.append(name)
     dice = {name: {"whole": float(whole[name]), "largest": float(largest[name])} for name in labels}
     return ComponentEvidence([name for name in labels if name in kept], counts["case"].nunique(), dice)
