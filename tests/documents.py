@@ -47,7 +47,7 @@ LONG = {
     ("python", "-m", "monai.bundle", "onnx_export"),
 }
 # hours long, and tested in small by tests of their own
-ELSEWHERE = {("python", "ci/evidence.py")}
+ELSEWHERE = {("python", "ci/evidence.py"), ("python", "-m", "medcontext", "finalize")}
 LIMIT = 120
 
 
@@ -98,6 +98,8 @@ def small_words(bundle: str, words: Sequence[str]) -> list[str]:
     """The words that follow ``-m monai.bundle`` or ``-m medcontext``, with the tiny settings of a bundle."""
     if words[0] in SMALL and not {"nnunet", "decathlon", "folder"} & set(words):  # these are small already
         words = replaced(words, SMALL[words[0]])
+    if "--folds" in words:
+        words = replaced(words, {"folds": "2"})
     if "--config_file" not in words:
         return list(words)
     given = words[list(words).index("--config_file") + 1]
@@ -206,7 +208,8 @@ class Reader:
     def _run(self, call: Call) -> None:
         known = (call.folder, *(word.replace(str(self.port), "PORT") for word in call.words))
         long = any(call.words[: len(words)] == words for words in LONG)
-        if known in self.done or (long and not self.thorough) or call.words[:2] in ELSEWHERE:
+        elsewhere = any(call.words[: len(words)] == words for words in ELSEWHERE)
+        if known in self.done or (long and not self.thorough) or elsewhere:
             return
         self.done.add(known)
         match call.words:

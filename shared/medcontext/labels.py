@@ -17,6 +17,7 @@ from medcontext.checks import nearest_name
 __all__ = [
     "IGNORED",
     "Labels",
+    "component_ids",
     "count_classes",
     "ignored_id",
     "label_ids",
@@ -164,6 +165,31 @@ def count_classes(labels: Mapping[str, Any]) -> int:
                 f"labels gives {name!r} {index!r}; each label needs one id, 1 or more. Put regions in reported."
             )
     return 1 + max(labels.values(), default=0)
+
+
+def component_ids(labels: Labels, names: Sequence[str] | None) -> list[int]:
+    """Return the ids of the labels of which only the largest component is kept.
+
+    Args:
+        labels: all labels.
+        names: names of some of them; none or ``None`` for no such labels.
+
+    Raises:
+        ValueError: If it is no list, or names something else than a label with one id.
+
+    Example:
+        >>> component_ids({"spleen": 1, "liver": 2}, ["liver"])
+        [2]
+    """
+    ids = label_ids(labels)
+    single = {name: members[0] for name, members in ids.items() if len(members) == 1}
+    if names is not None and not isinstance(names, list | tuple):
+        raise ValueError(f"largest_components must be a list of labels, such as {[next(iter(ids))]}, got {names!r}.")
+    for name in names or ():
+        if name not in single:
+            hint = nearest_name(str(name), sorted(single)) or f" It has {', '.join(map(repr, single))}."
+            raise ValueError(f"largest_components names {name!r}, which labels does not have.{hint}")
+    return [single[name] for name in names or ()]
 
 
 def map_labels(names: Mapping[int, str], labels: Labels, ignored: int | None = None) -> list[list[int]]:

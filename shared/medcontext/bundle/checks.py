@@ -37,7 +37,7 @@ from medcontext.data.partial import annotated_nowhere
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers.checkpoints import SELECTIONS, training_states
 from medcontext.inferers import flip_axes
-from medcontext.labels import label_ids, label_names, map_labels
+from medcontext.labels import component_ids, label_ids, label_names, map_labels
 from medcontext.losses.pseudo_labels import check_thresholds
 from medcontext.networks import plain_network
 from medcontext.networks.model_file import MODEL_FILE
@@ -118,6 +118,7 @@ NUMBERS: dict[str, Check] = {
     "roi_size": _check_size,
     "checkpoint_interval": _at_least(1),
     "fold": _check_fold,
+    "num_folds": _at_least(2),
     "tracking_wait": partial(check_not_negative, remedy="give seconds"),
 }
 
@@ -270,7 +271,7 @@ def _check_mirroring(parser: Any) -> None:
 
 
 def _check_labels(parser: Any) -> None:
-    """Raise ValueError if there are fewer output channels than labels, or another number of them than thresholds."""
+    """Raise ValueError if labels, output channels, thresholds and postprocessing do not fit each other."""
     labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
     highest = max(i for ids in label_ids(labels).values() for i in ids)
     if highest >= out_channels:
@@ -278,6 +279,8 @@ def _check_labels(parser: Any) -> None:
             f"labels go up to {highest} but out_channels is {out_channels}; "
             f"it must be at least {highest + 1}, background included."
         )
+    if "largest_components" in parser.get():
+        component_ids(labels, parser.get_parsed_content("largest_components"))
     confidence = parser.get_parsed_content("confidence") if "confidence" in parser.get() else 0
     check_thresholds(confidence, out_channels)
 

@@ -33,7 +33,7 @@ SEVERAL = {"ckpt_path", "dataset_dir", "unlabeled_dir"}
 """Texts of which there may be several."""
 NULLABLE = {
     *("cache_dir", "pretrained", "registered_model_name", "tracking_uri", "unlabeled", "unlabeled_dir"),
-    *("fold", "max_grad_norm", "token_masking", "train_cases"),
+    *("fold", "largest_components", "max_grad_norm", "token_masking", "train_cases"),
 }
 MAPPINGS = {
     *("augmentation", "consistency", "labels", "lr_scheduler", "network_def", "optimizer", "organ_dropout"),

@@ -17,7 +17,7 @@ from medcontext import checks
 from medcontext.cli.bundles import convert_weights, download
 from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.results import compare, send_unsent
-from medcontext.cli.training import experiment, preview
+from medcontext.cli.training import experiment, finalize, preview
 
 __all__ = [
     "COMMANDS",
@@ -26,6 +26,7 @@ __all__ = [
     "convert_weights",
     "download",
     "experiment",
+    "finalize",
     "main",
     "phantoms",
     "plan",
@@ -36,7 +37,7 @@ __all__ = [
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "data": (prepare, check, plan, phantoms),
-    "training": (preview, experiment),
+    "training": (preview, experiment, finalize),
     "results": (compare, send_unsent),
     "bundles": (download, convert_weights),
 }

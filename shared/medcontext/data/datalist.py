@@ -22,6 +22,7 @@ __all__ = [
     "Case",
     "case_files",
     "case_name",
+    "cross_validation_folds",
     "data_hash",
     "describe_cases",
     "hold_out",
@@ -30,6 +31,7 @@ __all__ = [
     "label_mapping",
     "load_listed",
     "refuse_unknown_sections",
+    "write_all_labelled",
     "write_fold",
 ]
 
@@ -236,6 +238,9 @@ def _patient(case: Case, index: int) -> Hashable:
 
 def _fold(cases: list[Case], fold: int, num_folds: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
     patients = _patients(cases)
+    if num_folds > len(patients):
+        kind = "patients" if len(patients) < len(cases) else "cases"
+        raise ValueError(f"There are {len(patients)} {kind} for {num_folds} folds; choose fewer folds.")
     if not 2 <= num_folds <= len(patients) or not 0 <= fold < num_folds:
         raise ValueError(
             f"fold must be within 0..{num_folds - 1} and num_folds within 2..{len(patients)}, got fold {fold}."
@@ -336,17 +341,43 @@ def _log_name(case: Case, plain: bool) -> str:
     return name if plain else hashed_name(name)
 
 
-def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], fold: int, num_folds: int = 5) -> str:
-    """Write a dataset file whose test cases are a fold of the training cases.
-
-    It serves to choose settings without looking at the test cases. The folds are those of :func:`load_cases` with the
-    seed 0 and include cases listed for validation. Unlabelled scans stay as they are.
+def cross_validation_folds(datalist: str | os.PathLike[str], num_folds: int, seed: int = 0) -> list[list[Case]]:
+    """Return the cases of each fold, of which every case but those for testing is in one.
 
     Args:
         datalist: path of the ``dataset.json``.
-        home: folder for derived data; the file is ``folds/<name>/fold<fold>.json`` in it.
+        num_folds: number of folds, 2 or more.
+        seed: seed of the split.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If there are fewer cases, or the file gives its cases other folds.
+    """
+    numbers = set(_listed_folds({name: load_listed(datalist, name) for name in ("training", "validation")}, datalist))
+    if numbers and numbers != set(range(num_folds)):
+        raise ValueError(
+            f"{datalist} gives its training cases the folds {', '.join(map(str, sorted(numbers)))}; number them from "
+            f"0, and ask for as many as there are, not for {num_folds}."
+        )
+    split = {"num_folds": num_folds, "seed": seed}
+    return [load_cases(datalist, "validation", fold=fold, **split) for fold in range(num_folds)]
+
+
+def write_fold(
+    datalist: str | os.PathLike[str], home: str | os.PathLike[str], fold: int, num_folds: int = 5, seed: int = 0
+) -> str:
+    """Write a dataset file whose test cases are a fold of the training cases.
+
+    It serves to choose settings without looking at the test cases, and to evaluate a network on the fold that it was
+    validated on. The folds are those of :func:`load_cases` and include cases listed for validation. Unlabelled scans
+    stay as they are.
+
+    Args:
+        datalist: path of the ``dataset.json``.
+        home: folder for derived data; the file is in ``folds/<name>`` in it.
         fold: index of the fold to test on.
         num_folds: number of folds, 2 or more.
+        seed: seed of the split.
 
     Returns:
         The path of the file.
@@ -355,10 +386,41 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
         FileNotFoundError: If there is no such dataset file.
         ValueError: If there is no such fold.
     """
-    content = load_datalist(datalist)
     training, test = (
-        load_cases(datalist, section, fold=fold, num_folds=num_folds) for section in ("training", "validation")
+        load_cases(datalist, section, fold=fold, num_folds=num_folds, seed=seed)
+        for section in ("training", "validation")
     )
+    name = f"fold{fold}of{num_folds}" + (f"-seed{seed}" if seed else "")
+    return _write_derived(datalist, home, name, training=training, test=test)
+
+
+def write_all_labelled(datalist: str | os.PathLike[str], home: str | os.PathLike[str]) -> str:
+    """Write a dataset file whose cases for training and validation are all for training, without folds.
+
+    Args:
+        datalist: path of the ``dataset.json``.
+        home: folder for derived data, as for :func:`write_fold`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such dataset file.
+    """
+    labelled = [case for section in ("training", "validation") for case in load_listed(datalist, section)]
+    training = [{key: value for key, value in case.items() if key != "fold"} for case in labelled]
+    return _write_derived(datalist, home, "all", training=training, test=load_listed(datalist, "test"))
+
+
+def _write_derived(
+    datalist: str | os.PathLike[str],
+    home: str | os.PathLike[str],
+    name: str,
+    *,
+    training: Sequence[Case],
+    test: Sequence[Case],
+) -> str:
+    content = load_datalist(datalist)
     folder = Path(datalist).absolute().parent
     others = {
         name: [_with_absolute_paths(case, folder) for case in content[name]]
@@ -367,7 +429,9 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
     }
     written = {**content, **others, "training": training, "validation": [], "test": test}
     source = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    path = Path(home) / "folds" / f"{folder.name}-{source}" / f"fold{fold}of{num_folds}.json"
+    stem = Path(datalist).stem
+    file = name if stem == "dataset" else f"{stem}-{name}"
+    path = Path(home) / "folds" / f"{folder.name}-{source}" / f"{file}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(written, indent=4) + "\n").encode())
     return str(path)

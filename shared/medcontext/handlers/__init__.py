@@ -11,6 +11,7 @@ from medcontext.handlers.checkpoints import (
     TeacherValidation,
     TrainingCheckpoint,
 )
+from medcontext.handlers.component_choice import ComponentChoice
 from medcontext.handlers.context_schedule import ContextSchedule
 from medcontext.handlers.early_stopping import EarlyStopping
 from medcontext.handlers.evaluation import EvaluationReport
@@ -25,6 +26,7 @@ from medcontext.handlers.training_history import TrainingHistory
 
 __all__ = [
     "Attach",
+    "ComponentChoice",
     "ContextSchedule",
     "EarlyStopping",
     "EpochSeed",

@@ -22,7 +22,6 @@ from torch.optim.lr_scheduler import LambdaLR
 import medcontext
 from medcontext.engines.trainer import MedContextTrainer
 from medcontext.networks import (
-    CheckpointWriteError,
     TokenMasking,
     find_token_masking,
     load_checkpoint,
@@ -30,7 +29,7 @@ from medcontext.networks import (
     save_checkpoint,
 )
 from medcontext.networks.model_file import MODEL_FILE, MODEL_INFO_FILE, TEACHER_FILE, read_model_file, weights_hash
-from medcontext.storage.files import json_text, write_file
+from medcontext.networks.weights import write_model_file
 
 __all__ = [
     "FinalModel",
@@ -147,10 +146,7 @@ class ModelCheckpoint:
             "sha256": {name: weights_hash(state) for name, state in states.items()},
             "sha256_before": read_model_file(path.with_name(MODEL_FILE)).get("sha256"),
         }
-        try:
-            write_file(path, json_text(content).encode())
-        except OSError as error:
-            raise CheckpointWriteError(f"Could not write {path} ({error}).") from error
+        write_model_file(path.with_name(MODEL_FILE), content)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far."""

@@ -84,6 +84,7 @@ class PredictionWriter:
         network: network that predicts; the summary lists its checkpoints with their SHA-256.
         model: name of the model.
         flips: axes of test-time flips, for the summary.
+        largest_components: labels of which only the largest component is kept, for the summary.
         save_probabilities: write the probabilities.
         save_dicom_seg: write DICOM SEG; the images must be DICOM.
         save_overlay: write a picture.
@@ -104,6 +105,7 @@ class PredictionWriter:
         network: nn.Module | None = None,
         model: str = "medcontext",
         flips: Sequence[str | int] = (),
+        largest_components: Sequence[str] | None = None,
         save_probabilities: bool = False,
         save_dicom_seg: bool = False,
         save_overlay: bool = True,
@@ -120,6 +122,7 @@ class PredictionWriter:
         self.network = network
         self.model = model
         self.flips = list(flips)
+        self.largest_components = list(largest_components or ())
         requested = {
             "probabilities": save_probabilities,
             "dicom_seg": save_dicom_seg,
@@ -227,6 +230,7 @@ class PredictionWriter:
             "medcontext_version": medcontext.__version__,
             "checkpoints": [] if self.network is None else checkpoint_record(self.network),
             "tta_flips": self.flips,
+            "largest_components": self.largest_components,
             "shape": list(predicted.label_map.shape),
             "spacing_mm": [round(float(size), 6) for size in affine_to_spacing(affine)],
             "labels": {

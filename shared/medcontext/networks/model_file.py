@@ -19,7 +19,7 @@ from monai.transforms import Compose, MapTransform
 from torch import Tensor, nn
 
 from medcontext.checks import check_above_zero, check_integer, check_integers
-from medcontext.labels import label_ids
+from medcontext.labels import component_ids, label_ids
 
 __all__ = [
     "MODEL_FILE",
@@ -28,6 +28,7 @@ __all__ = [
     "build_component",
     "check_component",
     "check_weights_hash",
+    "read_components",
     "read_model_file",
     "read_settings",
     "weights_hash",
@@ -133,6 +134,36 @@ def read_settings(ckpt_path: File | Sequence[File]) -> dict[str, Any]:
                     "that were trained with the same settings."
                 )
     return found[0] if found else {}
+
+
+def read_components(ckpt_path: File | Sequence[File]) -> list[str]:
+    """Return the labels of which only the largest component is kept, as ``model.json`` beside weights tells.
+
+    Args:
+        ckpt_path: a checkpoint, or several, of which each must have chosen a label.
+
+    Raises:
+        ValueError: If the file names something else than labels of the weights.
+
+    Example:
+        >>> read_components("nowhere/model.pt")
+        []
+    """
+    paths = [ckpt_path] if isinstance(ckpt_path, str | PathLike) else list(ckpt_path)
+    found = [_components_of(Path(path)) for path in paths]
+    return [name for name in found[0] if all(name in names for names in found)] if found else []
+
+
+def _components_of(path: Path) -> list[str]:
+    choice, labels = read_model_file(path).get("postprocessing") or {}, _settings_of(path).get("labels", {})
+    names = choice.get("largest_components", []) if isinstance(choice, dict) else choice
+    try:
+        component_ids(labels, names) if names else []
+    except ValueError as error:
+        raise ValueError(
+            f"{path.with_name(MODEL_INFO_FILE)} has an impossible postprocessing: {str(error).rstrip('.')}; {_REMEDY}."
+        ) from error
+    return list(names)
 
 
 def _settings_of(path: Path) -> dict[str, Any]:
