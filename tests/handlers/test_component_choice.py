@@ -40,7 +40,7 @@ def validated(folder: Path, network: nn.Module, island: bool = True) -> tuple[Mo
         device=torch.device("cpu"),
         val_data_loader=[{"image": image, "label": label}],
         network=network,
-        postprocessing=AsDiscreted(keys=["pred", "label"], argmax=[True, False], to_onehot=2),
+        postprocessing=AsDiscreted(keys="pred", argmax=True, to_onehot=2),
     )
     checkpoint = ModelCheckpoint(str(folder), Echo(), settings={"labels": LABELS})
     nn.init.ones_(checkpoint.network.weight)

@@ -27,7 +27,9 @@ def chosen(*pairs: tuple[torch.Tensor, torch.Tensor], reported: Any = None) -> C
     rows = [
         {"case": number, **row}
         for number, pair in enumerate(pairs)
-        for row in component_counts(*pair, LABELS, LABELS if reported is None else reported)
+        for row in component_counts(
+            pair[0], pair[1].argmax(dim=0, keepdim=True), LABELS, LABELS if reported is None else reported
+        )
     ]
     return choose_components(pd.DataFrame(rows))
 
@@ -75,3 +77,13 @@ def test_labels_are_taken_together_as_long_as_no_region_loses() -> None:
     truth = one_hot(heart=[0, 1, 2], aorta=[6, 7, 8])
     prediction = one_hot(heart=[0, 1, 2, 12], aorta=[6, 7, 8, 14])
     assert chosen((prediction, truth), reported={"all": [1, 3]}).largest_components == ["heart", "aorta"]
+
+
+def test_what_nobody_annotated_does_not_count() -> None:
+    prediction, label = one_hot(heart=[0, 1, 2, 12], lungs=[5, 6, 14]), torch.zeros(1, 16, 1, 1)
+    label[0, [0, 1]], label[0, [11, 12, 13]] = 1, -1  # the island of the heart lies in what is ignored
+    label[0, [5, 14]] = -2  # background, or lungs
+    rows = component_counts(prediction, label, LABELS, {"both": [1, 2]}, unannotated=[[1, 2, 3], [2]])
+    assert {row["label"] for row in rows} == {"heart", "aorta"}
+    (heart,) = (row for row in rows if row["structure"] == "heart")
+    assert (heart["predicted"], heart["predicted_largest"], heart["common"], heart["reference"]) == (3, 3, 2, 2)

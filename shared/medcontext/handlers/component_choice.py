@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,16 +41,25 @@ class ComponentChoice:
 
     Args:
         checkpoint: the checkpoint that saves ``model.pt``.
-        evaluator: engine that evaluates any network on the validation cases, with one-hot ``pred`` and ``label``.
+        evaluator: engine that evaluates any network on the validation cases, with one-hot ``pred`` and label maps.
         labels: names with their ids.
         reported: labels and regions that must not lose.
+        unannotated: what values below -1 of a label map stand for, from :func:`medcontext.data.unannotated_labels`.
     """
 
-    def __init__(self, checkpoint: ModelCheckpoint, evaluator: Evaluator, labels: Labels, reported: Labels) -> None:
+    def __init__(
+        self,
+        checkpoint: ModelCheckpoint,
+        evaluator: Evaluator,
+        labels: Labels,
+        reported: Labels,
+        unannotated: Sequence[Sequence[int]] = (),
+    ) -> None:
         self.path = checkpoint.ckpt_dir / MODEL_FILE
         self.evaluator = evaluator
         self.labels = labels
         self.reported = reported
+        self.unannotated = unannotated
         self._cases: dict[str, list[dict[str, Any]]] = {}
 
     def attach(self, engine: Engine) -> None:
@@ -77,7 +87,7 @@ class ComponentChoice:
             prediction, label = (
                 convert_to_tensor(item[key], track_meta=False) for key in (CommonKeys.PRED, CommonKeys.LABEL)
             )
-            self._cases[name] = component_counts(prediction, label, self.labels, self.reported)
+            self._cases[name] = component_counts(prediction, label, self.labels, self.reported, self.unannotated)
 
     def _saved_network(self, network: nn.Module) -> nn.Module:
         """Return a network with the weights in ``model.pt``, which only the first process can be sure to read."""

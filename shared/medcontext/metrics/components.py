@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from monai.transforms import KeepLargestConnectedComponent
 
-from medcontext.labels import Labels, label_ids
+from medcontext.labels import IGNORED, Labels, label_ids, unannotated_ids
 
 __all__ = ["ComponentEvidence", "choose_components", "component_counts"]
 
@@ -44,36 +44,45 @@ class ComponentEvidence:
 
 
 def component_counts(
-    prediction: torch.Tensor, label: torch.Tensor, labels: Labels, reported: Labels
+    prediction: torch.Tensor,
+    label: torch.Tensor,
+    labels: Labels,
+    reported: Labels,
+    unannotated: Sequence[Sequence[int]] = (),
 ) -> list[dict[str, Any]]:
     r"""Count the voxels of each predicted label and of its largest component.
 
     Args:
         prediction: one-hot (C, \*spatial).
-        label: the reference, one-hot of the same shape.
+        label: the reference, a label map (1, \*spatial).
         labels: names with one id each; regions are ignored.
         reported: labels and regions, unions of labels, that must not lose.
+        unannotated: what values below -1 of a label map stand for, from :func:`medcontext.data.unannotated_labels`.
 
     Returns:
-        For each label a row for itself and for each region that it is part of, under ``label`` and ``structure``:
-        ``predicted`` and ``predicted_largest`` are the label's voxels, ``common`` and ``common_largest`` those in the
-        reference of the structure, and ``reference`` all voxels of that.
+        For each annotated label a row for itself and for each region that it is part of, under ``label`` and
+        ``structure``: ``predicted`` and ``predicted_largest`` are the label's voxels, ``common`` and
+        ``common_largest`` those in the reference of the structure, and ``reference`` all voxels of that. Voxels to
+        ignore do not count.
 
     Example:
         >>> volume = torch.tensor([[0, 0, 1, 0], [1, 1, 0, 1]])[:, :, None, None]
-        >>> (row,) = component_counts(volume, volume, {"liver": 1}, {"liver": 1})
+        >>> (row,) = component_counts(volume, volume[1:], {"liver": 1}, {"liver": 1})
         >>> row["predicted"], row["predicted_largest"], row["reference"]
         (3, 2, 3)
     """
     singles = {name: ids[0] for name, ids in label_ids(labels).items() if len(ids) == 1}
     structures = {**{name: (index,) for name, index in singles.items()}, **label_ids(reported)}
-    whole, truth = prediction.bool(), label.bool()
+    left_out = set(unannotated_ids(float(label.min()), unannotated))
+    whole, known = prediction.bool(), label[0] != IGNORED
     largest = KeepLargestConnectedComponent(list(singles.values()), is_onehot=True)(whole.clone()).bool()
     rows = []
     for structure, ids in structures.items():
-        reference = truth[list(ids)].any(dim=0)
+        if left_out & set(ids):
+            continue
+        reference = torch.isin(label[0], label.new_tensor(ids))
         for name in (name for name, index in singles.items() if index in ids):
-            masks = {"": whole[singles[name]], "_largest": largest[singles[name]]}
+            masks = {"": whole[singles[name]] & known, "_largest": largest[singles[name]] & known}
             counts = {f"predicted{end}": int(mask.sum()) for end, mask in masks.items()}
             counts |= {f"common{end}": int((mask & reference).sum()) for end, mask in masks.items()}
             rows.append({"label": name, "structure": structure, **counts, "reference": int(reference.sum())})
