@@ -36,7 +36,7 @@ TABLE = RESULTS / "ranking.csv"
 CONFIGS = ROOT / "bundles" / "medcontext_unetr" / "configs"
 
 SEEDS, STRATEGIES, ROUNDS, ADDED = (0, 1, 2), ("random", "rank"), (4, 8, 12), 4
-STEPS, BATCH = 200, 4
+STEPS = 120
 SETTINGS: Mapping[str, Any] = {
     "spacing": [1.5, 1.5, 1.5],
     "roi_size": [24, 32, 24],
@@ -50,7 +50,8 @@ SETTINGS: Mapping[str, Any] = {
         "num_res_units": 1,
         "norm": "instance",
     },
-    "batch_size": BATCH,
+    "batch_size": 1,
+    "num_samples": 4,
     "validation_cases": 0,
     "preview_interval": 0,
     "system_metrics": False,
@@ -117,7 +118,7 @@ def _ranked(folder: Path, pool: Sequence[Case], labelled: Sequence[str]) -> list
 
 def _trained_and_tested(folder: Path, cases: int, seed: int) -> float:
     """Return the mean test Dice of a network trained on the cases in a folder."""
-    epochs = math.ceil(STEPS / math.ceil(cases / BATCH))
+    epochs = math.ceil(STEPS / cases)
     files = [str(CONFIGS / f"{name}.json") for name in ("train", "hippocampus", "phantom")]
     places = {
         "dataset_dir": str(folder),
