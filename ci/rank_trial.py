@@ -21,13 +21,17 @@ from typing import Any
 import fire
 import numpy as np
 import pandas as pd
+import torch
 from monai.bundle import run as run_bundle
+from monai.transforms import Compose, EnsureChannelFirstd, Orientationd, Spacingd
 from monai.utils import path_to_sqlite_uri
 from scipy import stats
 
 from medcontext.data import case_name, load_cases
 from medcontext.data.datalist import Case
 from medcontext.ranking import TrainedNetwork, rank_scans
+from medcontext.reliability import label_dice
+from medcontext.scans import LoadLabelMapd
 from medcontext.storage.files import json_text, write_file
 from repository import ROOT
 
@@ -100,7 +104,7 @@ def _round(
     chosen = [case for name in names for case in pool if case_name(case) == name]
     content = {**json.loads(datalist.read_text()), "training": chosen, "validation": [], "test": list(test)}
     write_file(folder / "dataset.json", json_text({**content, "unlabeled": []}).encode())
-    dice = _trained_and_tested(folder, cases, seed)
+    dice = _mean_dice(_train(folder, cases, seed), test)
     _append({"seed": seed, "strategy": strategy, "cases": cases, "mean_dice": dice, "labelled": " ".join(names)})
 
 
@@ -116,23 +120,38 @@ def _ranked(folder: Path, pool: Sequence[Case], labelled: Sequence[str]) -> list
     return [str(scan.case["case"]) for scan in rank_scans(trained, list(named.values()), known)]
 
 
-def _trained_and_tested(folder: Path, cases: int, seed: int) -> float:
-    """Return the mean test Dice of a network trained on the cases in a folder."""
-    epochs = math.ceil(STEPS / cases)
-    files = [str(CONFIGS / f"{name}.json") for name in ("train", "hippocampus", "phantom")]
+def _train(folder: Path, cases: int, seed: int) -> TrainedNetwork:
+    """Return a network trained on the cases in a folder."""
+    epochs, models = math.ceil(STEPS / cases), folder / "run" / "models"
     places = {
         "dataset_dir": str(folder),
         "output_dir": str(folder / "run"),
-        "ckpt_dir": str(folder / "run" / "models"),
+        "ckpt_dir": str(models),
         "tracking_uri": path_to_sqlite_uri(str(folder.parent / "mlruns.db")),
+        "resume": (models / "last.pt").is_file(),
     }
     length = {"max_epochs": epochs, "checkpoint_interval": epochs, "seed": seed}
-    resume = {"resume": True} if (folder / "run" / "models" / "last.pt").is_file() else {}
-    run_bundle("training", config_file=files, logging_file=False, **SETTINGS, **places, **length, **resume)
-    files.append(str(CONFIGS / "evaluate.json"))
-    run_bundle("evaluating", config_file=files, logging_file=False, **SETTINGS, **places)
-    summary = json.loads((folder / "run" / "evaluation" / "summary.json").read_text(encoding="utf-8"))
-    return float(summary["mean_dice"])
+    files = [str(CONFIGS / f"{name}.json") for name in ("train", "hippocampus", "phantom")]
+    run_bundle("training", config_file=files, logging_file=False, **SETTINGS, **places, **length)
+    return TrainedNetwork(models, "cpu")
+
+
+def _mean_dice(trained: TrainedNetwork, test: Sequence[Case]) -> float:
+    """Return the mean Dice over cases and labels at the spacing of the network."""
+    reader = Compose(
+        [
+            LoadLabelMapd("label"),
+            EnsureChannelFirstd("label"),
+            Orientationd("label", axcodes="RAS", labels=None),
+            Spacingd("label", pixdim=SETTINGS["spacing"], mode="nearest"),
+        ]
+    )
+    dice = []
+    for case in test:
+        prediction = trained.predict(trained.load(case)).argmax(1)[0]
+        label: Any = reader({"label": case["label"]})
+        dice.append(label_dice(prediction.as_tensor(), label["label"][0].as_tensor(), trained.settings["labels"]))
+    return float(torch.stack(dice).nanmean())
 
 
 def _append(row: Mapping[str, Any]) -> None:
