@@ -58,11 +58,19 @@ def test_labels_with_few_cases_have_no_estimate() -> None:
         "liver": pytest.approx(0.8),
         "spleen": pytest.approx(math.nan, nan_ok=True),
     }
+    assert calibration.mean({"liver": math.nan, "spleen": math.nan}) == 0  # all cases have a liver
+    assert calibration.mean({"liver": 0.5, "spleen": math.nan}) == 0.5
     assert "The Dice of spleen is not estimated: that needs 10 labelled cases" in calibration.reason
     assert "there are 9" in calibration.reason
     nothing = fit_calibration([], [], labels, weights=WEIGHTS, features=FEATURES)
     assert not nothing.is_known
     assert "The Dice of any label is not estimated" in nothing.reason
+
+
+def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file where the folder should be")
+    with pytest.raises(CalibrationError, match="cannot be written"):
+        write_calibration(fitted(torch.rand(12, 2), torch.rand(12)), tmp_path / "models")
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import ignite.distributed as idist
-import numpy as np
 import pandas as pd
 import torch
 from ignite.engine import Engine, Events
@@ -133,7 +132,8 @@ class QualityEstimate:
 class QualityTable:
     """Write the estimated Dice of all predicted cases as ``quality.csv``, and list those to look at first.
 
-    The cases with the lowest mean estimate come first; before them, those in which none of the labels was found.
+    The cases with the lowest mean estimate come first; a label that nearly all cases of the calibration have counts
+    there as 0 if it is not found.
 
     Args:
         quality: the estimate.
@@ -163,11 +163,9 @@ class QualityTable:
         """Take the estimates of an iteration."""
         for item in engine.state.output:
             estimates = self.quality.estimates(item)
-            if estimates:
+            if self.quality.calibration is not None and estimates:
                 file = str(item[CommonKeys.IMAGE].meta[ImageMetaKey.FILENAME_OR_OBJ])
-                mean = (
-                    float(np.nanmean(list(estimates.values()))) if not all(map(math.isnan, estimates.values())) else 0.0
-                )
+                mean = self.quality.calibration.mean(estimates)
                 self.rows.append({"case": self.names[file], "mean": mean, **estimates})
 
     def write(self) -> None:

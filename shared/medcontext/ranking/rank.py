@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from medcontext.data import case_files, case_name, check_images, list_images, load_listed
 from medcontext.data.datalist import Case, hashed_name
@@ -16,8 +17,11 @@ from medcontext.reliability import Agreement, trained_names
 
 __all__ = ["candidates", "labeled_cases", "rank_folder", "rank_scans"]
 
+Source: TypeAlias = str | os.PathLike[str] | Sequence[str]
+"""Folder, pattern or several of these."""
 
-def labeled_cases(labeled: str | os.PathLike[str] | None) -> list[Case]:
+
+def labeled_cases(labeled: Source | None) -> list[Case]:
     """Return the scans that are labelled already.
 
     Args:
@@ -26,14 +30,14 @@ def labeled_cases(labeled: str | os.PathLike[str] | None) -> list[Case]:
     """
     if labeled is None:
         return []
-    datalist = Path(labeled) / "dataset.json"
-    if not datalist.is_file():
+    datalist = _datalist(labeled)
+    if datalist is None:
         return list_images(labeled)
     cases = [case for name in ("training", "validation") for case in load_listed(datalist, name) if "label" in case]
     return [{"image": case["image"], "case": case_name(case)} for case in cases]
 
 
-def candidates(images: str | os.PathLike[str], labeled: Sequence[Case], ckpt_path: Path) -> tuple[list[Case], int]:
+def candidates(images: Source, labeled: Sequence[Case], ckpt_path: Path) -> tuple[list[Case], int]:
     """List the scans to rank.
 
     Args:
@@ -48,8 +52,8 @@ def candidates(images: str | os.PathLike[str], labeled: Sequence[Case], ckpt_pat
         FileNotFoundError: If there are no images.
         ValueError: If all of them are labelled, or a ``dataset.json`` lists none under ``unlabeled``.
     """
-    datalist = Path(images) / "dataset.json"
-    listed = load_listed(datalist, "unlabeled") if datalist.is_file() else list_images(images)
+    datalist = _datalist(images)
+    listed = list_images(images) if datalist is None else load_listed(datalist, "unlabeled")
     if not listed:
         raise ValueError(f"{datalist} lists no scans under 'unlabeled'; give a folder of scans as --images.")
     known = {_place(case) for case in labeled}
@@ -59,6 +63,12 @@ def candidates(images: str | os.PathLike[str], labeled: Sequence[Case], ckpt_pat
     if not left:
         raise ValueError(f"All scans of {images} are labelled already; give scans without labels as --images.")
     return left, len(cases) - len(left)
+
+
+def _datalist(source: Source) -> Path | None:
+    """Return the ``dataset.json`` of a folder that has one."""
+    path = Path(source) / "dataset.json" if isinstance(source, str | os.PathLike) else None
+    return path if path is not None and path.is_file() else None
 
 
 def _place(case: Case) -> str:
@@ -85,7 +95,7 @@ def rank_scans(trained: TrainedNetwork, cases: Sequence[Case], labeled: Sequence
 
 
 def rank_folder(
-    ckpt_dir: str, images: str, labeled: str | None, output_dir: str, device: str | None
+    ckpt_dir: str, images: Source, labeled: Source | None, output_dir: str, device: str | None
 ) -> tuple[list[RankedScan], Path]:
     """Rank the scans in a folder and write the ranking; the arguments are those of the command ``rank``.
 

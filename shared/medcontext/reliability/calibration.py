@@ -35,11 +35,13 @@ CALIBRATION_FILE = "quality.json"
 """Name of the calibration in the folder of the weights."""
 LEAST_CASES = 10
 """Cases with a label below which its Dice is not estimated."""
+USUAL_SHARE = 0.8
+"""Share of the cases of a calibration that have a label from which its absence counts as an error."""
 _REMEDY = "remove it and evaluate with --estimate_quality True again"
 
 
 class CalibrationError(ValueError):
-    """A calibration is damaged or belongs to other weights."""
+    """A calibration is damaged, belongs to other weights, or cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,20 @@ class Calibration:
         rows = np.asarray(agreement, dtype=np.float64)
         return {name: fit.estimate(row) for (name, fit), row in zip(self.labels.items(), rows, strict=True)}
 
+    def mean(self, estimates: Mapping[str, float]) -> float:
+        """Return the mean estimate over labels, in which a label that is not found but nearly always there counts as 0.
+
+        Args:
+            estimates: Dice by label, NaN where it is not found.
+
+        Returns:
+            The mean; NaN if there is nothing to average.
+        """
+        usual = {name for name, fit in self.labels.items() if fit.slopes and fit.cases >= USUAL_SHARE * self.cases}
+        values = [0.0 if math.isnan(value) and name in usual else value for name, value in estimates.items()]
+        known = [value for value in values if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
+
 
 def fit_calibration(
     agreement: Sequence[Tensor], dice: Sequence[Tensor], labels: Labels, *, weights: Mapping[str, str], features: Any
@@ -159,8 +175,19 @@ def _line(agreement: Array, dice: Array) -> Array:
 
 
 def write_calibration(calibration: Calibration, ckpt_dir: str | os.PathLike[str]) -> Path:
-    """Write ``quality.json`` into the folder of the weights."""
-    return write_file(Path(ckpt_dir) / CALIBRATION_FILE, json_text(asdict(calibration)).encode())
+    """Write ``quality.json`` into the folder of the weights.
+
+    Raises:
+        CalibrationError: If the file cannot be written.
+    """
+    path = Path(ckpt_dir) / CALIBRATION_FILE
+    try:
+        return write_file(path, json_text(asdict(calibration)).encode())
+    except OSError as error:
+        raise CalibrationError(
+            f"{path} cannot be written ({error.strerror or error}); copy the weights and what lies beside them to "
+            "where you may write, or leave out estimate_quality."
+        ) from error
 
 
 def read_calibration(ckpt_dir: str | os.PathLike[str], weights: Mapping[str, str]) -> Calibration | None:
