@@ -23,7 +23,7 @@ def test_a_table_a_page_and_a_list_are_written(
     places: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models, data = places
-    shutil.copy(data / "case01.nii.gz", data / "scans")  # labelled already, under the name that it was trained by
+    shutil.copy(data / "case01.nii.gz", data / "scans" / "again.nii.gz")  # labelled already, under another name
     out = tmp_path / "ranking"
     cli.rank(str(models), str(data / "scans"), str(data), str(out), "cpu")
     assert str(out / "ranking.html") in capsys.readouterr().out

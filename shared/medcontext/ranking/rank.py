@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from medcontext.data import case_files, case_name, check_images, list_images, load_listed
-from medcontext.data.datalist import Case, hashed_name
+from medcontext.data.datalist import Case
 from medcontext.ranking.measuring import measure_scans
 from medcontext.ranking.order import RankedScan, order_scans
 from medcontext.ranking.page import write_ranking
 from medcontext.ranking.trained import TrainedNetwork
-from medcontext.reliability import Agreement, trained_names
+from medcontext.reliability import Agreement
+from medcontext.storage.file_memory import sha256_of
 
 __all__ = ["candidates", "labeled_cases", "rank_folder", "rank_scans"]
 
@@ -37,13 +38,12 @@ def labeled_cases(labeled: Source | None) -> list[Case]:
     return [{"image": case["image"], "case": case_name(case)} for case in cases]
 
 
-def candidates(images: Source, labeled: Sequence[Case], ckpt_path: Path) -> tuple[list[Case], int]:
+def candidates(images: Source, labeled: Sequence[Case]) -> tuple[list[Case], int]:
     """List the scans to rank.
 
     Args:
         images: images as for prediction, or a folder with a ``dataset.json``, of which the unlabelled scans count.
-        labeled: scans that are labelled already.
-        ckpt_path: weights; the labelled cases that they were trained on are not ranked.
+        labeled: scans that are labelled already, which are not ranked, wherever a copy of them lies.
 
     Returns:
         The scans, and how many were left out because they are labelled.
@@ -56,10 +56,10 @@ def candidates(images: Source, labeled: Sequence[Case], ckpt_path: Path) -> tupl
     listed = list_images(images) if datalist is None else load_listed(datalist, "unlabeled")
     if not listed:
         raise ValueError(f"{datalist} lists no scans under 'unlabeled'; give a folder of scans as --images.")
-    known = {_place(case) for case in labeled}
-    trained = trained_names(ckpt_path, sections=("training",)) or set()
     cases = [{"case": case_name(case), **case} for case in listed]
-    left = [case for case in cases if _place(case) not in known and hashed_name(case_name(case)) not in trained]
+    sizes = {_file(case).stat().st_size for case in labeled}
+    contents = {sha256_of(_file(case)) for case in labeled}
+    left = [case for case in cases if _file(case).stat().st_size not in sizes or sha256_of(_file(case)) not in contents]
     if not left:
         raise ValueError(f"All scans of {images} are labelled already; give scans without labels as --images.")
     return left, len(cases) - len(left)
@@ -71,8 +71,9 @@ def _datalist(source: Source) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def _place(case: Case) -> str:
-    return os.path.realpath(case_files({"image": case["image"]})[0])
+def _file(case: Case) -> Path:
+    """Return the first file of a scan."""
+    return Path(case_files(case)[0])
 
 
 def rank_scans(trained: TrainedNetwork, cases: Sequence[Case], labeled: Sequence[Case]) -> list[RankedScan]:
@@ -108,6 +109,6 @@ def rank_folder(
     """
     trained = TrainedNetwork(ckpt_dir, device)
     known = labeled_cases(labeled)
-    cases, left_out = candidates(images, known, trained.path)
+    cases, left_out = candidates(images, known)
     ranked = rank_scans(trained, cases, known)
     return ranked, write_ranking(ranked, trained, output_dir, labeled=len(known), left_out=left_out)

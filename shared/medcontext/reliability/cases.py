@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from medcontext.data.datalist import Case, case_name, hashed_name, load_listed
 from medcontext.networks.model_file import read_model_file
@@ -11,14 +10,11 @@ from medcontext.networks.model_file import read_model_file
 __all__ = ["trained_names", "unseen_cases"]
 
 
-def trained_names(
-    ckpt_path: str | os.PathLike[str], sections: Sequence[str] = ("training", "unlabeled")
-) -> set[str] | None:
-    """Return the hashed names of the cases that weights were trained on.
+def trained_names(ckpt_path: str | os.PathLike[str]) -> set[str] | None:
+    """Return the hashed names of the cases that weights were trained on, with or without labels.
 
     Args:
         ckpt_path: the weights; ``model.json`` beside them lists the cases.
-        sections: ``training`` for the labelled ones, ``unlabeled`` for the others.
 
     Returns:
         Names as :func:`~medcontext.data.datalist.hashed_name` gives them; ``None`` if nothing is known.
@@ -26,7 +22,7 @@ def trained_names(
     known = read_model_file(ckpt_path).get("cases") or {}
     if "training" not in known:
         return None
-    return {str(name) for section in sections for name in known.get(section, {}).get("cases", [])}
+    return {str(name) for section in ("training", "unlabeled") for name in known.get(section, {}).get("cases", [])}
 
 
 def unseen_cases(datalist: str | os.PathLike[str], ckpt_path: str | os.PathLike[str]) -> list[Case]:
