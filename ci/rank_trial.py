@@ -41,13 +41,12 @@ CONFIGS = ROOT / "bundles" / "medcontext_unetr" / "configs"
 
 SEEDS, STRATEGIES, ROUNDS, ADDED = (0, 1, 2), ("random", "rank"), (4, 8, 12), 4
 STEPS = 120
-CONDITIONS = (
-    "Networks trained on the cases labelled so far, of which four were added either as `rank` orders the others or at\n"
-    f"random: a small U-Net, {STEPS} steps at 1.5 mm, from the same four cases in both. Mean Dice of 28 training cases\n"
-    "of the hippocampus that no round labels, with the 95 % interval of the gain over seeds. Made by\n"
-    "`ci/rank_trial.py`.\n\n"
-    "Data: Medical Segmentation Decathlon, Task04 (Antonelli et al., Nature Communications 2022), CC-BY-SA 4.0."
-)
+CONDITIONS = f"""Networks trained on the cases labelled so far, of which four were added either as `rank` orders the
+others or at random: a small U-Net, {STEPS} steps at 1.5 mm, from the same four cases in both. Mean Dice of 28 training
+cases of the hippocampus that no round labels, with the 95 % interval of the gain over seeds. Made by
+`ci/rank_trial.py`.
+
+Data: Medical Segmentation Decathlon, Task04 (Antonelli et al., Nature Communications 2022), CC-BY-SA 4.0."""
 SETTINGS: Mapping[str, Any] = {
     "spacing": [1.5, 1.5, 1.5],
     "roi_size": [24, 32, 24],
