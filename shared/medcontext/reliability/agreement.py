@@ -46,11 +46,11 @@ def label_dice(first: Tensor, second: Tensor, labels: Labels) -> Tensor:
         >>> label_dice(torch.tensor([1, 1, 0]), torch.tensor([1, 0, 0]), {"liver": 1, "spleen": 2})
         tensor([0.6667,    nan])
     """
-    values = []
-    for ids in label_ids(labels).values():
-        one, other = (torch.isin(label, torch.tensor(ids, device=label.device)) for label in (first, second))
-        values.append(2 * (one & other).sum() / (one.sum() + other.sum()))
-    return torch.stack(values).cpu()
+    named = [list(ids) for ids in label_ids(labels).values()]
+    one, other = (label.flatten().int() for label in (first, second))
+    classes = 1 + max(int(one.max()), int(other.max()), *(max(ids) for ids in named))
+    counts = torch.bincount(one * classes + other, minlength=classes**2).view(classes, classes)  # one pass for all
+    return torch.stack([2 * counts[ids][:, ids].sum() / (counts[ids].sum() + counts[:, ids].sum()) for ids in named])
 
 
 class Agreement:
