@@ -68,6 +68,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     assert {path.name for path in models.iterdir()} == {
         "model.pt",
         "model.json",
+        "student.pt",
         "teacher.pt",
         "last.pt",
         "previous.pt",
@@ -82,8 +83,8 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     dice = epochs[["val_mean_dice", "val_mean_dice_ema"]]
     assert dice.max(axis=None) == pytest.approx(max(chosen["val_mean_dice"], chosen["val_mean_dice_ema"]), rel=1e-4)
     assert chosen["weights"] in ("student", "teacher")
-    if chosen["weights"] == "teacher":
-        torch.testing.assert_close(weights(folder), weights(folder, "teacher.pt"), rtol=0, atol=0)
+    torch.testing.assert_close(weights(folder), weights(folder, f"{chosen['weights']}.pt"), rtol=0, atol=0)
+    assert {name: len(entry["cases"]) for name, entry in chosen["cases"].items()} == {"training": 3, "validation": 1}
     assert weights(folder).keys() == workflow_for(bundle, "train").network_def.state_dict().keys()
 
     run_trained(bundle, "evaluating", "train", "evaluate", ckpt_dir=str(models))

@@ -102,7 +102,7 @@ NUMBERS: dict[str, Check] = {
     **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), _at_least(1)),
     **dict.fromkeys(("in_channels", "sw_batch_size"), _at_least(1)),
     "out_channels": _at_least(2),
-    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval"), _at_least(0)),
+    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval", "review_first"), _at_least(0)),
     **dict.fromkeys(("cache_rate", "warmup_fraction", "teacher_warmup", "train_fraction"), check_fraction),
     **dict.fromkeys(("masked_share", "context_ramp", "context_end", "burn_in"), check_fraction),
     **dict.fromkeys(("teacher_momentum", "confidence"), _check_fractions),

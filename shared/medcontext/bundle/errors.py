@@ -20,6 +20,7 @@ from medcontext.data import ImageValueError
 from medcontext.handlers import NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.inferers import NonFinitePredictionError
 from medcontext.networks import CheckpointWriteError
+from medcontext.reliability import CalibrationError
 from medcontext.scans import ImageReadError
 from medcontext.tracking.outbox import TrackingError
 
@@ -32,6 +33,7 @@ MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFound
 """Errors that a component raises for invalid arguments."""
 
 STOPS: tuple[type[BaseException], ...] = (
+    CalibrationError,
     NonFiniteLossError,
     CheckpointWriteError,
     ImageReadError,

@@ -19,7 +19,16 @@ from medcontext.literals import as_literal
 __all__ = ["settle_values", "settled"]
 
 TRUTHS = {
-    *("amp", "intensity_check", "log_case_names", "log_model", "resume", "settings_check", "system_metrics"),
+    *(
+        "amp",
+        "estimate_quality",
+        "intensity_check",
+        "log_case_names",
+        "log_model",
+        "resume",
+        "settings_check",
+        "system_metrics",
+    ),
     *("save_dicom_seg", "save_overlay", "save_probabilities", "save_summary"),
 }
 NAMES = {"dataset", "run_name"}

@@ -16,6 +16,7 @@ import fire
 from medcontext import checks
 from medcontext.cli.bundles import convert_weights, download
 from medcontext.cli.data import check, phantoms, plan, prepare
+from medcontext.cli.ranking import rank
 from medcontext.cli.results import compare, send_unsent
 from medcontext.cli.training import experiment, finalize, preview
 
@@ -32,13 +33,14 @@ __all__ = [
     "plan",
     "prepare",
     "preview",
+    "rank",
     "send_unsent",
 ]
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "data": (prepare, check, plan, phantoms),
     "training": (preview, experiment, finalize),
-    "results": (compare, send_unsent),
+    "results": (compare, rank, send_unsent),
     "bundles": (download, convert_weights),
 }
 """Commands by subject."""

@@ -19,6 +19,7 @@ from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLos
 from medcontext.handlers.prediction_writer import PredictionWriteError, PredictionWriter
 from medcontext.handlers.preview_figure import PreviewFigure
 from medcontext.handlers.progress import ProgressBar
+from medcontext.handlers.quality import QualityCalibration, QualityEstimate, QualityTable
 from medcontext.handlers.seeding import EpochSeed
 from medcontext.handlers.step_values import step_values, write_step
 from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, update_teacher
@@ -39,6 +40,9 @@ __all__ = [
     "PredictionWriter",
     "PreviewFigure",
     "ProgressBar",
+    "QualityCalibration",
+    "QualityEstimate",
+    "QualityTable",
     "ResumeTraining",
     "StopOnNonFiniteLoss",
     "TeacherUpdate",

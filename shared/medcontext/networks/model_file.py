@@ -24,6 +24,7 @@ from medcontext.labels import component_ids, label_ids
 __all__ = [
     "MODEL_FILE",
     "MODEL_INFO_FILE",
+    "STUDENT_FILE",
     "TEACHER_FILE",
     "build_component",
     "check_component",
@@ -36,7 +37,7 @@ __all__ = [
 
 File: TypeAlias = str | PathLike[str]
 
-MODEL_FILE, TEACHER_FILE, MODEL_INFO_FILE = "model.pt", "teacher.pt", "model.json"
+MODEL_FILE, STUDENT_FILE, TEACHER_FILE, MODEL_INFO_FILE = "model.pt", "student.pt", "teacher.pt", "model.json"
 
 _REMEDY = "take the file that training wrote, or move it away and give the settings yourself"
 _CONFIGURATION = re.compile(r"^[$@%]|[@%]#|^_")
@@ -72,13 +73,14 @@ def read_model_file(ckpt_path: File) -> dict[str, Any]:
     """Return the content of the ``model.json`` that describes a checkpoint, empty if none does.
 
     Args:
-        ckpt_path: the checkpoint. ``model.json`` in its folder describes ``model.pt`` and ``teacher.pt``.
+        ckpt_path: the checkpoint. ``model.json`` in its folder describes ``model.pt``, ``student.pt`` and
+            ``teacher.pt``.
 
     Raises:
         ValueError: If the file is not a JSON object.
     """
     file = Path(ckpt_path).with_name(MODEL_INFO_FILE)
-    if Path(ckpt_path).name not in (MODEL_FILE, TEACHER_FILE) or not file.is_file():
+    if Path(ckpt_path).name not in (MODEL_FILE, STUDENT_FILE, TEACHER_FILE) or not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
