@@ -107,6 +107,7 @@ def test_from_folds_to_final_models(
     monkeypatch.setattr(subprocess, "Popen", started)
     tiny = {**TINY[UNETR], "max_epochs": 3}
     cli.experiment(UNETR, seeds=0, modes="baseline", experiment_name="mine", folds=2, **tiny)
+    assert capsys.readouterr().out.endswith("python -m medcontext finalize --experiment_name mine\n")
     for method in ("ensemble", "retrain"):
         cli.finalize("mine", method)
         sentence, postprocessing, models = capsys.readouterr().out.splitlines()

@@ -98,6 +98,18 @@ def test_what_nobody_annotated_is_not_measured(data: Path, tmp_path: Path) -> No
     assert np.isnan(dice.loc["case2_0000", "chest"])  # a region with the lung
 
 
+def test_names_of_the_network_where_files_have_none(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "dataset.json").read_text())
+    del content["labels"]
+    content["test"][1]["unannotated"] = ["lung"]
+    (data / "dataset.json").write_text(json.dumps(content))
+    params = {"labels.heart": "7", "labels.lung": "5", "reported.heart": "7", "reported.chest": "[5, 7]"}
+    tracked = run(data, params={**params, "datalist": str(data / "dataset.json")})
+    (others,) = score_predictions([f"nnunet={write_predictions(tmp_path / 'nnunet')}"], [tracked])
+    dice = others.tables[None].pivot(index="case", columns="label", values="dice")
+    assert dice.isna().to_numpy().tolist() == [[False, False], [True, False]]
+
+
 @pytest.mark.parametrize("ending", ["_0000_seg", "_seg", "_0000"])
 def test_names_that_predictions_have(data: Path, tmp_path: Path, ending: str) -> None:
     folder = write_predictions(tmp_path / "mine", names=(f"case1{ending}", f"case2{ending}"))

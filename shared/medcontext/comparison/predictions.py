@@ -166,8 +166,14 @@ def _reference(run: TrackedRun, datalist: Path) -> _Reference:
             ids = label_names(content)
             labels = {label: _ids_in_files(run, label, ids) for label in dict.fromkeys(run.table["label"])}
             allowed = {0, *ids, *(number for members in labels.values() for number in members)}
-            return _Reference(datalist, names, labels, ids, frozenset(allowed), ignored_id(content))
+            structures = ids or _network_names(run)
+            return _Reference(datalist, names, labels, structures, frozenset(allowed), ignored_id(content))
     raise ValueError(f"The test cases of {datalist} have other names than in the evaluation of {run.name}.")
+
+
+def _network_names(run: TrackedRun) -> dict[int, str]:
+    """Return the names of the ids that a run's network learned."""
+    return {int(text): key[7:] for key, text in run.params.items() if key.startswith("labels.")}
 
 
 def _ids_in_files(run: TrackedRun, label: str, names: Mapping[int, str]) -> list[int]:
@@ -175,7 +181,7 @@ def _ids_in_files(run: TrackedRun, label: str, names: Mapping[int, str]) -> list
     in_files = {name: number for number, name in names.items()}
     if label in in_files:
         return [in_files[label]]
-    network = {int(text): key[7:] for key, text in run.params.items() if key.startswith("labels.")}
+    network = _network_names(run)
     members = json.loads(run.params.get(f"reported.{label}", "[]"))
     members = members if isinstance(members, list) else [members]
     found = [in_files.get(network.get(number, "")) if names else number for number in members]
