@@ -19,7 +19,7 @@ LAYERS = (
     ("dicom", "losses", "metrics", "networks", "transforms", "hub"),
     ("scans",),
     ("data", "engines", "inferers"),
-    ("phantoms", "providers", "report"),
+    ("cases", "phantoms", "providers", "report"),
     ("audit", "handlers"),
     ("tracking",),
     ("bundle",),

@@ -40,12 +40,15 @@ class Problem:
         section: ``training``, ``validation`` or ``test``.
         problem: sentence that names the file and the remedy.
         is_warning: the case can be used, as the sentence says; it may be worth a look.
+        image: first file of the case's image, if the problem is that of this case alone, which others can be used
+            without.
     """
 
     case: str
     section: str
     problem: str
     is_warning: bool = False
+    image: str = ""
 
     def __str__(self) -> str:
         return self.problem
@@ -194,8 +197,8 @@ def check_cases(
     for section, cases in sections.items():
         for case in cases:
             texts, doubts = _check_headers(section, case, in_channels, folder)
-            problems += [_problem(section, case, text) for text in texts]
-            problems += [replace(_problem(section, case, doubt), is_warning=True) for doubt in doubts]
+            problems += [_own_problem(section, case, text) for text in texts]
+            problems += [replace(_own_problem(section, case, doubt), is_warning=True) for doubt in doubts]
             sound += [] if texts else [(section, case)]
     if voxels is not False:
         problems += _check_voxels(sound, {0, *labels.values()}, memory, bool(voxels), folder)
@@ -269,6 +272,10 @@ def _images(case: Case) -> list[str]:
 
 def _problem(section: str, case: Case, text: str) -> Problem:
     return Problem(case_name(case), section, text)
+
+
+def _own_problem(section: str, case: Case, text: str) -> Problem:
+    return replace(_problem(section, case, text), image=_images(case)[0])
 
 
 def _relative(path: str, folder: Path | None) -> str:
@@ -358,10 +365,10 @@ def _check_voxels(
                 texts.append(unreadable(_relative(file, folder), file, count))
             elif count:
                 texts.append(f"{_relative(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
-        problems += [_problem(section, case, text) for text in texts]
+        problems += [_own_problem(section, case, text) for text in texts]
         if label is not None and labels[label] == [0]:
             empty = f"{_relative(label, folder)} holds no labelled voxel; leave the case out unless it is healthy."
-            problems.append(replace(_problem(section, case, empty), is_warning=True))
+            problems.append(replace(_own_problem(section, case, empty), is_warning=True))
     return problems
 
 

@@ -287,13 +287,17 @@ def _split(cases: list[Case], patients: list[Hashable], indices: Iterable[int]) 
 
 
 def data_hash(*sections: Sequence[Case]) -> str:
-    """Return twelve hex digits that change with the cases of any section: their names, order and file sizes."""
+    """Return twelve hex digits that change with the cases of any section: their names, order and file sizes.
+
+    A missing file has no size.
+    """
     digest = hashlib.sha256()
     for cases in sections:
         digest.update(b"section")
         for case in cases:
             for path in map(Path, case_files(case)):
-                digest.update(f"{path.name}:{path.stat().st_size};".encode())
+                size = path.stat().st_size if path.exists() else ""
+                digest.update(f"{path.name}:{size};".encode())
     return digest.hexdigest()[:12]
 
 

@@ -20,7 +20,7 @@ __all__ = ["CheckImaged", "ImageValueError", "expects_hounsfield"]
 LARGEST_SCALED = 10
 """Largest magnitude in images whose intensities were scaled already; a CT in HU spans hundreds."""
 
-_REMEDY = "convert it to HU, or add --intensity_check False if its values are right. Earlier predictions are kept"
+_REMEDY = "convert it to HU, or add --intensity_check False if its values are right"
 
 
 class ImageValueError(ValueError):
@@ -76,9 +76,7 @@ def expects_hounsfield(intensity: Any) -> bool:
 def _check_finite(image: Tensor, file: str) -> None:
     count = int(image.numel() - torch.isfinite(image).sum())
     if count:
-        raise ImageValueError(
-            f"{file} has {count} voxels that are NaN or infinite; repair the file. Earlier predictions are kept."
-        )
+        raise ImageValueError(f"{file} has {count} voxels that are NaN or infinite; repair the file.")
 
 
 def _check_hounsfield(image: Tensor, file: str) -> None:

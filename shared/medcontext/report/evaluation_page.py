@@ -45,6 +45,7 @@ def write_report(
     labels: Labels,
     info: Mapping[str, object] | None = None,
     history: pd.DataFrame | None = None,
+    failed: Mapping[str, str] | None = None,
     anonymous_dir: str | os.PathLike[str] | None = None,
 ) -> Path:
     """Write the report of an evaluation.
@@ -62,7 +63,9 @@ def write_report(
         info: circumstances in reading order: bundle, dataset, run, checkpoint, command, versions, date. Values are
             shown as text; a mapping as its items.
         history: training history for :func:`medcontext.report.curves_figure`.
-        anonymous_dir: folder of a second copy with hashes instead of the cases' names.
+        failed: reasons by the names of cases that could not be evaluated.
+        anonymous_dir: folder of a second copy with hashes instead of the cases' names, and without the reasons, which
+            name files.
 
     Returns:
         Path of ``report.html``.
@@ -72,21 +75,22 @@ def write_report(
     """
     label_ids(labels)
     summary, info, ranked = summarise(metrics), dict(info or {}), _ranked_cases(metrics)
-    copies = {Path(output_dir): (metrics, ranked)}
+    copies = {Path(output_dir): (metrics, ranked, dict(failed or {}))}
     if anonymous_dir is not None:
-        copies[Path(anonymous_dir)] = _with_hashed_names(metrics, ranked)
-    for output, (rows, shown) in copies.items():
+        hashed = {hashed_name(case): "" for case in failed or ()}
+        copies[Path(anonymous_dir)] = (*_with_hashed_names(metrics, ranked), hashed)
+    for output, (rows, shown, left_out) in copies.items():
         output.mkdir(parents=True, exist_ok=True)
         write_file(output / "metrics.csv", rows.to_csv(index=False, float_format="%.6g").encode())
-        write_file(output / "summary.json", _summary_json(summary, shown, info).encode())
+        write_file(output / "summary.json", _summary_json(summary, shown, info, left_out).encode())
 
     pictures = _Pictures(
         overlays={rank: png(draw_planes(cases[case], labels)) for rank, (case, _) in ranked.items() if case in cases},
         charts=_charts(metrics),
         curves=None if history is None else png(curves_figure(history)),
     )
-    for output, (rows, shown) in copies.items():
-        page = _render_page(summary, rows, shown, pictures, info)
+    for output, (rows, shown, left_out) in copies.items():
+        page = _render_page(summary, rows, shown, pictures, info, left_out)
         for rank in ("best", "median", "worst"):
             (output / f"overlay_{rank}.png").unlink(missing_ok=True)
         for rank, picture in pictures.overlays.items():
@@ -112,7 +116,12 @@ def _ranked_cases(metrics: pd.DataFrame) -> _Ranked:
 
 
 def _render_page(
-    summary: MetricSummary, metrics: pd.DataFrame, ranked: _Ranked, pictures: _Pictures, info: Mapping[str, object]
+    summary: MetricSummary,
+    metrics: pd.DataFrame,
+    ranked: _Ranked,
+    pictures: _Pictures,
+    info: Mapping[str, object],
+    failed: Mapping[str, str],
 ) -> str:
     headings = {rank: f"{case}, mean Dice {number(dice)}" for rank, (case, dice) in ranked.items()}
     return render(
@@ -123,6 +132,7 @@ def _render_page(
         table=label_table(metrics, LABEL_COLUMNS),
         paper=label_table(metrics, PAPER_COLUMNS),
         cases=_case_table(metrics),
+        failed=failed,
         charts={title: data_uri(picture) for title, picture in pictures.charts.items()},
         overlays=[
             {"rank": rank, "heading": headings[rank], "uri": data_uri(picture)}
@@ -157,10 +167,13 @@ def _labels_where(metrics: pd.DataFrame, column: str) -> dict[str, str]:
     return {str(case): ", ".join(rows["label"]).replace("_", " ") for case, rows in chosen.groupby("case", sort=False)}
 
 
-def _summary_json(summary: MetricSummary, ranked: _Ranked, info: Mapping[str, object]) -> str:
+def _summary_json(
+    summary: MetricSummary, ranked: _Ranked, info: Mapping[str, object], failed: Mapping[str, str]
+) -> str:
     content = {
         "info": info,
         "cases": summary.cases,
+        "failed_cases": failed,
         "mean_dice": summary.mean_dice,
         "mean_dice_interval_95": list(summary.mean_dice_interval),
         "missed": summary.missed,
