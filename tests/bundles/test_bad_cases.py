@@ -56,7 +56,10 @@ def test_other_scans_are_predicted(home: Path, num_workers: int) -> None:
     assert np.count_nonzero(nib.load(home / "out" / "c_seg.nii.gz").dataobj) == 480
     reasons = failures(home / "out")
     assert reasons.keys() == {"broken", "empty", "with_nan"}
-    assert reasons["with_nan"] == f"{scans}/with_nan.nii.gz has 480 voxels that are NaN or infinite; repair the file."
+    assert (
+        reasons["with_nan"]
+        == f"{scans}/with_nan.nii.gz has 480 voxels that are NaN or infinite, or beyond 1e+15; repair the file."
+    )
     assert reasons["empty"] == f"{scans}/empty.nii.gz is empty; get it again."
 
     run(UNETR, "inferring", "inference", dataset_dir=str(scans / "a.nii.gz"), **settings)

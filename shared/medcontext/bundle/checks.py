@@ -36,6 +36,7 @@ from medcontext.data import (
     case_files,
     check_dataset,
     check_images,
+    check_memory,
     errors_of,
     load_datalist,
     problems_table,
@@ -322,6 +323,15 @@ def _check_data(parser: Any) -> None:
         errors = [problem for problem in errors if not problem.image]
     if errors:
         raise ValueError(f"{datalist}: {_problems_text(errors)}")
+    if first == "test":
+        _mark_problems(
+            sections[first], _memory_problems(parser, sections[first], parser.get_parsed_content("out_channels"))
+        )
+        return
+    used = [case for cases in sections.values() for case in cases]
+    too_large = _memory_problems(parser, used, parser.get_parsed_content("in_channels") + 1)
+    if too_large:
+        raise ValueError(_problems_text(list(too_large.values())))
 
 
 def _mark_problems(cases: Sequence[dict[str, Any]], problems: Mapping[str, str]) -> None:
@@ -340,7 +350,14 @@ def check_images_of(parser: Any) -> None:
     for case in cases:
         problems = [case["problem"]] if "problem" in case else check_images([case], in_channels)
         case |= {"problem": problems[0]} if problems else {}
-    _refuse_if_none_is_left(cases)
+    _mark_problems(cases, _memory_problems(parser, cases, parser.get_parsed_content("out_channels")))
+
+
+def _memory_problems(parser: Any, cases: Sequence[dict[str, Any]], channels: int) -> dict[str, str]:
+    """Return the problems of cases that memory does not suffice for, by their images."""
+    return check_memory(
+        cases, parser.get_parsed_content("spacing"), str(parser.get_parsed_content("orientation")), channels
+    )
 
 
 def _refuse_if_none_is_left(cases: Sequence[Mapping[str, Any]]) -> None:

@@ -11,16 +11,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
 from medcontext.data.datalist import Case, case_files, case_name, load_datalist, load_listed
 from medcontext.data.voxels import read_voxels
-from medcontext.dicom import is_dicom, modality_of
-from medcontext.scans import VolumeHeader, corner_distance, grid_problem, read_header, shift_tolerance, unreadable
+from medcontext.dicom import grid_of, is_dicom, modality_of
+from medcontext.scans import (
+    LARGEST_VALUE,
+    VolumeHeader,
+    corner_distance,
+    grid_problem,
+    memory_problem,
+    read_header,
+    shift_tolerance,
+    size_problem,
+    unreadable,
+)
 from medcontext.storage.file_memory import FileMemory, sha256_of
 
-__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "errors_of", "problems_table"]
+__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "check_memory", "errors_of", "problems_table"]
 
 SHOWN_VALUES = 5
 UNLABELED = "unlabeled"
@@ -220,12 +231,42 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
         files = _images(case)
         if is_dicom(files[0]) or "series_instance_uid" in case:
             texts += [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
+            grid = grid_of(files) if is_dicom(files[0]) else None
+            problem = grid and grid_problem(*grid)
+            texts += [f"{Path(files[0]).parent} {problem}."] if problem else []
             continue
         images, problems, doubts = _read_headers({file: file for file in files})
         texts += problems or _check_channels(images, in_channels)
         for doubt in doubts:
             logger.warning(doubt)
     return texts
+
+
+def check_memory(cases: Sequence[Case], spacing: Sequence[float], orientation: str, channels: int) -> dict[str, str]:
+    """Return which cases do not fit into this machine's memory, by the first file of their image.
+
+    Args:
+        cases: cases, of which those with a ``problem`` are left out.
+        spacing: voxel sizes in mm that they are resampled to.
+        orientation: the axes of ``spacing``.
+        channels: channels that are held for each voxel, as for :func:`medcontext.scans.memory_problem`.
+    """
+    found = {}
+    for case in (case for case in cases if "problem" not in case):
+        grid, file = _grid_of(case), _images(case)[0]
+        problem = None if grid is None else memory_problem(*grid, spacing, orientation, channels)
+        if problem is not None:
+            found[file] = f"{file} {problem}."
+    return found
+
+
+def _grid_of(case: Case) -> tuple[tuple[int, ...], npt.NDArray[np.float64]] | None:
+    """Return shape and affine of a case's image, ``None`` where one file of DICOM has all slices."""
+    files = _images(case)
+    if is_dicom(files[0]):
+        return grid_of(files)
+    header = read_header(files[0])
+    return header.shape, header.affine
 
 
 def _dicom_has_one_channel(case: Case, in_channels: int) -> str:
@@ -308,7 +349,7 @@ def _read_headers(shown: Mapping[str, str]) -> tuple[list[Named], list[str], lis
             header = read_header(file)
         except Exception as error:
             return headers, [unreadable(name, file, error)], doubts
-        problem = grid_problem(header.shape, header.affine)
+        problem = grid_problem(header.shape, header.affine) or size_problem(file, header)
         if problem is not None:
             return headers, [f"{name} {problem}."], doubts
         doubts += [f"{name} {doubt}." for doubt in header.doubts]
@@ -352,19 +393,20 @@ def _check_voxels(
     files = {
         "label_values": [case["label"] for _, case in cases if "label" in case],
         # pixels of DICOM are whole numbers
-        "not_finite": [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))],
+        "unusable": [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))],
     }
-    labels, not_finite = read_voxels(files, memory, again=again).values()
+    labels, unusable = read_voxels(files, memory, again=again).values()
     problems = []
     for section, case in cases:
         label = case.get("label")
         texts = [] if label is None else _check_values(_relative(label, folder), label, labels[label], allowed)
-        for file in filter(not_finite.__contains__, _images(case)):
-            count = not_finite[file]
+        for file in filter(unusable.__contains__, _images(case)):
+            count = unusable[file]
             if isinstance(count, Exception):
                 texts.append(unreadable(_relative(file, folder), file, count))
             elif count:
-                texts.append(f"{_relative(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
+                what = f"NaN or infinite, or beyond {LARGEST_VALUE:g}"
+                texts.append(f"{_relative(file, folder)} has {count} voxels that are {what}; repair the file.")
         problems += [_own_problem(section, case, text) for text in texts]
         if label is not None and labels[label] == [0]:
             empty = f"{_relative(label, folder)} holds no labelled voxel; leave the case out unless it is healthy."

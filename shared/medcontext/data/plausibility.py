@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform, ScaleIntensityRange, ScaleIntensityRanged
 from monai.utils import ImageMetaKey
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from medcontext.dicom import is_dicom
 from medcontext.dicom.series import read
+from medcontext.scans import LARGEST_VALUE
 
 __all__ = ["CheckImaged", "ImageValueError", "expects_hounsfield"]
 
@@ -28,7 +28,7 @@ class ImageValueError(ValueError):
 
 
 class CheckImaged(MapTransform):
-    """Refuse images with voxels that are NaN or infinite, and CT that is not in Hounsfield units.
+    """Refuse images with voxels that are NaN, infinite or absurdly large, and CT that is not in Hounsfield units.
 
     A single voxel that is not finite can empty a whole prediction, and CT in other units is segmented as if air were
     tissue, both without a sign. CT in HU has values below 0 wherever there is air or fat, whatever it was cropped to;
@@ -74,9 +74,11 @@ def expects_hounsfield(intensity: Any) -> bool:
 
 
 def _check_finite(image: Tensor, file: str) -> None:
-    count = int(image.numel() - torch.isfinite(image).sum())
+    count = int(image.numel() - (image.abs() <= LARGEST_VALUE).sum())
     if count:
-        raise ImageValueError(f"{file} has {count} voxels that are NaN or infinite; repair the file.")
+        raise ImageValueError(
+            f"{file} has {count} voxels that are NaN or infinite, or beyond {LARGEST_VALUE:g}; repair the file."
+        )
 
 
 def _check_hounsfield(image: Tensor, file: str) -> None:

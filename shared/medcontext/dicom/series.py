@@ -23,6 +23,7 @@ __all__ = [
     "LeftOut",
     "Series",
     "find_series",
+    "grid_of",
     "is_dicom",
     "modality_of",
     "read",
@@ -202,6 +203,24 @@ def read(path: str, **kwargs: Any) -> Dataset:
     if number_of_frames == 1:  # some scanners write it for ordinary slices
         dataset.pop("NumberOfFrames", None)
     return dataset
+
+
+def grid_of(files: Sequence[str]) -> tuple[tuple[int, int, int], Array] | None:
+    """Return shape (columns, rows, slices) and affine (4, 4) in mm, in LPS, without reading pixels.
+
+    Args:
+        files: files of one series, in their order, see :class:`Series`; for one of many frames it is ``None``.
+    """
+    if len(files) < 2:
+        return None
+    first, last = (read(file, stop_before_pixels=True) for file in (files[0], files[-1]))
+    corner, end = (np.array(header.ImagePositionPatient, dtype=float) for header in (first, last))
+    along_row, along_column = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    between_rows, between_columns = map(float, first.PixelSpacing)
+    affine = np.eye(4)
+    step = (end - corner) / (len(files) - 1)
+    affine[:3] = np.stack([along_row * between_columns, along_column * between_rows, step, corner], axis=1)
+    return (int(first.Columns), int(first.Rows), len(files)), affine
 
 
 def modality_of(path: str | os.PathLike[str]) -> str:
