@@ -14,7 +14,7 @@ from medcontext.cli import COMMANDS
 
 PACKAGE = Path(medcontext.__file__).parent
 LAYERS = (
-    ("checks", "faults", "literals"),
+    ("checks", "faults", "literals", "text"),
     ("keys", "labels", "storage"),
     ("dicom", "losses", "metrics", "networks", "transforms", "hub"),
     ("scans",),

@@ -31,6 +31,7 @@ from medcontext.cases import failed_cases, failures_sentence
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
 from medcontext.storage.locks import lock, release
+from medcontext.text import printable
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
@@ -174,7 +175,7 @@ def _end_if_cases_failed(engine: Any, parser: Any) -> None:
     if failed:
         folder = next(key for key in ("predictions_dir", "evaluation_dir") if key in parser.get())
         total = len(engine.data_loader.dataset)
-        sys.exit(f"medcontext: {failures_sentence(failed, total, parser.get_parsed_content(folder))}")
+        sys.exit(f"medcontext: {printable(failures_sentence(failed, total, parser.get_parsed_content(folder)))}")
 
 
 def _shorten_exception(record: logging.LogRecord) -> bool:

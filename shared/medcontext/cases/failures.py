@@ -12,6 +12,7 @@ import pandas as pd
 from ignite.engine import Engine
 
 from medcontext.storage.files import write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["FAILURES_FILE", "FailedCase", "failed_cases", "failures_sentence", "write_failures"]
 
@@ -52,7 +53,7 @@ def write_failures(folder: Path, failed: Sequence[FailedCase]) -> None:
         return
     columns = [field.name for field in fields(FailedCase)]
     table = pd.DataFrame([asdict(case) for case in failed], columns=columns)
-    write_file(folder / FAILURES_FILE, table.to_csv(index=False).encode())
+    write_file(folder / FAILURES_FILE, csv_bytes(table))
 
 
 def failures_sentence(failed: Sequence[FailedCase], total: int, folder: str) -> str:

@@ -18,6 +18,7 @@ from medcontext.cli.bundles import convert_weights, download
 from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.results import compare, send_unsent
 from medcontext.cli.training import experiment, preview
+from medcontext.text import printable
 
 __all__ = [
     "COMMANDS",
@@ -56,7 +57,7 @@ def main() -> None:
     except (ValueError, OSError, TypeError) as error:
         if isinstance(error, TypeError) and not _is_refusal(error):
             raise
-        sys.exit(f"medcontext: {error}")
+        sys.exit(f"medcontext: {printable(str(error))}")
     except KeyboardInterrupt:
         print("medcontext: interrupted; the same command resumes, or starts again.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

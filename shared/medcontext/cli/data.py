@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from medcontext.cli.arguments import as_tuple
+from medcontext.text import printable
 
 __all__ = ["check", "phantoms", "plan", "prepare"]
 
@@ -94,7 +95,7 @@ def _audit(datalist: str, labels: Mapping[str, int], output_dir: str) -> None:
     cases = [case for name in ("training", "validation", "test") for case in load_listed(datalist, name)]
     findings = audit_cases(cases, labels)
     for finding in findings:
-        print(f"{finding.case}: {finding.text}")
+        print(printable(f"{finding.case}: {finding.text}"))
     page = write_audit(findings, cases, labels, output_dir)
     print(f"{len({finding.case for finding in findings})} of {len(cases)} cases to look at: {page}")
 

@@ -30,6 +30,7 @@ from medcontext.scans import (
     unreadable,
 )
 from medcontext.storage.file_memory import FileMemory, sha256_of
+from medcontext.text import printable
 
 __all__ = ["Problem", "check_cases", "check_dataset", "check_images", "check_memory", "errors_of", "problems_table"]
 
@@ -80,7 +81,7 @@ def problems_table(problems: Sequence[Problem]) -> str:
         }
         for found in problems
     ]
-    frame = pd.DataFrame(rows, columns=["case", "section", "problem"])
+    frame = pd.DataFrame(rows, columns=["case", "section", "problem"]).map(printable)
     for name in frame.columns:
         frame[name] = frame[name].str.ljust(max(frame[name].str.len().max(), len(name)))
     return frame.to_string(index=False, justify="left")
@@ -229,6 +230,9 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
     texts: list[str] = []
     for case in cases:
         files = _images(case)
+        if unusual := [file for file in files if printable(file) != file]:
+            texts.append(_name_problem(unusual[0]))
+            continue
         if is_dicom(files[0]) or "series_instance_uid" in case:
             texts += [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
             grid = grid_of(files) if is_dicom(files[0]) else None
@@ -238,7 +242,7 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
         images, problems, doubts = _read_headers({file: file for file in files})
         texts += problems or _check_channels(images, in_channels)
         for doubt in doubts:
-            logger.warning(doubt)
+            logger.warning(printable(doubt))
     return texts
 
 
@@ -345,6 +349,8 @@ def _read_headers(shown: Mapping[str, str]) -> tuple[list[Named], list[str], lis
     headers: list[Named] = []
     doubts: list[str] = []
     for file, name in shown.items():
+        if printable(file) != file:
+            return headers, [_name_problem(name)], doubts
         try:
             header = read_header(file)
         except Exception as error:
@@ -355,6 +361,10 @@ def _read_headers(shown: Mapping[str, str]) -> tuple[list[Named], list[str], lis
         doubts += [f"{name} {doubt}." for doubt in header.doubts]
         headers.append((name, header))
     return headers, [], doubts
+
+
+def _name_problem(name: str) -> str:
+    return f"{name} has a name with control characters, or one that is not UTF-8; rename it."
 
 
 def _check_channels(images: Sequence[Named], in_channels: int) -> list[str]:

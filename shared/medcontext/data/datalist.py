@@ -297,7 +297,7 @@ def data_hash(*sections: Sequence[Case]) -> str:
         for case in cases:
             for path in map(Path, case_files(case)):
                 size = path.stat().st_size if path.exists() else ""
-                digest.update(f"{path.name}:{size};".encode())
+                digest.update(f"{path.name}:{size};".encode(errors="surrogatepass"))
     return digest.hexdigest()[:12]
 
 
@@ -320,7 +320,7 @@ def describe_cases(sections: Mapping[str, Sequence[Case]], *, names: bool = Fals
 
 def hashed_name(name: str) -> str:
     """Return twelve hex digits that stand for a case where its name must not be shown."""
-    return hashlib.sha256(name.encode()).hexdigest()[:12]
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def _log_name(case: Case, plain: bool) -> str:

@@ -13,6 +13,7 @@ from monai.config import PathLike
 from medcontext.data.datalist import Case, case_files, case_name, load_cases
 from medcontext.dicom import find_series, is_dicom
 from medcontext.scans import is_volume_file, volume_name
+from medcontext.text import printable
 
 __all__ = ["list_images"]
 
@@ -105,7 +106,7 @@ def _cases_of_files(files: set[Path], source: PathLike) -> list[Case]:
     if not series and not cases:
         raise ValueError(f"There is no volume among the DICOM files at {source}: {'; '.join(map(str, left_out))}.")
     for one in left_out:
-        logger.warning("not predicted: %s.", one)
+        logger.warning("not predicted: %s.", printable(str(one)))
     cases += [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
     faults = [one for one in left_out if one.is_fault]
     return cases + [{"image": list(one.files), "case": one.name, "problem": f"{one}."} for one in faults]

@@ -31,6 +31,7 @@ from medcontext.metrics import (
 )
 from medcontext.report import Plane, circumstances, device_name, label_planes, read_history, write_report
 from medcontext.scans import volume_name, voxel_ml
+from medcontext.text import printable
 
 __all__ = ["EvaluationReport"]
 
@@ -318,5 +319,5 @@ def _table(summary: MetricSummary) -> str:
         "missed": "missed",
         "spurious": "spurious",
     }
-    table = summary.labels[list(columns)].rename(columns=columns).rename_axis(None)
+    table = summary.labels[list(columns)].rename(columns=columns, index=printable).rename_axis(None)
     return str(table.to_string(float_format="%.3f", na_rep="–"))

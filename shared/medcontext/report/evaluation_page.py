@@ -18,6 +18,7 @@ from medcontext.report.page import data_uri, number, png, render
 from medcontext.report.planes import Plane
 from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
 from medcontext.storage.files import json_text, write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["REPORT_FILE", "write_report"]
 
@@ -81,7 +82,7 @@ def write_report(
         copies[Path(anonymous_dir)] = (*_with_hashed_names(metrics, ranked), hashed)
     for output, (rows, shown, left_out) in copies.items():
         output.mkdir(parents=True, exist_ok=True)
-        write_file(output / "metrics.csv", rows.to_csv(index=False, float_format="%.6g").encode())
+        write_file(output / "metrics.csv", csv_bytes(rows))
         write_file(output / "summary.json", _summary_json(summary, shown, info, left_out).encode())
 
     pictures = _Pictures(
