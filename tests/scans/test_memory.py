@@ -74,7 +74,7 @@ def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.Mon
         ([(112, "2f", (np.inf, 0))], "has values with slope inf and intercept 0; repair the header"),
         (
             [(80, "3f", (0, 1, 1)), (252, "2h", (0, 0))],
-            "has no voxel sizes, as pixdim is 0 and neither sform nor qform",
+            "has no voxel sizes, as pixdim is not above 0 and neither sform nor qform",
         ),
         ([(70, "2h", (32, 64))], "has voxels of type complex64"),
     ],

@@ -15,7 +15,6 @@ from medcontext.cases.dataset import FAILED, reason_of
 from medcontext.cases.failures import FailedCase
 from medcontext.inferers import NonFinitePredictionError
 from medcontext.scans import volume_name
-from medcontext.text import printable
 
 __all__ = ["TolerantEvaluator"]
 
@@ -58,7 +57,7 @@ class TolerantEvaluator(SupervisedEvaluator):
             return self._leave_out(FailedCase(case, image, reason_of(error, image)))
 
     def _leave_out(self, failed: FailedCase) -> list[Any]:
-        logger.warning("left out: %s", printable(failed.reason))
+        logger.warning("left out: %s", failed.reason)
         self.state.failed_cases.append(failed)
         return []
 

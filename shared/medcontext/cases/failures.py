@@ -13,6 +13,7 @@ from ignite.engine import Engine
 
 from medcontext.storage.files import write_file
 from medcontext.storage.tables import csv_bytes
+from medcontext.text import printable
 
 __all__ = ["FAILURES_FILE", "FailedCase", "failed_cases", "failures_sentence", "write_failures"]
 
@@ -24,7 +25,7 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class FailedCase:
-    """A case that was left out.
+    """A case that was left out, in :func:`medcontext.text.printable` words.
 
     Attributes:
         case: its name.
@@ -35,6 +36,11 @@ class FailedCase:
     case: str
     image: str
     reason: str
+
+    def __post_init__(self) -> None:
+        """Escape what tables, pages and terminals do not take."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, printable(getattr(self, field.name)))
 
 
 def failed_cases(engine: Engine) -> list[FailedCase]:

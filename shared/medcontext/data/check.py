@@ -81,7 +81,8 @@ def problems_table(problems: Sequence[Problem]) -> str:
         }
         for found in problems
     ]
-    frame = pd.DataFrame(rows, columns=["case", "section", "problem"]).map(printable)
+    cells = [{name: printable(text) for name, text in row.items()} for row in rows]
+    frame = pd.DataFrame(cells, columns=["case", "section", "problem"])
     for name in frame.columns:
         frame[name] = frame[name].str.ljust(max(frame[name].str.len().max(), len(name)))
     return frame.to_string(index=False, justify="left")

@@ -95,7 +95,9 @@ def _check_written(opened: Any) -> None:
     if any(map(math.isinf, scaling)):
         raise VolumeError("has values with slope {:g} and intercept {:g}; repair the header".format(*scaling))
     if max(written["sform_code"], written["qform_code"]) <= 0 and not (np.abs(written["pixdim"][1:4]) > 0).all():
-        raise VolumeError("has no voxel sizes, as pixdim is 0 and neither sform nor qform is valid; repair the header")
+        raise VolumeError(
+            "has no voxel sizes, as pixdim is not above 0 and neither sform nor qform is valid; repair the header"
+        )
 
 
 def nifti_header(path: str, affine: npt.ArrayLike) -> nib.Nifti1Header:
