@@ -23,6 +23,7 @@ class FileServer(ThreadingHTTPServer):
         ranges: whether to heed ``Range``.
         skipped: how many bytes of each range to leave out at its beginning.
         validators: headers by which a client knows whether a file has changed: ``ETag``, ``Last-Modified`` or none.
+        length: whether to say how large a file is.
         status: an error to answer everything with.
         silent: keeps the connection open after ``break_off``, until it is set.
     """
@@ -37,6 +38,7 @@ class FileServer(ThreadingHTTPServer):
         self.ranges = True
         self.skipped = 0
         self.validators: tuple[str, ...] = ("ETag",)
+        self.length = True
         self.status: int | None = None
         self.silent = threading.Event()
         self.silent.set()
@@ -81,7 +83,8 @@ class _Handler(SimpleHTTPRequestHandler):
         self.send_response(206 if first else 200)
         for name, value in known.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content) - first))
+        if self.server.length:
+            self.send_header("Content-Length", str(len(content) - first))
         if first:
             self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         self.end_headers()

@@ -14,13 +14,13 @@ from medcontext.cli import COMMANDS
 
 PACKAGE = Path(medcontext.__file__).parent
 LAYERS = (
-    ("checks", "faults", "literals"),
+    ("checks", "faults", "literals", "text"),
     ("keys", "labels", "storage"),
     ("dicom", "losses", "metrics", "networks", "transforms", "hub"),
     ("scans",),
     ("data", "engines", "inferers"),
     ("reliability",),
-    ("phantoms", "providers", "report"),
+    ("cases", "phantoms", "providers", "report"),
     ("audit", "handlers"),
     ("tracking",),
     ("bundle",),

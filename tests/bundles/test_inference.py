@@ -189,23 +189,6 @@ def test_a_fourth_axis_of_one(home: Path) -> None:
     assert np.count_nonzero(nib.load(out / "scan_seg.nii.gz").get_fdata()) == 480
 
 
-@pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_damaged_scan_is_named_and_what_was_predicted_stays(
-    home: Path, num_workers: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    (home / "scans").mkdir()
-    for name in "abc":
-        nib.save(nib.Nifti1Image(volume(), VOXELS), home / "scans" / f"{name}.nii.gz")
-    whole = (home / "scans" / "b.nii.gz").read_bytes()
-    (home / "scans" / "b.nii.gz").write_bytes(whole[: len(whole) // 2])
-    said = r"medcontext: \S*/scans/b.nii.gz cannot be read \(.*\); repair it or leave it out.$"
-    with pytest.raises(SystemExit, match=f"^{said}"):
-        predict(UNETR, home, dataset_dir=str(home / "scans"), network=THRESHOLD, num_workers=num_workers)
-    assert [path.name for path in (home / "out").glob("*.json")] == ["a.json"]
-    assert "terminating due to exception" in caplog.text
-    assert "Traceback" not in caplog.text
-
-
 def test_dicom_without_its_libraries_is_told_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(home / "ct", volume(), VOXELS)
     monkeypatch.setitem(sys.modules, "highdicom", None)

@@ -46,7 +46,11 @@ def test_images_that_are_taken(values: list[float], intensity: Any) -> None:
         ([0, 0.5, 1], WINDOW, f"scan.nii.gz has values from 0 to 1, {UNITS}"),
         ([-1, 0.5, 1], WINDOW, f"scan.nii.gz has values from -1 to 1, {UNITS}"),
         ([0, 0], WINDOW, f"scan.nii.gz has values from 0 to 0, {UNITS}"),
-        ([-1000, float("nan"), 40], WINDOW, "scan.nii.gz has 1 voxels that are NaN or infinite; repair the file"),
+        (
+            [-1000, float("nan"), 40],
+            WINDOW,
+            "scan.nii.gz has 1 voxels that are NaN or infinite, or beyond ",
+        ),
         ([0, float("inf"), float("nan")], None, "scan.nii.gz has 2 voxels that are NaN or infinite"),
     ],
 )

@@ -9,6 +9,7 @@ from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from highdicom.uid import UID
 from monai.transforms import LoadImaged
 from pydicom import dcmread
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_scans import OBLIQUE, phantom, write_series
 from medcontext.dicom import find_series
@@ -71,6 +72,16 @@ def test_values_are_rescaled_slice_by_slice(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image, (phantom() + 400) * np.arange(1, 8) - 400)
 
 
+def test_deflated_files(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, phantom(), OBLIQUE)
+    for path in paths:
+        image = dcmread(path)
+        image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        image.save_as(path)
+    ((series,), _) = find_series(paths)
+    np.testing.assert_array_equal(LoadScand("image")({"image": list(series.files)})["image"], phantom())
+
+
 def test_one_file_of_many_frames(tmp_path: Path) -> None:
     slices = [dcmread(path) for path in write_series(tmp_path / "ct", phantom(), OBLIQUE, order=[4, 0, 6, 2, 5, 1, 3])]
     LegacyConvertedEnhancedCTImage(slices, UID(), 5, UID(), 1).save_as(tmp_path / "frames")
@@ -92,5 +103,5 @@ def test_frames_that_are_no_volume(tmp_path: Path) -> None:
     LegacyConvertedEnhancedCTImage([*slices[:3], *slices[4:]], UID(), 5, UID(), 1).save_as(tmp_path / "gap")
     LegacyConvertedEnhancedCTImage(slices[:1], UID(), 5, UID(), 1).save_as(tmp_path / "single")
     _, reasons = find_series([tmp_path / "gap", tmp_path / "single"])
-    assert ["not a stack of evenly spaced slices" in reason for reason in reasons] == [True, False]
-    assert reasons[1].endswith("is one slice only")
+    assert ["not a stack of evenly spaced slices" in str(reason) for reason in reasons] == [True, False]
+    assert reasons[1].reason.endswith("is one slice only")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 import shutil
 from pathlib import Path
@@ -7,16 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.uid import (
     MPEG2MPML,
     UID,
+    ExplicitVRLittleEndian,
     JPEGLosslessSV1,
+    MediaStorageDirectoryStorage,
     MRImageStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
+    generate_uid,
 )
 
 from dicom_scans import LPS, OBLIQUE, phantom, write_series
@@ -79,6 +84,17 @@ def jumping(k: int) -> list[float]:
         ),
         ({"ImagePositionPatient": jumping}, "has slices 4 to 8 mm apart; some are missing"),
         ({"ImagePositionPatient": lambda k: jumping(k // 2)}, "has several images at one place, such as time points"),
+        ({"ImagePositionPatient": [0, 0, 0]}, "has several images at one place, such as time points"),
+        ({"ImagePositionPatient": lambda k: [0, 0, math.nan]}, "has positions, .* that are not finite"),
+        ({"PixelSpacing": [0, 0]}, "has positions, orientations or pixel sizes that are .* not above 0"),
+        (
+            {"SliceThickness": 2, "InstanceNumber": lambda k: 2 * k + 1},
+            "has slices 4 mm apart that are numbered in ",
+        ),
+        (
+            {"SliceThickness": 2, "SpacingBetweenSlices": 2},
+            "has slices 4 mm apart that should be 2 mm apart; th",
+        ),
         ({"ImagePositionPatient": tilted}, "has slices that are shifted against each other, as by a tilted gantry"),
     ],
 )
@@ -87,7 +103,7 @@ def test_what_is_no_volume(tmp_path: Path, attributes: dict[str, Any], reason: s
     series, reasons = find_series(paths)
     assert series == []
     assert len(reasons) == 1
-    assert re.fullmatch(rf"3_Abdomen_1_5_B30f_\w{{8}} {reason}.*", reasons[0])
+    assert re.fullmatch(rf"3_Abdomen_1_5_B30f_\w{{8}} {reason}.*", str(reasons[0]))
 
 
 def test_mr_is_a_volume_too(tmp_path: Path) -> None:
@@ -113,7 +129,7 @@ def test_pixels_that_cannot_be_read(tmp_path: Path, syntax: UID, reason: str) ->
         image["PixelData"].is_undefined_length = True
         image.save_as(path)
     _, (found,) = find_series(paths)
-    assert re.search(reason, found)
+    assert re.search(reason, found.reason)
 
 
 def test_files_that_end_too_early(tmp_path: Path) -> None:
@@ -121,10 +137,41 @@ def test_files_that_end_too_early(tmp_path: Path) -> None:
     whole = paths[2].read_bytes()
     paths[2].write_bytes(whole[: len(whole) // 2])
     _, (found,) = find_series(paths)
-    assert found.endswith(f"has a file that ends too early, {paths[2]}")
-    paths[2].write_bytes(whole[:150])
-    with pytest.raises(ValueError, match=r"002.dcm is not a readable DICOM file: it ends before SOPClassUID"):
-        find_series(paths)
+    assert found.reason.endswith(f"has a file that ends too early, {paths[2]}")
+
+
+def test_one_file_that_cannot_be_read_is_left_out_alone(tmp_path: Path) -> None:
+    paths = write_series(tmp_path, phantom(), OBLIQUE)
+    (tmp_path / "cut").write_bytes(paths[2].read_bytes()[:150])
+    (tmp_path / "tag").write_bytes(paths[2].read_bytes().replace(b"US\x02\x00\x09\x00", b"US\x01\x00\x09"))
+    directory = Dataset()
+    directory.file_meta = FileMetaDataset()
+    directory.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    directory.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    directory.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    directory.save_as(tmp_path / "DISC", enforce_file_format=True)
+    ((series,), left_out) = find_series(tmp_path.iterdir())
+    assert len(series.files) == 7
+    assert {one.name: one.files for one in left_out} == {
+        name: (str(tmp_path / name),) for name in ("cut", "tag", "DISC")
+    }
+    directory, cut, tag = map(str, left_out)
+    assert directory == f"{tmp_path}/DISC is a DICOMDIR, the list of a disc's files, under another name; leave it out"
+    assert cut.startswith(f"{tmp_path}/cut is not a readable DICOM file: it ends before SOPClassUID")
+    assert tag.startswith(f"{tmp_path}/tag has a broken tag (")
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"SliceThickness": 1},  # thin slices far apart
+        {"InstanceNumber": lambda k: 2 * k},  # every second number, as of two echoes
+        {"SpacingBetweenSlices": 1},  # some write the gap between slices there
+    ],
+)
+def test_series_that_lack_no_slices(tmp_path: Path, attributes: dict[str, Any]) -> None:
+    ((_,), left_out) = find_series(write_series(tmp_path, phantom(), OBLIQUE, **attributes))
+    assert left_out == []
 
 
 def test_dicom_is_known_by_its_content(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Supervise
 def test_metrics_are_there_under_their_names(evaluated: tuple[Path, SupervisedEvaluator]) -> None:
     metrics = evaluated[1].state.metrics
     assert set(metrics) == {
+        "test_failed_cases",
         "test_mean_dice",
         "test_missed",
         "test_spurious",

@@ -220,6 +220,9 @@ def test_a_large_file_with_a_wrong_hash(server: FileServer, out: Path) -> None:
         ("path: x\n  url: http://h/x", "'x' in large_files.yml has no hash to check it by .sha256: None."),
         ("path: x\n  url: http://h/x\n  hash_val: ''", "no hash to check it by"),
         ("path: x", r"large_files.yml of a cannot be understood \(KeyError\('url'\)\)"),
+        ("path: " + "[" * 300, "large_files.yml of a is too large, nested or has aliases, as no list has"),
+        ("path: &x [a]\n  url: *x", "too large, nested or has aliases"),
+        ("path: x\n" * 8000, "too large, nested or has aliases"),
         ("path: [", "large_files.yml of a cannot be understood .ParserError"),
     ],
 )

@@ -68,6 +68,11 @@ def test_grids_that_can_be_used(shape: tuple[int, ...], affine: np.ndarray) -> N
         ((9, 9, 9), diagonal(3, np.nan, 3), "has an affine that is not finite; repair the header"),
         ((9, 9, 9), diagonal(3, 0, 3), "has a singular affine"),
         ((9, 9, 9), diagonal(3, 3, 0, e02=3.0), "has a singular affine"),
+        ((9, -5, 9), diagonal(3, 3, 3), "has no voxels, its shape being (9, -5, 9)"),
+        ((24, 24, 24), diagonal(60, 60, 60), "has voxels of 60 × 60 × 60 mm, as no scan has; correct the header"),
+        ((24, 24, 24), diagonal(3, 3, 1e-6), "has voxels of 3 × 3 × 1e-06 mm, as no scan has"),
+        ((400, 24, 24), diagonal(8, 8, 8), "is 3200 × 192 × 192 mm large, as no scan is"),
+        ((9, 9, 9), diagonal(3, 3, 3, e03=1e9), "lies at 1e+09 × 0 × 0 mm, as no scan does"),
         # 8 slices of 0.9 mm to the side, 7.2 mm, of which the oblique distance of 3.132 mm takes 24 / 25.06
         (
             (9, 9, 9),

@@ -109,6 +109,25 @@ def test_zips_with_damaged_members(tmp_path: Path) -> None:
         stream.read()
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_archives_that_unpack_to_far_more_than_they_are(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.nii", bytes(1 << 20))
+    else:
+        with tarfile.open(path, "w:gz") as archive:
+            archive.addfile(member("a.nii", size=1 << 20), io.BytesIO(bytes(1 << 20)))
+    with open_source(path) as source:
+        assert source.files["a.nii"].size == 1 << 20
+    monkeypatch.setattr("medcontext.storage.archives.ALWAYS_TAKEN", 1 << 19)
+    said = rf"a.{kind} of \d+ bytes would unpack to 1048576 bytes, .*unpack it and give the folder if"
+    with pytest.raises(ValueError, match=said), open_source(path):
+        pass
+
+
 def test_encrypted_zips(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:

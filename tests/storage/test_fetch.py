@@ -66,6 +66,18 @@ def test_goes_on_after_a_cut(validators: tuple[str, ...], server: FileServer, ta
     assert_arrived(server, target)  # what is there is not asked for again
 
 
+def test_a_server_that_does_not_say_how_much_it_sends(
+    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.length = False
+    monkeypatch.setattr(fetching, "MOST_UNDECLARED", len(CONTENT) - 1)
+    with pytest.raises(ValueError, match="/x sends more than 299999 bytes without an end; do not use it"):
+        fetch(f"{server.url}/x", target, digest_of(CONTENT))
+    assert list(target.parent.iterdir()) == []
+    monkeypatch.setattr(fetching, "MOST_UNDECLARED", len(CONTENT))
+    assert_arrived(server, target, None)
+
+
 def test_goes_on_after_several_cuts(server: FileServer, target: Path) -> None:
     cut(server, target)
     server.break_off = CUT

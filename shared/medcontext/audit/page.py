@@ -16,6 +16,7 @@ from medcontext.data.datalist import Case, case_name
 from medcontext.report import prediction_figure
 from medcontext.report.page import data_uri, png, render
 from medcontext.storage.files import write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["write_audit"]
 
@@ -41,7 +42,7 @@ def write_audit(
     output.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(findings, columns=Finding._fields)
     written = table.assign(labels=table["labels"].map("; ".join))
-    write_file(output / "audit.csv", written.to_csv(index=False).encode())
+    write_file(output / "audit.csv", csv_bytes(written))
     counts = table["case"].value_counts(sort=True)
     by_name = {case_name(case): case for case in cases if "label" in case}
     shown = [_shown(by_name[name], labels, findings) for name in counts.index[:MOST_PICTURES]]

@@ -32,7 +32,16 @@ from medcontext.checks import (
     check_not_negative,
     nearest_name,
 )
-from medcontext.data import check_dataset, check_images, errors_of, load_datalist, problems_table, sided_axes
+from medcontext.data import (
+    case_files,
+    check_dataset,
+    check_images,
+    check_memory,
+    errors_of,
+    load_datalist,
+    problems_table,
+    sided_axes,
+)
 from medcontext.data.partial import annotated_nowhere
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers.checkpoints import SELECTIONS, training_states
@@ -312,9 +321,22 @@ def _check_data(parser: Any) -> None:
     )
     if problems and first_process:
         print(problems_table(problems), file=sys.stderr)
-    if errors := errors_of(problems):
+    errors = errors_of(problems)
+    if first == "test":  # the others are evaluated without
+        _mark_problems(sections[first], {problem.image: str(problem) for problem in errors if problem.image})
+        errors = [problem for problem in errors if not problem.image]
+    if errors:
         raise ValueError(f"{datalist}: {_problems_text(errors)}")
+    if first == "test":
+        _mark_problems(
+            sections[first], _memory_problems(parser, sections[first], parser.get_parsed_content("out_channels"))
+        )
+        return
     _check_annotated(sections, parser.get_parsed_content("labels"))
+    used = [case for cases in sections.values() for case in cases]
+    too_large = _memory_problems(parser, used, parser.get_parsed_content("in_channels") + 1)
+    if too_large:
+        raise ValueError(_problems_text(list(too_large.values())))
 
 
 def _check_annotated(sections: Mapping[str, Sequence[Any]], labels: Mapping[str, Any]) -> None:
@@ -326,10 +348,35 @@ def _check_annotated(sections: Mapping[str, Sequence[Any]], labels: Mapping[str,
         )
 
 
+def _mark_problems(cases: Sequence[dict[str, Any]], problems: Mapping[str, str]) -> None:
+    """Mark cases by the problems that any process found, by their images; raise ValueError if no case is left."""
+    shares: Any = [problems] if idist.get_world_size() == 1 else idist.all_gather(dict(problems))
+    known = {image: text for share in shares for image, text in share.items()}
+    for case in cases:
+        image = case_files(case)[0]
+        case |= {"problem": known[image]} if image in known else {}
+    _refuse_if_none_is_left(cases)
+
+
 def check_images_of(parser: Any) -> None:
-    """Raise ValueError with the problems of the images to predict."""
-    problems = check_images(parser.get_parsed_content("cases"), parser.get_parsed_content("in_channels"))
-    if problems:
+    """Mark the images that cannot be predicted by their ``problem``, or raise ValueError if that is all of them."""
+    cases, in_channels = parser.get_parsed_content("cases"), parser.get_parsed_content("in_channels")
+    for case in cases:
+        problems = [case["problem"]] if "problem" in case else check_images([case], in_channels)
+        case |= {"problem": problems[0]} if problems else {}
+    _mark_problems(cases, _memory_problems(parser, cases, parser.get_parsed_content("out_channels")))
+
+
+def _memory_problems(parser: Any, cases: Sequence[dict[str, Any]], channels: int) -> dict[str, str]:
+    """Return the problems of cases that memory does not suffice for, by their images."""
+    return check_memory(
+        cases, parser.get_parsed_content("spacing"), str(parser.get_parsed_content("orientation")), channels
+    )
+
+
+def _refuse_if_none_is_left(cases: Sequence[Mapping[str, Any]]) -> None:
+    problems = [case["problem"] for case in cases if "problem" in case]
+    if len(problems) == len(cases):
         raise ValueError(_problems_text(problems))
 
 

@@ -27,9 +27,11 @@ from medcontext.bundle.checks import (
 from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
 from medcontext.bundle.model_settings import take_settings
 from medcontext.bundle.values import settle_values, settled
+from medcontext.cases import failed_cases, failures_sentence
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
 from medcontext.storage.locks import lock, release
+from medcontext.text import printable
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
@@ -142,7 +144,7 @@ def _record_identity(parser: Any) -> None:
 
 
 def run(workflow: ConfigWorkflow, engine: Any) -> None:
-    """Run an engine that :func:`prepare` built.
+    """Run an engine that :func:`prepare` built, and end the program if cases failed.
 
     Errors that end a run without being programming errors are reported in one sentence; the traceback of any other
     error is also written to the run's folder.
@@ -152,8 +154,9 @@ def run(workflow: ConfigWorkflow, engine: Any) -> None:
         engine: a MONAI trainer or evaluator.
 
     Raises:
-        SystemExit: If a loss is not finite, an image cannot be read, a checkpoint or prediction cannot be written, a
-            training run cannot be resumed from its checkpoint, or MLflow is unreachable.
+        SystemExit: If cases failed, after the others; or at once if a loss is not finite, an image cannot be read in
+            training, a checkpoint or prediction cannot be written, a training run cannot be resumed from its
+            checkpoint, or MLflow is unreachable.
     """
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     engine.logger.addFilter(_shorten_exception)
@@ -162,6 +165,17 @@ def run(workflow: ConfigWorkflow, engine: Any) -> None:
             engine.run()
     finally:
         release(Path(workflow.parser.get_parsed_content("ckpt_dir")))
+    _end_if_cases_failed(engine, workflow.parser)
+
+
+def _end_if_cases_failed(engine: Any, parser: Any) -> None:
+    """End the program with an error if cases failed, once every process has finished the others."""
+    failed = failed_cases(engine)
+    idist.barrier()
+    if failed:
+        folder = next(key for key in ("predictions_dir", "evaluation_dir") if key in parser.get())
+        total = len(engine.data_loader.dataset)
+        sys.exit(f"medcontext: {printable(failures_sentence(failed, total, parser.get_parsed_content(folder)))}")
 
 
 def _shorten_exception(record: logging.LogRecord) -> bool:

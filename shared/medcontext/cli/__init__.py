@@ -19,6 +19,7 @@ from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.ranking import rank
 from medcontext.cli.results import compare, send_unsent
 from medcontext.cli.training import experiment, finalize, preview
+from medcontext.text import printable
 
 __all__ = [
     "COMMANDS",
@@ -59,7 +60,7 @@ def main() -> None:
     except (ValueError, OSError, TypeError) as error:
         if isinstance(error, TypeError) and not _is_refusal(error):
             raise
-        sys.exit(f"medcontext: {error}")
+        sys.exit(f"medcontext: {printable(str(error))}")
     except KeyboardInterrupt:
         print("medcontext: interrupted; the same command resumes, or starts again.", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)

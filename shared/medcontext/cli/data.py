@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medcontext.cli.arguments import as_tuple
+from medcontext.text import printable
 
 __all__ = ["check", "phantoms", "plan", "prepare"]
 
@@ -99,7 +100,7 @@ def _audit(cases: Sequence[Any], labels: Mapping[str, int], ignored: int | None,
 
     findings = audit_cases(cases, labels, ignored)
     for finding in findings:
-        print(f"{finding.case}: {finding.text}")
+        print(printable(f"{finding.case}: {finding.text}"))
     page = write_audit(findings, cases, labels, output_dir)
     print(f"{len({finding.case for finding in findings})} of {len(cases)} cases to look at: {page}")
 

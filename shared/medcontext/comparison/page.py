@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
-import pandas as pd
 from matplotlib.figure import Figure
 
 from medcontext.comparison.cost import cost_notes, cost_table
@@ -27,6 +26,7 @@ from medcontext.comparison.tables import difference_rows, efficiency_rows, ladde
 from medcontext.comparison.verdicts import SUBJECTS, Group, Subject
 from medcontext.report.page import data_uri, number, png, render
 from medcontext.storage.files import json_text, write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["PAGE", "Comparison", "prediction_sentences", "write_comparison"]
 
@@ -148,11 +148,11 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
     output.mkdir(parents=True, exist_ok=True)
     pictures = {name: png(figure) for name, figure in comparison.figures().items()}
     contents = {
-        "ladder.csv": _csv(ladder_rows(comparison.groups)),
-        "comparison.csv": _csv(difference_rows(comparison.groups)),
-        "label_efficiency.csv": _csv(efficiency_rows(comparison.few_shot)),
-        "runs.csv": _csv(run_rows(comparison.runs, comparison.roles)),
-        **({"predictions.csv": _csv(prediction_rows(comparison.predictions))} if comparison.predictions else {}),
+        "ladder.csv": csv_bytes(ladder_rows(comparison.groups)),
+        "comparison.csv": csv_bytes(difference_rows(comparison.groups)),
+        "label_efficiency.csv": csv_bytes(efficiency_rows(comparison.few_shot)),
+        "runs.csv": csv_bytes(run_rows(comparison.runs, comparison.roles)),
+        **({"predictions.csv": csv_bytes(prediction_rows(comparison.predictions))} if comparison.predictions else {}),
         **pictures,
         "comparison.json": json_text(_verdicts(comparison, list(pictures))).encode(),
         PAGE: _render_page(comparison, pictures).encode(),
@@ -161,10 +161,6 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
         (output / "predictions.csv").unlink(missing_ok=True)
     _remove_old_figures(output / "comparison.json", keep=pictures)
     return {name: write_file(output / name, content) for name, content in contents.items()}
-
-
-def _csv(table: pd.DataFrame) -> bytes:
-    return table.to_csv(index=False, float_format="%.6g").encode()
 
 
 def _remove_old_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:

@@ -24,6 +24,7 @@ from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 from medcontext.storage.addresses import without_password
+from medcontext.storage.tables import read_csv_text
 from medcontext.tracking.final_models import KIND_TAG
 from medcontext.tracking.operations import read_inputs
 
@@ -254,6 +255,7 @@ def _read_table(path: Path | None) -> pd.DataFrame:
         raise ValueError(f"it has no {_TABLE_FILE}: run evaluate.json with its checkpoint")
     try:
         table = pd.read_csv(path, dtype={"case": str, "label": str})  # a name may look like a number: 12345e678901
+        table["case"] = read_csv_text(table["case"])
         summarise(table, resamples=1)
     except ValueError as error:
         raise ValueError(f"its {_TABLE_FILE} cannot be used: {error}") from error

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from medcontext.data.caching import cached_dataset
-from medcontext.data.check import Problem, check_cases, check_dataset, check_images, errors_of, problems_table
+from medcontext.data.check import (
+    Problem,
+    check_cases,
+    check_dataset,
+    check_images,
+    check_memory,
+    errors_of,
+    problems_table,
+)
 from medcontext.data.datalist import (
     case_files,
     case_name,
@@ -49,6 +57,7 @@ __all__ = [
     "check_cases",
     "check_dataset",
     "check_images",
+    "check_memory",
     "errors_of",
     "count_classes",
     "data_hash",

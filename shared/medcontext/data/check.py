@@ -11,18 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
 from medcontext.data.datalist import Case, case_files, case_name, load_datalist, load_listed
 from medcontext.data.partial import annotated_nowhere, entry_problems, map_problems
 from medcontext.data.voxels import read_voxels
-from medcontext.dicom import is_dicom, modality_of
+from medcontext.dicom import grid_of, is_dicom, modality_of
 from medcontext.labels import ignored_id
-from medcontext.scans import VolumeHeader, corner_distance, grid_problem, read_header, shift_tolerance, unreadable
+from medcontext.scans import (
+    LARGEST_VALUE,
+    VolumeHeader,
+    corner_distance,
+    grid_problem,
+    memory_problem,
+    read_header,
+    shift_tolerance,
+    size_problem,
+    unreadable,
+)
 from medcontext.storage.file_memory import FileMemory, sha256_of
+from medcontext.text import printable
 
-__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "errors_of", "problems_table"]
+__all__ = ["Problem", "check_cases", "check_dataset", "check_images", "check_memory", "errors_of", "problems_table"]
 
 SHOWN_VALUES = 5
 UNLABELED = "unlabeled"
@@ -42,12 +54,15 @@ class Problem:
         section: ``training``, ``validation`` or ``test``.
         problem: sentence that names the file and the remedy.
         is_warning: the case can be used, as the sentence says; it may be worth a look.
+        image: first file of the case's image, if the problem is that of this case alone, which others can be used
+            without.
     """
 
     case: str
     section: str
     problem: str
     is_warning: bool = False
+    image: str = ""
 
     def __str__(self) -> str:
         return self.problem
@@ -68,7 +83,8 @@ def problems_table(problems: Sequence[Problem]) -> str:
         }
         for found in problems
     ]
-    frame = pd.DataFrame(rows, columns=["case", "section", "problem"])
+    cells = [{name: printable(text) for name, text in row.items()} for row in rows]
+    frame = pd.DataFrame(cells, columns=["case", "section", "problem"])
     for name in frame.columns:
         frame[name] = frame[name].str.ljust(max(frame[name].str.len().max(), len(name)))
     return frame.to_string(index=False, justify="left")
@@ -203,8 +219,8 @@ def check_cases(
         for case in cases:
             texts, doubts = _check_headers(section, case, in_channels, folder)
             texts += entry_problems(case, labels)
-            problems += [_problem(section, case, text) for text in texts]
-            problems += [replace(_problem(section, case, doubt), is_warning=True) for doubt in doubts]
+            problems += [_own_problem(section, case, text) for text in texts]
+            problems += [replace(_own_problem(section, case, doubt), is_warning=True) for doubt in doubts]
             sound += [] if texts else [(section, case)]
     if voxels is not False:
         problems += _check_voxels(sound, labels, ignored, memory, bool(voxels), folder)
@@ -231,14 +247,47 @@ def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
     texts: list[str] = []
     for case in cases:
         files = _images(case)
+        if unusual := [file for file in files if printable(file) != file]:
+            texts.append(_name_problem(unusual[0]))
+            continue
         if is_dicom(files[0]) or "series_instance_uid" in case:
             texts += [] if in_channels == 1 else [_dicom_has_one_channel(case, in_channels)]
+            grid = grid_of(files) if is_dicom(files[0]) else None
+            problem = grid and grid_problem(*grid)
+            texts += [f"{Path(files[0]).parent} {problem}."] if problem else []
             continue
         images, problems, doubts = _read_headers({file: file for file in files})
         texts += problems or _check_channels(images, in_channels)
         for doubt in doubts:
-            logger.warning(doubt)
+            logger.warning(printable(doubt))
     return texts
+
+
+def check_memory(cases: Sequence[Case], spacing: Sequence[float], orientation: str, channels: int) -> dict[str, str]:
+    """Return which cases do not fit into this machine's memory, by the first file of their image.
+
+    Args:
+        cases: cases, of which those with a ``problem`` are left out.
+        spacing: voxel sizes in mm that they are resampled to.
+        orientation: the axes of ``spacing``.
+        channels: channels that are held for each voxel, as for :func:`medcontext.scans.memory_problem`.
+    """
+    found = {}
+    for case in (case for case in cases if "problem" not in case):
+        grid, file = _grid_of(case), _images(case)[0]
+        problem = None if grid is None else memory_problem(*grid, spacing, orientation, channels)
+        if problem is not None:
+            found[file] = f"{file} {problem}."
+    return found
+
+
+def _grid_of(case: Case) -> tuple[tuple[int, ...], npt.NDArray[np.float64]] | None:
+    """Return shape and affine of a case's image, ``None`` where one file of DICOM has all slices."""
+    files = _images(case)
+    if is_dicom(files[0]):
+        return grid_of(files)
+    header = read_header(files[0])
+    return header.shape, header.affine
 
 
 def _dicom_has_one_channel(case: Case, in_channels: int) -> str:
@@ -287,6 +336,10 @@ def _problem(section: str, case: Case, text: str) -> Problem:
     return Problem(case_name(case), section, text)
 
 
+def _own_problem(section: str, case: Case, text: str) -> Problem:
+    return replace(_problem(section, case, text), image=_images(case)[0])
+
+
 def _relative(path: str, folder: Path | None) -> str:
     return str(Path(path).relative_to(folder)) if folder and Path(path).is_relative_to(folder) else path
 
@@ -313,16 +366,22 @@ def _read_headers(shown: Mapping[str, str]) -> tuple[list[Named], list[str], lis
     headers: list[Named] = []
     doubts: list[str] = []
     for file, name in shown.items():
+        if printable(file) != file:
+            return headers, [_name_problem(name)], doubts
         try:
             header = read_header(file)
         except Exception as error:
             return headers, [unreadable(name, file, error)], doubts
-        problem = grid_problem(header.shape, header.affine)
+        problem = grid_problem(header.shape, header.affine) or size_problem(file, header)
         if problem is not None:
             return headers, [f"{name} {problem}."], doubts
         doubts += [f"{name} {doubt}." for doubt in header.doubts]
         headers.append((name, header))
     return headers, [], doubts
+
+
+def _name_problem(name: str) -> str:
+    return f"{name} has a name with control characters, or one that is not UTF-8; rename it."
 
 
 def _check_channels(images: Sequence[Named], in_channels: int) -> list[str]:
@@ -367,25 +426,26 @@ def _check_voxels(
     files = {
         "label_values": [case["label"] for _, case in cases if "label" in case],
         # pixels of DICOM are whole numbers
-        "not_finite": [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))],
+        "unusable": [file for _, case in cases for file in _images(case) if not is_dicom(Path(file))],
     }
-    labels, not_finite = read_voxels(files, memory, again=again).values()
+    labels, unusable = read_voxels(files, memory, again=again).values()
     problems = []
     for section, case in cases:
         label = case.get("label")
         texts = [] if label is None else _check_values(_relative(label, folder), label, labels[label], allowed)
         if label is not None and not texts:
             texts = map_problems(case, _relative(label, folder), labels[label], known, ignored)
-        for file in filter(not_finite.__contains__, _images(case)):
-            count = not_finite[file]
+        for file in filter(unusable.__contains__, _images(case)):
+            count = unusable[file]
             if isinstance(count, Exception):
                 texts.append(unreadable(_relative(file, folder), file, count))
             elif count:
-                texts.append(f"{_relative(file, folder)} has {count} voxels that are NaN or infinite; repair the file.")
-        problems += [_problem(section, case, text) for text in texts]
+                what = f"NaN or infinite, or beyond {LARGEST_VALUE:g}"
+                texts.append(f"{_relative(file, folder)} has {count} voxels that are {what}; repair the file.")
+        problems += [_own_problem(section, case, text) for text in texts]
         if label is not None and labels[label] == [0]:
             empty = f"{_relative(label, folder)} holds no labelled voxel; leave the case out unless it is healthy."
-            problems.append(replace(_problem(section, case, empty), is_warning=True))
+            problems.append(replace(_own_problem(section, case, empty), is_warning=True))
     return problems
 
 

@@ -303,13 +303,17 @@ def _split(cases: list[Case], patients: list[Hashable], indices: Iterable[int]) 
 
 
 def data_hash(*sections: Sequence[Case]) -> str:
-    """Return twelve hex digits that change with the cases of any section: names, order, sizes, what is annotated."""
+    """Return twelve hex digits that change with the cases of any section: names, order, sizes, what is annotated.
+
+    A missing file has no size.
+    """
     digest = hashlib.sha256()
     for cases in sections:
         digest.update(b"section")
         for case in cases:
             for path in map(Path, case_files(case)):
-                digest.update(f"{path.name}:{path.stat().st_size};".encode())
+                size = path.stat().st_size if path.exists() else ""
+                digest.update(f"{path.name}:{size};".encode(errors="surrogatepass"))
             digest.update("".join(f"without {name};" for name in sorted(case.get("unannotated", []))).encode())
     return digest.hexdigest()[:12]
 
@@ -333,7 +337,7 @@ def describe_cases(sections: Mapping[str, Sequence[Case]], *, names: bool = Fals
 
 def hashed_name(name: str) -> str:
     """Return twelve hex digits that stand for a case where its name must not be shown."""
-    return hashlib.sha256(name.encode()).hexdigest()[:12]
+    return hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:12]
 
 
 def _log_name(case: Case, plain: bool) -> str:

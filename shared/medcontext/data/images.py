@@ -13,6 +13,7 @@ from monai.config import PathLike
 from medcontext.data.datalist import Case, case_files, case_name, load_cases
 from medcontext.dicom import find_series, is_dicom
 from medcontext.scans import is_volume_file, volume_name
+from medcontext.text import printable
 
 __all__ = ["list_images"]
 
@@ -31,13 +32,14 @@ def list_images(source: PathLike | Sequence[PathLike]) -> list[Case]:
     Returns:
         Cases with ``image``, a path or several, and ``case``, a unique name: that of the (first) file, preceded by as
         many folders as tell the cases apart. Images in DICOM have all files of a series, and ``series_instance_uid``
-        too. Label maps and probabilities beside their image are not listed.
+        too. Series that should be volumes and are none, and files that cannot be read, have a ``problem`` instead, the
+        reason. Label maps and probabilities beside their image are not listed.
 
     Raises:
         FileNotFoundError: If there is nothing to predict.
         ImportError: If there are DICOM files and the libraries for them are missing.
         ValueError: If two images have the same name, so that one prediction would overwrite the other; if none of the
-            DICOM series is a volume; if a file is damaged; or if a JSON file is not a datalist.
+            DICOM series is a volume; or if a JSON file is not a datalist.
     """
     sources = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     listed = [case for each in sources for case in _cases_at(each)]
@@ -100,12 +102,14 @@ def _cases_of_files(files: set[Path], source: PathLike) -> list[Case]:
     others = {file for file in files if not is_volume_file(file)}
     if not others:
         return cases
-    series, reasons = find_series(others)
+    series, left_out = find_series(others)
     if not series and not cases:
-        raise ValueError(f"There is no volume among the DICOM files at {source}: {'; '.join(reasons)}.")
-    for reason in reasons:
-        logger.warning("not predicted: %s.", reason)
-    return cases + [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
+        raise ValueError(f"There is no volume among the DICOM files at {source}: {'; '.join(map(str, left_out))}.")
+    for one in left_out:
+        logger.warning("not predicted: %s.", printable(str(one)))
+    cases += [{"image": list(one.files), "case": one.name, "series_instance_uid": one.uid} for one in series]
+    faults = [one for one in left_out if one.is_fault]
+    return cases + [{"image": list(one.files), "case": one.name, "problem": f"{one}."} for one in faults]
 
 
 def _with_voxels(path: Path) -> Path:

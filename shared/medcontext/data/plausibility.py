@@ -6,7 +6,6 @@ from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from monai.config import KeysCollection
 from monai.transforms import Compose, MapTransform, ScaleIntensityRange, ScaleIntensityRanged
 from monai.utils import ImageMetaKey
@@ -14,13 +13,14 @@ from torch import Tensor
 
 from medcontext.dicom import is_dicom
 from medcontext.dicom.series import read
+from medcontext.scans import LARGEST_VALUE
 
 __all__ = ["CheckImaged", "ImageValueError", "expects_hounsfield"]
 
 LARGEST_SCALED = 10
 """Largest magnitude in images whose intensities were scaled already; a CT in HU spans hundreds."""
 
-_REMEDY = "convert it to HU, or add --intensity_check False if its values are right. Earlier predictions are kept"
+_REMEDY = "convert it to HU, or add --intensity_check False if its values are right"
 
 
 class ImageValueError(ValueError):
@@ -28,7 +28,7 @@ class ImageValueError(ValueError):
 
 
 class CheckImaged(MapTransform):
-    """Refuse images with voxels that are NaN or infinite, and CT that is not in Hounsfield units.
+    """Refuse images with voxels that are NaN, infinite or absurdly large, and CT that is not in Hounsfield units.
 
     A single voxel that is not finite can empty a whole prediction, and CT in other units is segmented as if air were
     tissue, both without a sign. CT in HU has values below 0 wherever there is air or fat, whatever it was cropped to;
@@ -74,10 +74,10 @@ def expects_hounsfield(intensity: Any) -> bool:
 
 
 def _check_finite(image: Tensor, file: str) -> None:
-    count = int(image.numel() - torch.isfinite(image).sum())
+    count = int(image.numel() - (image.abs() <= LARGEST_VALUE).sum())
     if count:
         raise ImageValueError(
-            f"{file} has {count} voxels that are NaN or infinite; repair the file. Earlier predictions are kept."
+            f"{file} has {count} voxels that are NaN or infinite, or beyond {LARGEST_VALUE:g}; repair the file."
         )
 
 

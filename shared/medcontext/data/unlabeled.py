@@ -40,7 +40,7 @@ def load_unlabeled(
 
     Raises:
         FileNotFoundError: If a file or folder is missing, or holds no scans.
-        ValueError: If ``unlabeled`` is unknown, or there are no such scans.
+        ValueError: If ``unlabeled`` is unknown, there are no such scans, or DICOM files cannot be used.
     """
     if unlabeled not in (None, "dataset", "rest"):
         raise ValueError(
@@ -62,7 +62,11 @@ def load_unlabeled(
                 "train_cases, or give unlabeled_dir FOLDER."
             )
     if unlabeled_dir is not None:
-        cases += [{"image": case["image"]} for case in list_images(unlabeled_dir)]
+        listed = list_images(unlabeled_dir)
+        problems = [case["problem"] for case in listed if "problem" in case]
+        if problems:
+            raise ValueError(f"{unlabeled_dir} holds scans that cannot be used; leave them out: {' | '.join(problems)}")
+        cases += [{"image": case["image"]} for case in listed]
     return cases
 
 

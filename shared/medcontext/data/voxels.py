@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from tqdm.auto import tqdm
 
-from medcontext.scans import WHOLE_TOLERANCE, read_stored
+from medcontext.scans import LARGEST_VALUE, WHOLE_TOLERANCE, read_stored
 from medcontext.storage.file_memory import FileMemory
 from medcontext.storage.files import read_to_the_end
 
@@ -30,7 +30,7 @@ def read_voxels(
 
     Args:
         files: volumes by the fact that is asked of them: ``"label_values"``, the different values in ascending order,
-            no more than 300 of them, with those that are whole up to noise as whole numbers; ``"not_finite"``, the
+            no more than 300 of them, with those that are whole up to noise as whole numbers; ``"unusable"``, the
             number of voxels that are NaN or infinite; or ``"range"``, the lowest and the highest finite value.
         memory: where the facts are kept.
         again: read the files that the memory knows too.
@@ -52,7 +52,7 @@ def read_voxels(
 
 
 def _read_all(unknown: list[tuple[str, str]]) -> Iterator[tuple[str, str, Any]]:
-    read = {"label_values": _label_values, "not_finite": _not_finite, "range": _range}
+    read = {"label_values": _label_values, "unusable": _unusable, "range": _range}
 
     def attempt(asked: tuple[str, str]) -> Any:
         fact, file = asked
@@ -79,10 +79,13 @@ def _label_values(stored: Array, slope: float, intercept: float) -> list[float |
     return [None if not np.isfinite(value) else float(value) for value in values]
 
 
-def _not_finite(stored: Array, slope: float, intercept: float) -> int:
-    if not np.isfinite([slope, intercept]).all():
-        return int(stored.size)
-    return int(stored.size - np.count_nonzero(np.isfinite(stored)))
+def _unusable(stored: Array, slope: float, intercept: float) -> int:
+    low, high = _range(stored, slope, intercept)
+    if stored.dtype.kind in "iu" and max(-low, high) <= LARGEST_VALUE:
+        return 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = stored * np.float64(slope) + intercept
+    return int(stored.size - np.count_nonzero(np.abs(values) <= LARGEST_VALUE))
 
 
 def _range(stored: Array, slope: float, intercept: float) -> list[float]:

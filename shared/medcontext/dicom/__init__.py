@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from medcontext.dicom.loading import SeriesReader
 from medcontext.dicom.segmentation import write_segmentation
-from medcontext.dicom.series import Series, find_series, is_dicom, modality_of, require_dicom
+from medcontext.dicom.series import LeftOut, Series, find_series, grid_of, is_dicom, modality_of, require_dicom
 
 __all__ = [
+    "LeftOut",
     "Series",
     "SeriesReader",
     "find_series",
+    "grid_of",
     "is_dicom",
     "modality_of",
     "require_dicom",

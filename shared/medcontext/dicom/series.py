@@ -20,8 +20,10 @@ __all__ = [
     "ORIENTATION_TOLERANCE",
     "SPACING_TOLERANCE",
     "TILT_TOLERANCE",
+    "LeftOut",
     "Series",
     "find_series",
+    "grid_of",
     "is_dicom",
     "modality_of",
     "read",
@@ -60,8 +62,8 @@ _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 _TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
     *("SpecificCharacterSet", "FrameOfReferenceUID", "ImageType", "Rows", "Columns", "NumberOfFrames"),
-    "BitsAllocated",
-    *("SpacingBetweenSlices", *_GEOMETRY),
+    *("BitsAllocated", "InstanceNumber", "SliceThickness", "SpacingBetweenSlices"),
+    *_GEOMETRY,
 )
 
 
@@ -79,6 +81,26 @@ class Series:
     name: str
     uid: str
     files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """DICOM files that are not a volume.
+
+    Attributes:
+        name: name of the series, see :class:`Series`, or of a file that cannot be read.
+        reason: clause with its subject that says why.
+        files: the files.
+        is_fault: whether it may have been meant to be a volume; localisers, single slices and reports are not.
+    """
+
+    name: str
+    reason: str
+    files: tuple[str, ...]
+    is_fault: bool = True
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def require_dicom() -> None:
@@ -105,7 +127,7 @@ def is_dicom(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], list[str]]:
+def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], list[LeftOut]]:
     """Sort DICOM files into series that are volumes.
 
     Localisers among a series' images are left out, as are copies of an image and a disc's ``DICOMDIR``.
@@ -114,20 +136,40 @@ def find_series(files: Iterable[str | os.PathLike[str]]) -> tuple[list[Series], 
         files: DICOM files in any order, of any number of series.
 
     Returns:
-        The series that are volumes, by name, and for each other series a clause that says why it is none.
+        The series that are volumes, by name, and what is none: other series, and files that cannot be read.
 
     Raises:
         ImportError: If the libraries for DICOM are missing.
-        ValueError: If a file is damaged.
     """
     require_dicom()
     groups: dict[str, dict[str, tuple[str, Dataset]]] = {}
+    left_out: list[LeftOut] = []
     for path in sorted(str(file) for file in files if Path(file).name.upper() != "DICOMDIR"):
-        header = read(path, specific_tags=list(_TAGS), stop_before_pixels=True)
-        groups.setdefault(header.SeriesInstanceUID, {}).setdefault(header.SOPInstanceUID, (path, header))
+        try:
+            header = _read_header(path)
+        except ValueError as error:
+            left_out.append(LeftOut(Path(path).name, str(error).rstrip("."), (path,)))
+        else:
+            groups.setdefault(header.SeriesInstanceUID, {}).setdefault(header.SOPInstanceUID, (path, header))
     results = [_series_or_reason(uid, *zip(*images.values(), strict=True)) for uid, images in groups.items()]
     volumes = [series for series in results if isinstance(series, Series)]
-    return sorted(volumes, key=lambda series: series.name), [reason for reason in results if isinstance(reason, str)]
+    left_out += [reason for reason in results if isinstance(reason, LeftOut)]
+    return sorted(volumes, key=lambda series: series.name), left_out
+
+
+def _read_header(path: str) -> Dataset:
+    """Read the tags that say what a file is, all of them converted, which pydicom postpones until they are used.
+
+    Raises:
+        ValueError: If one cannot be converted.
+    """
+    header = read(path, specific_tags=list(_TAGS), stop_before_pixels=True)
+    try:
+        for _ in header:
+            pass
+    except Exception as error:
+        raise ValueError(f"{path} has a broken tag ({error}); repair it or leave it out.") from error
+    return header
 
 
 def read(path: str, **kwargs: Any) -> Dataset:
@@ -144,9 +186,12 @@ def read(path: str, **kwargs: Any) -> Dataset:
 
     try:
         dataset = pydicom.dcmread(path, **kwargs)
+        lacking = [tag for tag in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID") if not dataset.get(tag)]
+        number_of_frames = int(dataset.get("NumberOfFrames") or 1)
     except Exception as error:
         raise ValueError(f"{path} is not a readable DICOM file ({type(error).__name__}: {error}).") from error
-    lacking = [tag for tag in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID") if not dataset.get(tag)]
+    if dataset.file_meta.get("MediaStorageSOPClassUID") == pydicom.uid.MediaStorageDirectoryStorage:
+        raise ValueError(f"{path} is a DICOMDIR, the list of a disc's files, under another name; leave it out.")
     if lacking:
         raise ValueError(f"{path} is not a readable DICOM file: it ends before {lacking[0]}, or never had one.")
     # highdicom needs tags that some anonymised files lack
@@ -155,9 +200,27 @@ def read(path: str, **kwargs: Any) -> Dataset:
     for tag in _MAY_BE_EMPTY:
         if tag not in dataset:
             setattr(dataset, tag, None)
-    if int(dataset.get("NumberOfFrames") or 1) == 1:  # some scanners write it for ordinary slices
+    if number_of_frames == 1:  # some scanners write it for ordinary slices
         dataset.pop("NumberOfFrames", None)
     return dataset
+
+
+def grid_of(files: Sequence[str]) -> tuple[tuple[int, int, int], Array] | None:
+    """Return shape (columns, rows, slices) and affine (4, 4) in mm, in LPS, without reading pixels.
+
+    Args:
+        files: files of one series, in their order, see :class:`Series`; for one of many frames it is ``None``.
+    """
+    if len(files) < 2:
+        return None
+    first, last = (read(file, stop_before_pixels=True) for file in (files[0], files[-1]))
+    corner, end = (np.array(header.ImagePositionPatient, dtype=float) for header in (first, last))
+    along_row, along_column = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
+    between_rows, between_columns = map(float, first.PixelSpacing)
+    affine = np.eye(4)
+    step = (end - corner) / (len(files) - 1)
+    affine[:3] = np.stack([along_row * between_columns, along_column * between_rows, step, corner], axis=1)
+    return (int(first.Columns), int(first.Rows), len(files)), affine
 
 
 def modality_of(path: str | os.PathLike[str]) -> str:
@@ -165,22 +228,39 @@ def modality_of(path: str | os.PathLike[str]) -> str:
     return str(getattr(read(str(path), stop_before_pixels=True), "Modality", "unknown"))
 
 
-def _series_or_reason(uid: str, paths: Sequence[str], headers: Sequence[Dataset]) -> Series | str:
+def _series_or_reason(uid: str, paths: Sequence[str], headers: Sequence[Dataset]) -> Series | LeftOut:
     """Return one series if it is a volume, or else the reason why it is none."""
     name = _series_name(uid, headers[0])
     images = [(path, header) for path, header in zip(paths, headers, strict=True) if not _is_localiser(header)]
-    if not images:
-        return f"{name} is a localiser"
-    first = images[0][1]
-    if str(first.SOPClassUID) not in _volume_classes():
-        return f"{name} is not a CT, MR or PET ({first.SOPClassUID.name})"
-    has_frames = "NumberOfFrames" in first
-    problem = _frames_problem([path for path, _ in images]) if has_frames else _slices_problem([h for _, h in images])
+    other = _other_kind([header for _, header in images])
+    if other is not None:
+        return LeftOut(name, f"{name} {other}", tuple(paths), is_fault=False)
+    try:
+        problem, order = _volume_problem(images)
+    except Exception as error:  # of pydicom or highdicom, for headers that contradict themselves
+        problem, order = f"cannot be understood ({type(error).__name__}: {error})", []
+    if problem is not None:
+        return LeftOut(name, f"{name} {problem}", tuple(paths))
+    return Series(name, uid, tuple(images[i][0] for i in order))
+
+
+def _other_kind(headers: Sequence[Dataset]) -> str | None:
+    """Return what images are instead of a volume by their kind, if they are not."""
+    if not headers:
+        return "is a localiser"
+    if str(headers[0].SOPClassUID) not in _volume_classes():
+        return f"is not a CT, MR or PET ({headers[0].SOPClassUID.name})"
+    return "is one slice only" if len(headers) == 1 and "NumberOfFrames" not in headers[0] else None
+
+
+def _volume_problem(images: Sequence[tuple[str, Dataset]]) -> tuple[str | None, list[int]]:
+    """Return why images are not a volume, if they are not, or else ``None`` and their order."""
+    headers, has_frames = [header for _, header in images], "NumberOfFrames" in images[0][1]
+    problem = _frames_problem([path for path, _ in images]) if has_frames else _slices_problem(headers)
     problem = problem or _pixels_problem(images)
     if problem is not None:
-        return f"{name} {problem}"
-    order = [0] if has_frames else slice_order([header for _, header in images])
-    return Series(name, uid, tuple(images[i][0] for i in order))
+        return problem, []
+    return None, [0] if has_frames else slice_order(headers)
 
 
 def slice_order(headers: Sequence[Dataset]) -> list[int]:
@@ -227,8 +307,6 @@ def _frames_problem(paths: Sequence[str]) -> str | None:
 
 def _slices_problem(headers: Sequence[Dataset]) -> str | None:
     """Return why slices are not a volume, if they are not."""
-    if len(headers) == 1:
-        return "is one slice only"
     missing = [tag for tag in _GEOMETRY if any(not header.get(tag) for header in headers)]
     if missing:
         return f"has images without {' and '.join(missing)}"
@@ -238,7 +316,40 @@ def _slices_problem(headers: Sequence[Dataset]) -> str | None:
     if (np.einsum("nij,ij->ni", axes, axes[0]) < 1 - ORIENTATION_TOLERANCE).any():
         return "has slices of different orientations"
     corners = np.array([header.ImagePositionPatient for header in headers], dtype=float)
-    return _stack_problem(corners, np.cross(*axes[0]), min(map(float, headers[0].PixelSpacing)))
+    pixel = min(map(float, headers[0].PixelSpacing))
+    if not np.isfinite([*corners.ravel(), *axes.ravel(), pixel]).all() or pixel <= 0:
+        return "has positions, orientations or pixel sizes that are not finite, or not above 0"
+    normal = np.cross(*axes[0])
+    return _stack_problem(corners, normal, pixel) or _every_other_problem(headers, corners @ normal)
+
+
+def _every_other_problem(headers: Sequence[Dataset], along: Array) -> str | None:
+    """Return that slices of an even stack are missing in between, if their headers show it.
+
+    A distance above the slices' thickness alone is no sign of it, as thin slices are also taken far apart.
+
+    Args:
+        headers: headers of the slices.
+        along: their positions (N,) across the slices in mm.
+    """
+    order = np.argsort(along)
+    gap = float(np.diff(along[order]).mean())
+    listed, thickness = (_number(headers[0], tag) for tag in ("SpacingBetweenSlices", "SliceThickness"))
+    numbers = [_number(headers[i], "InstanceNumber") for i in order]
+    steps = set(np.abs(np.diff(numbers)))
+    skips = len(steps) == 1 and min(steps) >= 2
+    if gap <= 1.5 * max(listed, thickness) or not (listed > 0 or skips):
+        return None
+    found = f"are numbered in steps of {min(steps):g}" if skips else f"should be {listed:.4g} mm apart"
+    return f"has slices {gap:.4g} mm apart that {found}; those in between are missing"
+
+
+def _number(header: Dataset, tag: str) -> float:
+    """Return a number, 0 if there is none."""
+    try:
+        return float(header.get(tag) or 0)
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _stack_problem(corners: Array, normal: Array, pixel: float) -> str | None:
@@ -251,7 +362,7 @@ def _stack_problem(corners: Array, normal: Array, pixel: float) -> str | None:
     """
     along = corners @ normal
     gaps = np.diff(np.sort(along))
-    if gaps.min() < 0.01 * gaps.max():
+    if gaps.min() <= 0.01 * gaps.max():
         return "has several images at one place, such as time points or b-values; give one of them"
     if np.abs(gaps - gaps.mean()).max() > SPACING_TOLERANCE * gaps.mean():
         return f"has slices {gaps.min():.4g} to {gaps.max():.4g} mm apart; some are missing, or it is not an even stack"
@@ -268,7 +379,8 @@ def _pixels_problem(images: Sequence[tuple[str, Dataset]]) -> str | None:
     for path, header in images:
         syntax = header.file_meta.TransferSyntaxUID
         pixels = header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1)
-        if not syntax.is_compressed and Path(path).stat().st_size < pixels * header.BitsAllocated // 8:
+        as_stored = not (syntax.is_compressed or syntax.is_deflated)
+        if as_stored and Path(path).stat().st_size < pixels * header.BitsAllocated // 8:
             return f"has a file that ends too early, {path}"
     try:
         decoder = get_decoder(syntax)

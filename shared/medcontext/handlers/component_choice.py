@@ -23,6 +23,7 @@ from medcontext.networks import CheckpointWriteError, load_weights, plain_networ
 from medcontext.networks.model_file import MODEL_FILE, read_model_file
 from medcontext.networks.weights import write_model_file
 from medcontext.storage.files import write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["COMPONENTS_FILE", "ComponentChoice"]
 
@@ -101,7 +102,7 @@ class ComponentChoice:
     def _write(self, counts: pd.DataFrame) -> None:
         evidence, file = choose_components(counts), self.path.with_name(COMPONENTS_FILE)
         try:
-            write_file(file, counts.to_csv(index=False).encode())
+            write_file(file, csv_bytes(counts))
         except OSError as error:
             raise CheckpointWriteError(f"Could not write {file} ({error}); free disk space, then resume.") from error
         write_model_file(self.path, {**read_model_file(self.path), "postprocessing": asdict(evidence)})

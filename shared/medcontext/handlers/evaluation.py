@@ -20,6 +20,7 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, ResampleToMatch
 from monai.utils import CommonKeys, ImageMetaKey
 
+from medcontext.cases import FailedCase, failed_cases, write_failures
 from medcontext.handlers.quality import QualityEstimate
 from medcontext.labels import Labels, label_ids, unannotated_ids
 from medcontext.metrics import (
@@ -34,6 +35,7 @@ from medcontext.metrics import (
 )
 from medcontext.report import Plane, circumstances, device_name, label_planes, read_history, write_report
 from medcontext.scans import volume_name, voxel_ml
+from medcontext.text import printable
 
 __all__ = ["EvaluationReport"]
 
@@ -70,12 +72,15 @@ class EvaluationReport:
     in mm is taken from the prediction's affine. ``image`` (C, *spatial) is only drawn; it is resampled for the picture
     if it has another geometry.
 
-    At the end of the epoch, ``engine.state.metrics`` gets ``<prefix>_mean_dice``, ``<prefix>_missed``,
-    ``<prefix>_spurious`` and for every label ``<prefix>_dice_<label>``, ``<prefix>_surface_dice_<label>``,
-    ``<prefix>_hd95_<label>`` (mm; all three NaN if a label has no such value in any case),
-    ``<prefix>_missed_<label>`` and ``<prefix>_spurious_<label>`` (numbers of cases). A published protocol adds
+    At the end of the epoch, ``engine.state.metrics`` gets ``<prefix>_failed_cases``, the number of those that a
+    :class:`medcontext.cases.TolerantEvaluator` left out, and, if there are others, ``<prefix>_mean_dice``,
+    ``<prefix>_missed``, ``<prefix>_spurious`` and for every label ``<prefix>_dice_<label>``,
+    ``<prefix>_surface_dice_<label>``, ``<prefix>_hd95_<label>`` (mm; all three NaN if a label has no such value in any
+    case), ``<prefix>_missed_<label>`` and ``<prefix>_spurious_<label>`` (numbers of cases). A published protocol adds
     ``<prefix>_paper_mean_dice``, ``<prefix>_paper_mean_hd95``, ``<prefix>_paper_dice_<label>`` and
     ``<prefix>_paper_hd95_<label>`` (voxels), averaged over all cases by label, then over labels, as the scripts do.
+
+    Cases that were left out are listed in ``failures.csv`` and in the report, and counted in no average.
 
     The report is written at the end of the run, so list this handler **before** those that log metrics or upload files,
     such as ``MLflowTracker``. Only the drawn slices of a case are kept in memory, less than 1 MB. Of several processes,
@@ -135,6 +140,7 @@ class EvaluationReport:
         self.metrics = pd.DataFrame()
         self._cases: list[_Case] = []
         self._planes: dict[str, tuple[Plane, ...]] = {}
+        self._failed: list[FailedCase] = []
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -165,7 +171,10 @@ class EvaluationReport:
 
     def summarise(self, engine: Engine) -> None:
         """Add the averages to the engine's metrics and log a table."""
-        cases = _gather(self._cases)
+        cases, self._failed = _gather(self._cases), failed_cases(engine)
+        engine.state.metrics[f"{self.metric_prefix}_failed_cases"] = float(len(self._failed))
+        if not cases and self._failed:
+            return
         names = _case_names([case.files for case in cases])
         self.metrics = pd.DataFrame(
             [{"case": name, **row} for name, case in zip(names, cases, strict=True) for row in case.rows]
@@ -180,6 +189,9 @@ class EvaluationReport:
         """Write the report, in the first process only."""
         if idist.get_rank() > 0:
             return
+        write_failures(self.output_dir, self._failed)
+        if not self._planes and self._failed:
+            return
         path = write_report(
             self.output_dir,
             self.metrics,
@@ -187,6 +199,7 @@ class EvaluationReport:
             labels=self.labels,
             info={**self.info, **self._missing_info(engine)},
             history=None if self.history is None else read_history(self.history),
+            failed={failed.case: failed.reason for failed in self._failed},
             anonymous_dir=self.anonymous_dir,
             calibration=None if self.quality is None else self.quality.calibration,
         )
@@ -322,5 +335,5 @@ def _table(summary: MetricSummary) -> str:
         "missed": "missed",
         "spurious": "spurious",
     }
-    table = summary.labels[list(columns)].rename(columns=columns).rename_axis(None)
+    table = summary.labels[list(columns)].rename(columns=columns, index=printable).rename_axis(None)
     return str(table.to_string(float_format="%.3f", na_rep="–"))

@@ -24,6 +24,7 @@ from monai.utils import CommonKeys, ImageMetaKey, MetaKeys, convert_to_numpy
 from torch import nn
 
 import medcontext
+from medcontext.cases import failed_cases, write_failures
 from medcontext.data import case_files, case_name, count_classes
 from medcontext.dicom import require_dicom, write_segmentation
 from medcontext.faults import explained
@@ -77,7 +78,7 @@ class PredictionWriter:
     where the image file does; where that is NIfTI, they have its qform, sform, codes and units. Files are complete at
     any moment; those of an earlier call for the same image are replaced or, if this call writes none of their kind,
     removed, and the summary is written last. If there is a summary of another image of the same name, nothing is
-    predicted.
+    predicted. Cases that a :class:`medcontext.cases.TolerantEvaluator` left out are listed in ``failures.csv``.
 
     Args:
         output_dir: folder of the files.
@@ -137,10 +138,20 @@ class PredictionWriter:
         self.kinds = ["segmentation", *(kind for kind, is_on in requested.items() if is_on)]
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the start of the run and every iteration."""
+        """Subscribe to the start of the run, every iteration and the end."""
         engine.add_event_handler(Events.STARTED, self.make_folder)
         engine.add_event_handler(Events.STARTED, self.check_earlier)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.COMPLETED, self.write_failures)
+
+    def write_failures(self, engine: Engine) -> None:
+        """Write the table of failed cases, if any failed.
+
+        Raises:
+            PredictionWriteError: If that is not possible.
+        """
+        with explained(partial(_explain_disk_error, self.output_dir)):
+            write_failures(self.output_dir, failed_cases(engine))
 
     def make_folder(self) -> None:
         """Create the folder before anything is predicted.

@@ -30,6 +30,7 @@ from medcontext.reliability import (
     write_calibration,
 )
 from medcontext.storage.files import write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["QUALITY_TABLE", "QualityCalibration", "QualityEstimate", "QualityTable"]
 
@@ -173,7 +174,7 @@ class QualityTable:
         if not self.rows:
             return
         table = pd.DataFrame(self.rows).sort_values("mean", kind="stable")
-        write_file(self.path, table.to_csv(index=False, float_format="%.4f").encode())
+        write_file(self.path, csv_bytes(table))
         first = [f"{row['case']} ({row['mean']:.2f})" for row in table.to_dict("records")[: self.review_first]]
         if first:
             logger.warning("look first at %s: their estimated Dice is the lowest (%s).", ", ".join(first), self.path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -26,6 +27,9 @@ __all__ = ["download_bundle"]
 MOST_FILES = 10_000
 MOST_RATIO = 100
 SMALL = 1 << 24
+MOST_LIST_BYTES, MOST_BRACKETS = 1 << 15, 200
+ALIAS = re.compile(r"(?:^|[\s\[{,:])[&*]\w")
+"""An anchor or alias of YAML, by which a short list becomes an endless one."""
 LOCK, UNPACKED, MEMORY = "lock", "unpacked", ".files.jsonl"
 
 
@@ -165,6 +169,7 @@ def _large_files(bundle: Path) -> Iterator[LargeFile]:
     """Yield the large files that a bundle lists for MONAI."""
     lists = sorted(path for path in bundle.glob("large_files*") if path.suffix in (".yml", ".yaml", ".json"))
     for file in lists:
+        _refuse_slow_list(file, bundle.name)
         try:
             entries = ConfigParser.load_config_file(file)["large_files"]
             yield from [_large_file(entry, file.name) for entry in entries]
@@ -172,6 +177,13 @@ def _large_files(bundle: Path) -> Iterator[LargeFile]:
             raise
         except Exception as error:  # from the parsers of YAML
             raise ValueError(f"{file.name} of {bundle.name} cannot be understood ({error!r}).") from error
+
+
+def _refuse_slow_list(file: Path, bundle: str) -> None:
+    """Raise ValueError for a list that takes long to parse: a large, deeply nested or self-referring one."""
+    text = file.read_bytes()[: MOST_LIST_BYTES + 1].decode(errors="replace")
+    if len(text) > MOST_LIST_BYTES or text.count("[") + text.count("{") > MOST_BRACKETS or ALIAS.search(text):
+        raise ValueError(f"{file.name} of {bundle} is too large, nested or has aliases, as no list has; do not use it.")
 
 
 def _large_file(entry: Any, file: str) -> LargeFile:

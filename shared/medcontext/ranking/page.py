@@ -15,6 +15,7 @@ from medcontext.report import prediction_figure
 from medcontext.report.page import data_uri, png, render
 from medcontext.report.planes import ras_spacing, to_ras
 from medcontext.storage.files import json_text, write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["write_ranking"]
 
@@ -48,7 +49,7 @@ def write_ranking(
     """
     output = Path(output_dir)
     rows = [_row(scan) for scan in ranked]
-    write_file(output / "ranking.csv", pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode())
+    write_file(output / "ranking.csv", csv_bytes(pd.DataFrame(rows)))
     listed = [{"id": row["case"], **{key: row[key] for key in ("image", "rank", "score")}} for row in rows]
     content = {"weights": str(trained.path.absolute()), "labeled": labeled, "scans": listed}
     write_file(output / "ranking.json", json_text(content).encode())

@@ -22,6 +22,7 @@ from medcontext.report.planes import Plane
 from medcontext.report.quality import quality_rows
 from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
 from medcontext.storage.files import json_text, write_file
+from medcontext.storage.tables import csv_bytes
 
 __all__ = ["REPORT_FILE", "write_report"]
 
@@ -49,6 +50,7 @@ def write_report(
     labels: Labels,
     info: Mapping[str, object] | None = None,
     history: pd.DataFrame | None = None,
+    failed: Mapping[str, str] | None = None,
     anonymous_dir: str | os.PathLike[str] | None = None,
     calibration: Calibration | None = None,
 ) -> Path:
@@ -67,7 +69,9 @@ def write_report(
         info: circumstances in reading order: bundle, dataset, run, checkpoint, command, versions, date. Values are
             shown as text; a mapping as its items.
         history: training history for :func:`medcontext.report.curves_figure`.
-        anonymous_dir: folder of a second copy with hashes instead of the cases' names.
+        failed: reasons by the names of cases that could not be evaluated.
+        anonymous_dir: folder of a second copy with hashes instead of the cases' names, and without the reasons, which
+            name files.
         calibration: what the column ``estimated_dice`` of the metrics comes from; its errors are shown beside that
             measured here.
 
@@ -79,21 +83,22 @@ def write_report(
     """
     label_ids(labels)
     summary, info, ranked = summarise(metrics), dict(info or {}), _ranked_cases(metrics)
-    copies = {Path(output_dir): (metrics, ranked)}
+    copies = {Path(output_dir): (metrics, ranked, dict(failed or {}))}
     if anonymous_dir is not None:
-        copies[Path(anonymous_dir)] = _with_hashed_names(metrics, ranked)
-    for output, (rows, shown) in copies.items():
+        hashed = {hashed_name(case): "" for case in failed or ()}
+        copies[Path(anonymous_dir)] = (*_with_hashed_names(metrics, ranked), hashed)
+    for output, (rows, shown, left_out) in copies.items():
         output.mkdir(parents=True, exist_ok=True)
-        write_file(output / "metrics.csv", rows.to_csv(index=False, float_format="%.6g").encode())
-        write_file(output / "summary.json", _summary_json(summary, shown, info).encode())
+        write_file(output / "metrics.csv", csv_bytes(rows))
+        write_file(output / "summary.json", _summary_json(summary, shown, info, left_out).encode())
 
     pictures = _Pictures(
         overlays={rank: png(draw_planes(cases[case], labels)) for rank, (case, _) in ranked.items() if case in cases},
         charts=_charts(metrics),
         curves=None if history is None else png(curves_figure(history)),
     )
-    for output, (rows, shown) in copies.items():
-        page = _render_page(summary, rows, shown, pictures, info, calibration)
+    for output, (rows, shown, left_out) in copies.items():
+        page = _render_page(summary, rows, shown, pictures, info, calibration, left_out)
         for rank in ("best", "median", "worst"):
             (output / f"overlay_{rank}.png").unlink(missing_ok=True)
         for rank, picture in pictures.overlays.items():
@@ -125,6 +130,7 @@ def _render_page(
     pictures: _Pictures,
     info: Mapping[str, object],
     calibration: Calibration | None,
+    failed: Mapping[str, str],
 ) -> str:
     headings = {rank: f"{case}, mean Dice {number(dice)}" for rank, (case, dice) in ranked.items()}
     return render(
@@ -137,6 +143,7 @@ def _render_page(
         cases=_case_table(metrics),
         calibration=calibration,
         quality=[] if calibration is None else quality_rows(metrics, calibration),
+        failed=failed,
         charts={title: data_uri(picture) for title, picture in pictures.charts.items()},
         overlays=[
             {"rank": rank, "heading": headings[rank], "uri": data_uri(picture)}
@@ -180,10 +187,13 @@ def _labels_where(metrics: pd.DataFrame, column: str) -> dict[str, str]:
     return {str(case): ", ".join(rows["label"]).replace("_", " ") for case, rows in chosen.groupby("case", sort=False)}
 
 
-def _summary_json(summary: MetricSummary, ranked: _Ranked, info: Mapping[str, object]) -> str:
+def _summary_json(
+    summary: MetricSummary, ranked: _Ranked, info: Mapping[str, object], failed: Mapping[str, str]
+) -> str:
     content = {
         "info": info,
         "cases": summary.cases,
+        "failed_cases": failed,
         "mean_dice": summary.mean_dice,
         "mean_dice_interval_95": list(summary.mean_dice_interval),
         "missed": summary.missed,

@@ -6,9 +6,11 @@ from medcontext.scans.formats import is_volume_file, unreadable, volume_name
 from medcontext.scans.geometry import corner_distance, grid_problem, shift_tolerance, voxel_ml
 from medcontext.scans.headers import VolumeHeader, nifti_header, read_header
 from medcontext.scans.loading import ImageReadError, LoadLabelMapd, LoadScand
-from medcontext.scans.voxels import WHOLE_TOLERANCE, read_stored, read_volume
+from medcontext.scans.memory import memory_problem, size_problem
+from medcontext.scans.voxels import LARGEST_VALUE, WHOLE_TOLERANCE, read_stored, read_volume
 
 __all__ = [
+    "LARGEST_VALUE",
     "WHOLE_TOLERANCE",
     "ImageReadError",
     "LoadLabelMapd",
@@ -17,11 +19,13 @@ __all__ = [
     "corner_distance",
     "grid_problem",
     "is_volume_file",
+    "memory_problem",
     "nifti_header",
     "read_header",
     "read_stored",
     "read_volume",
     "shift_tolerance",
+    "size_problem",
     "unreadable",
     "volume_name",
     "voxel_ml",

@@ -9,9 +9,22 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["SHIFT_TOLERANCE_MM", "corner_distance", "grid_problem", "shift_tolerance", "voxel_ml", "voxel_sizes"]
+__all__ = [
+    "SHIFT_TOLERANCE_MM",
+    "corner_distance",
+    "grid_problem",
+    "lengths_text",
+    "shift_tolerance",
+    "voxel_ml",
+    "voxel_sizes",
+]
 
 Array: TypeAlias = npt.NDArray[np.float64]
+
+LARGEST_VOXEL_MM, SMALLEST_VOXEL_MM = 30.0, 1e-4
+LARGEST_EXTENT_MM = 3000.0
+FARTHEST_MM = 1e5
+"""Bounds of what any scan of a patient, an animal or a specimen has, beyond which a header is wrong."""
 
 SHIFT_TOLERANCE_MM = 0.1
 """Distance up to which the corners of two grids are in one place, as headers hold single precision."""
@@ -62,13 +75,20 @@ def grid_problem(shape: Sequence[int], affine: Array) -> str | None:
     """
     if len(shape) < 3:
         return f"has shape {tuple(shape)}, which is not that of a volume; give three axes"
-    if 0 in shape:
+    if min(shape) < 1:
         return f"has no voxels, its shape being {tuple(shape)}; get it again"
     if not np.isfinite(affine).all():
         return "has an affine that is not finite; repair the header"
     sizes = voxel_sizes(affine)
     if sizes.min() == 0 or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-6:
         return "has a singular affine, by which its voxels have no volume; repair the header"
+    if not SMALLEST_VOXEL_MM <= sizes.min() <= sizes.max() <= LARGEST_VOXEL_MM:
+        return f"has voxels of {lengths_text(sizes)} mm, as no scan has; correct the header"
+    extents = sizes * shape[:3]
+    if extents.max() > LARGEST_EXTENT_MM:
+        return f"is {lengths_text(extents)} mm large, as no scan is; correct the header"
+    if np.abs(affine[:3, 3]).max() > FARTHEST_MM:
+        return f"lies at {lengths_text(affine[:3, 3])} mm, as no scan does; correct the header"
     shift = _shear(shape, affine)
     if shift > sizes.min() / 2:
         return (
@@ -76,6 +96,11 @@ def grid_problem(shape: Sequence[int], affine: Array) -> str | None:
             "resample it first, image and label alike"
         )
     return None
+
+
+def lengths_text(values: Sequence[float] | Array) -> str:
+    """Return numbers as text, such as ``1.5 × 1.5 × 2``."""
+    return " × ".join(f"{value:.4g}" for value in values)
 
 
 def _shear(shape: Sequence[int], affine: Array) -> float:

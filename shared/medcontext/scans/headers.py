@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,10 +14,10 @@ import numpy.typing as npt
 from monai.data.utils import orientation_ras_lps
 
 from medcontext.dicom import is_dicom
-from medcontext.scans.formats import is_itk_file, open_itk, open_nibabel
+from medcontext.scans.formats import VolumeError, is_itk_file, open_itk, open_nibabel
 from medcontext.scans.geometry import SHIFT_TOLERANCE_MM, corner_distance, voxel_sizes
 
-__all__ = ["VolumeHeader", "header_of", "nifti_header", "read_header"]
+__all__ = ["VolumeHeader", "check_voxel_type", "header_of", "nifti_header", "read_header"]
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
@@ -35,11 +37,13 @@ class VolumeHeader:
     Attributes:
         shape: number of voxels along each axis, without axes of length 1 behind the third.
         affine: affine (4, 4) from voxels to mm in RAS.
+        bytes: size of the voxels as they are stored, without compression.
         doubts: clauses about entries that contradict each other, with what was believed.
     """
 
     shape: tuple[int, ...]
     affine: Array
+    bytes: int
     doubts: tuple[str, ...] = ()
 
 
@@ -48,23 +52,52 @@ def read_header(path: str) -> VolumeHeader:
 
     Raises:
         ImportError: If a library for the format is missing.
-        VolumeError: If the format is unknown; nibabel and ITK raise further errors for files that they cannot read.
+        VolumeError: If the format is unknown, or voxels are of no type that can be used; nibabel and ITK raise further
+            errors for files that they cannot read.
     """
     return header_of(open_itk(path) if is_itk_file(path) else open_nibabel(path))
 
 
 def header_of(opened: Any) -> VolumeHeader:
-    """Return the header of an image that nibabel opened, or of a file reader of SimpleITK."""
+    """Return the header of an image that nibabel opened, or of a file reader of SimpleITK.
+
+    Raises:
+        VolumeError: If voxels are colours or complex numbers, or their slope or intercept is infinite.
+    """
     if not hasattr(opened, "affine"):  # a reader of ITK
-        return VolumeHeader(_without_single(_itk_shape(opened)), _itk_affine(opened))
+        shape = _without_single(_itk_shape(opened))
+        return VolumeHeader(shape, _itk_affine(opened), math.prod(shape) * _itk_voxel_bytes(opened))
     header, affine = opened.header, np.array(opened.affine, dtype=float)
+    dtype = opened.get_data_dtype()
+    check_voxel_type(dtype)
     shape = _without_single(opened.shape)
+    size = math.prod(shape) * dtype.itemsize
     if not isinstance(header, nib.Nifti1Header):
-        return VolumeHeader(shape, affine)
+        return VolumeHeader(shape, affine, size)
+    _check_written(opened)
     scale = _MM_PER_UNIT.get(int(header["xyzt_units"]) & _SPACE_UNIT, 1.0)
     doubts = _doubts(header, shape, affine, scale) if len(shape) >= 3 and np.isfinite(affine).all() else ()
     affine[:3] *= scale
-    return VolumeHeader(shape, affine, doubts)
+    return VolumeHeader(shape, affine, size, doubts)
+
+
+def check_voxel_type(dtype: np.dtype[Any]) -> None:
+    """Raise VolumeError if voxels are colours or complex numbers."""
+    if dtype.kind not in "biuf":
+        raise VolumeError(f"has voxels of type {dtype}, neither intensities nor labels; convert them")
+
+
+def _check_written(opened: Any) -> None:
+    """Raise VolumeError for an infinite scaling or a lack of voxel sizes, which nibabel replaces and does not keep."""
+    with opened.file_map.get("header", opened.file_map["image"]).get_prepare_fileobj("rb") as stream:
+        written = type(opened.header).from_fileobj(stream, check=False)
+    scaling = float(written["scl_slope"]), float(written["scl_inter"])
+    if any(map(math.isinf, scaling)):
+        raise VolumeError("has values with slope {:g} and intercept {:g}; repair the header".format(*scaling))
+    if max(written["sform_code"], written["qform_code"]) <= 0 and not (np.abs(written["pixdim"][1:4]) > 0).all():
+        raise VolumeError(
+            "has no voxel sizes, as pixdim is not above 0 and neither sform nor qform is valid; repair the header"
+        )
 
 
 def nifti_header(path: str, affine: npt.ArrayLike) -> nib.Nifti1Header:
@@ -122,6 +155,14 @@ def _lengths(values: Array) -> str:
 def _itk_shape(reader: Any) -> tuple[int, ...]:
     channels = reader.GetNumberOfComponents()
     return (*reader.GetSize(), *([channels] if channels > 1 else []))
+
+
+def _itk_voxel_bytes(reader: Any) -> int:
+    """Return the size of a component in bytes by the name of its type, such as ``16-bit signed integer``."""
+    import SimpleITK
+
+    found = re.match(r"\d+", SimpleITK.GetPixelIDValueAsString(reader.GetPixelID()).removeprefix("vector of "))
+    return int(found[0]) // 8 if found else 1
 
 
 def _itk_affine(reader: Any) -> Array:

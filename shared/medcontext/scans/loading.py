@@ -47,11 +47,13 @@ class VolumeReader(ImageReader):
         r"""Return an array (\*spatial), (\*spatial, C) or, of several files, (C, \*spatial), and MONAI's metadata.
 
         Raises:
-            VolumeError: If a grid is sheared or has no volume, or files lie in different places.
+            VolumeError: If a grid is sheared, has no volume or is of an impossible size, or files lie in different
+                places.
         """
         headers = [header_of(opened) for opened in img]
         first = headers[0]
-        problem = next((found for header in headers if (found := grid_problem(header.shape, header.affine))), None)
+        problems = [grid_problem(header.shape, header.affine) for header in headers]
+        problem = next(filter(None, problems), None)
         if problem is not None:
             raise VolumeError(problem)
         if any(one.shape != first.shape or not np.allclose(one.affine, first.affine) for one in headers):

@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.spatialimages import SpatialImage
 
-from medcontext.scans.formats import VolumeError, is_itk_file, open_itk, open_nibabel
-from medcontext.scans.headers import header_of
+from medcontext.scans.formats import is_itk_file, open_itk, open_nibabel
+from medcontext.scans.headers import check_voxel_type, header_of
 
-__all__ = ["WHOLE_TOLERANCE", "read_stored", "read_volume", "values_of"]
+__all__ = ["LARGEST_VALUE", "WHOLE_TOLERANCE", "read_stored", "read_volume", "values_of"]
 
 WHOLE_TOLERANCE = 1e-3
 """Difference to a whole number up to which a label's value is one that resampling has blurred."""
+
+LARGEST_VALUE = 1e15
+"""Largest magnitude of an intensity: beyond all units of scanners, and with a square that single precision holds."""
 
 
 def values_of(opened: Any) -> npt.NDArray[Any]:
@@ -24,8 +27,7 @@ def values_of(opened: Any) -> npt.NDArray[Any]:
         VolumeError: If they are colours or complex numbers.
     """
     values = np.asanyarray(opened.dataobj) if hasattr(opened, "dataobj") else _itk_values(opened)
-    if values.dtype.kind not in "biuf":
-        raise VolumeError(f"has voxels of type {values.dtype}, neither intensities nor labels; convert them")
+    check_voxel_type(values.dtype)
     return values
 
 

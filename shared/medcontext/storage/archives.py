@@ -23,6 +23,9 @@ __all__ = ["Source", "SourceFile", "leads_out", "open_source"]
 JUNK = re.compile(r"(^|/)(\.|__MACOSX/|Thumbs\.db$)")
 """Hidden files, among them the ``._*`` companions that macOS packs into archives."""
 
+MOST_RATIO, ALWAYS_TAKEN = 200, 1 << 29
+"""How many times an archive's bytes its files may have, unless they are less than 512 MiB."""
+
 _DAMAGE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, EOFError, zlib.error, NotImplementedError)
 
 
@@ -79,7 +82,7 @@ def open_source(path: str | os.PathLike[str], *, junk: re.Pattern[str] | None = 
     Raises:
         FileNotFoundError: If there is nothing at that path.
         ValueError: If it is not an archive, or is damaged, or has members that lead out of it: absolute paths, ``..``,
-            links and devices.
+            links and devices; or if its files are far larger than it, as no scans are.
     """
     path = Path(path)
     if path.is_dir():
@@ -131,6 +134,7 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Source:
         _refuse_unsafe(
             path, member.filename, stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
         )
+    _refuse_bomb(path, sum(member.file_size for member in members))
     plain = {PurePosixPath(member.filename).as_posix(): member for member in members if not member.is_dir()}
     files = [SourceFile(name, member.file_size, f"{member.file_size}:{member.CRC}") for name, member in plain.items()]
     return Source(path, _by_name(files), lambda name: archive.open(plain[name]))
@@ -141,6 +145,7 @@ def _read_tar(path: Path, archive: tarfile.TarFile) -> Source:
         members = archive.getmembers()
     for member in members:
         _refuse_unsafe(path, member.name, member.isreg() or member.isdir())
+    _refuse_bomb(path, sum(member.size for member in members))
     plain = {PurePosixPath(member.name).as_posix(): member for member in members if member.isreg()}
     files = [SourceFile(name, member.size, f"{member.size}:{member.mtime}") for name, member in plain.items()]
 
@@ -160,6 +165,15 @@ def _by_name(files: list[SourceFile]) -> dict[str, SourceFile]:
 def _without_junk(junk: re.Pattern[str] | None, source: Source) -> Source:
     kept = {name: file for name, file in source.files.items() if junk is None or not junk.search(name)}
     return replace(source, files=kept)
+
+
+def _refuse_bomb(archive: Path, size: int) -> None:
+    packed = archive.stat().st_size
+    if size > max(ALWAYS_TAKEN, MOST_RATIO * packed):
+        raise ValueError(
+            f"{archive} of {packed} bytes would unpack to {size} bytes, which no archive of scans does; do not use it, "
+            "or unpack it and give the folder if you trust it."
+        )
 
 
 def leads_out(name: str) -> bool:

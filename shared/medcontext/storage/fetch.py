@@ -33,6 +33,8 @@ __all__ = ["Digest", "DigestError", "fetch", "is_address", "read_address"]
 BLOCK = 1 << 16
 TIMEOUT = 30.0
 DIGITS = {"md5": 32, "sha1": 40, "sha256": 64, "sha512": 128}
+MOST_UNDECLARED = 8 << 30
+"""Bytes that a server may send without saying beforehand how many."""
 NOT_FOUND = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 Headers = dict[str, str]
@@ -127,6 +129,7 @@ def fetch(url: str, target: Path, digest: Digest) -> Path:
         ConnectionError: If it cannot be downloaded, or not completely; the message says what to do.
         OSError: If it cannot be written; the message says what to do.
         DigestError: If it has another hash; nothing of it is kept.
+        ValueError: If a server that does not say how large it is sends more than 8 GiB; nothing of it is kept.
     """
     if target.is_file() and digest.matches(target):
         return target
@@ -205,6 +208,9 @@ def _receive(url: str, part: _Part) -> None:
             tqdm(total=total, initial=start, desc=part.name, unit="B", unit_scale=True) as bar,
         ):
             for block in _blocks(response, url):
+                if total is None and stream.tell() + len(block) > MOST_UNDECLARED:
+                    part.discard()
+                    raise ValueError(f"{url} sends more than {MOST_UNDECLARED} bytes without an end; do not use it.")
                 stream.write(block)
                 stream.flush()
                 bar.update(len(block))

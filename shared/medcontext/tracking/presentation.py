@@ -59,6 +59,8 @@ def describe_run(
     dice = [f"{title} {metrics[chart_name(name)]:.3f}" for name, title in _DICE.items() if chart_name(name) in metrics]
     if dice:
         lines.append(f"Mean Dice: {', '.join(dice)}.")
+    if failed := int(metrics.get("test_failed_cases", 0)):
+        lines.append(f"**{failed} test {'case' if failed == 1 else 'cases'} failed** and count in no result.")
     if report is not None:
         lines.append(f"Report: `evaluation/report.html` under Artifacts, and `{report}`.")
     return "\n\n".join(lines)
