@@ -19,6 +19,7 @@ from medcontext.handlers.component_choice import COMPONENTS_FILE
 from medcontext.metrics import ComponentEvidence, MetricSummary, choose_components, summarise
 from medcontext.networks.model_file import MODEL_FILE, read_settings
 from medcontext.report import checkpoint_sha256
+from medcontext.storage.tables import read_csv_text
 
 __all__ = ["Budget", "CrossValidation", "Fold", "experiment_dir", "read_cross_validation"]
 
@@ -65,7 +66,7 @@ class Fold:
 
     def metrics(self) -> pd.DataFrame:
         """Return one row per held-out case and label."""
-        return pd.read_csv(self.run_dir / "evaluation" / "metrics.csv", dtype={"case": str, "label": str})
+        return _read_table(self.run_dir / "evaluation" / "metrics.csv", ["case", "label"])
 
     def evaluation_info(self) -> dict[str, Any]:
         """Return what the evaluation says of weights and cases."""
@@ -167,7 +168,7 @@ class CrossValidation:
         files = [path.with_name(COMPONENTS_FILE) for path in self.ckpt_paths]
         if not all(file.is_file() for file in files):
             return None
-        return choose_components(pd.concat([pd.read_csv(file, dtype={"case": str}) for file in files]))
+        return choose_components(pd.concat([_read_table(file, ["case", "label", "structure"]) for file in files]))
 
     def budget(self) -> Budget:
         """Return the epoch, and whose weights, with the highest mean of the folds' validation Dice.
@@ -276,3 +277,9 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read ({error}); cross-validate again under another experiment_name."
         ) from error
     return content if isinstance(content, dict) else {}
+
+
+def _read_table(path: Path, texts: list[str]) -> pd.DataFrame:
+    """Read a table of :func:`medcontext.storage.tables.csv_bytes`, some columns of which are texts."""
+    table = pd.read_csv(path, dtype=dict.fromkeys(texts, str))
+    return table.assign(**{name: read_csv_text(table[name]) for name in texts})
