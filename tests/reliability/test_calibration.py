@@ -24,27 +24,27 @@ def fitted(agreement: torch.Tensor, dice: torch.Tensor) -> Any:
 
 def test_a_line_is_recovered_and_its_estimates_stay_within_0_and_1() -> None:
     agreement = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
-    calibration = fitted(agreement, 0.1 + 0.7 * agreement.mean(1))
+    calibration = fitted(agreement, 0.1 + agreement @ torch.tensor([0.2, 0.5]))
     fit = calibration.labels["liver"]
-    assert (fit.intercept, fit.slope) == pytest.approx((0.1, 0.7), abs=1e-5)
+    assert (fit.intercept, *fit.slopes) == pytest.approx((0.1, 0.2, 0.5), abs=1e-5)
     assert fit.error < 1e-5 < fit.error_of_mean
-    assert calibration.estimates(torch.tensor([[0.4, 0.6]]))["liver"] == pytest.approx(0.45, abs=1e-5)
+    assert calibration.estimates(torch.tensor([[0.4, 0.6]]))["liver"] == pytest.approx(0.48, abs=1e-5)
     assert calibration.estimates(torch.tensor([[2.0, 2.0]]))["liver"] == 1
     assert math.isnan(calibration.estimates(torch.tensor([[math.nan, 0.5]]))["liver"])
 
 
 def test_noise_draws_the_slope_to_the_expected_one() -> None:
-    """Agreements of 0.4 and 0.6, ten each, at both of which the Dice is 0.4 or 0.6: worked out by hand."""
-    agreement = torch.tensor([0.4, 0.6]).repeat(10)[:, None].expand(20, 2)
-    fit = fitted(agreement, torch.tensor([0.4, 0.4, 0.6, 0.6]).repeat(5)).labels["liver"]
-    information, noise = 20 * 0.1**2, 20 * 0.1**2 / 18  # slope 0 by the cases alone
-    assert fit.slope == pytest.approx(noise / (information + noise), abs=1e-5)
+    """Agreements of 0.4 and 0.6 at which the Dice is 0.4 or 0.6 equally often: worked out by hand."""
+    agreement = torch.tensor([[0.4, 0.4], [0.4, 0.6], [0.6, 0.4], [0.6, 0.6]]).repeat(6, 1)
+    fit = fitted(agreement, torch.tensor([0.4] * 4 + [0.6] * 4).repeat(3)).labels["liver"]
+    information, noise = 24 * 0.1**2, 24 * 0.1**2 / 21  # slopes 0 by the cases alone, 0.5 each expected
+    assert fit.slopes == pytest.approx([0.5 * noise / (information + noise)] * 2, abs=1e-5)
 
 
 def test_more_agreement_never_lowers_the_estimate() -> None:
     agreement = torch.rand(20, 2, generator=torch.Generator().manual_seed(0))
     fit = fitted(agreement, 0.9 - 0.8 * agreement.mean(1)).labels["liver"]
-    assert fit.slope == 0
+    assert fit.slopes == [0, 0]
     assert fit.error == pytest.approx(fit.error_of_mean)  # it says no more than the mean
 
 
@@ -97,7 +97,7 @@ def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:
     "change",
     [
         {"labels": {"liver": {"ids": [1], "cases": 12, "intercept": 0.1, "slopes": [0.5]}}},
-        {"labels": {"liver": {"ids": [1], "cases": 12, "intercept": None, "slope": 0.5}}},
+        {"labels": {"liver": {"ids": [1], "cases": 12, "intercept": None, "slopes": [0.5, 0.5]}}},
         {"labels": {"liver": {"ids": ["$x"], "cases": 12}}},
         {"labels": []},
         {"other": 1},

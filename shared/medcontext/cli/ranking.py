@@ -16,7 +16,7 @@ def rank(
 
     First come scans in which the network and its moving average disagree, also where parts of organs are dropped, and
     that differ from the labelled scans and from each other. Ranked scans have not been shown to teach a network more
-    than random ones do; the page says what was measured.
+    than random ones do.
 
     Args:
         ckpt_dir: folder of ``model.pt`` and ``model.json`` of a network trained on what is labelled so far.

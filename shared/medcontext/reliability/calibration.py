@@ -6,12 +6,13 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import scipy.optimize
 from torch import Tensor
 
 from medcontext.labels import Labels, label_ids
@@ -35,7 +36,7 @@ CALIBRATION_FILE = "quality.json"
 LEAST_CASES = 10
 """Cases with a label below which its Dice is not estimated."""
 PRIOR_SLOPE = 1.0
-"""Dice per agreement that is expected, with a standard deviation of 1, before any case is seen."""
+"""Sum of the slopes that is expected before any case is seen; each has a standard deviation of 1."""
 USUAL_SHARE = 0.8
 """Share of the cases of a calibration that have a label from which its absence counts as an error."""
 _REMEDY = "remove it and evaluate with --estimate_quality True again"
@@ -47,13 +48,13 @@ class CalibrationError(ValueError):
 
 @dataclass(frozen=True)
 class LabelFit:
-    """Dice of a label as a linear function of the mean agreement, which never falls where the agreement rises.
+    """Dice of a label as a linear function of the agreement, which never falls where the agreement rises.
 
     Attributes:
         ids: ids of the label.
         cases: cases in which the label was predicted or present, and predicted by any of the compared networks.
         intercept: Dice at agreement 0, of the line; NaN with too few cases, like what follows.
-        slope: Dice per agreement, not below 0.
+        slopes: Dice per agreement, one for each feature, none below 0.
         error: mean absolute error when each case is estimated from the others.
         error_of_mean: that of the mean Dice of the others, which an estimate has to beat.
         test_error: mean absolute error on test cases, if they were evaluated.
@@ -62,7 +63,7 @@ class LabelFit:
     ids: list[int]
     cases: int
     intercept: float = math.nan
-    slope: float = math.nan
+    slopes: list[float] = field(default_factory=list)
     error: float = math.nan
     error_of_mean: float = math.nan
     test_error: float = math.nan
@@ -72,9 +73,9 @@ class LabelFit:
         """Whether there were enough cases."""
         return self.cases >= LEAST_CASES
 
-    def estimate(self, agreement: float) -> float:
-        """Return the Dice, from 0 to 1, that a mean agreement stands for; NaN if either is unknown."""
-        return float(np.clip(self.intercept + agreement * self.slope, 0, 1))
+    def estimate(self, agreement: Array) -> float:
+        """Return the Dice, from 0 to 1, that an agreement (F,) stands for; NaN if either is unknown."""
+        return float(np.clip(self.intercept + agreement @ self.slopes, 0, 1)) if self.is_known else math.nan
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Calibration:
 
     def estimates(self, agreement: Tensor) -> dict[str, float]:
         """Return the estimated Dice by label from the agreement (L, F) of a scan, NaN where there is no estimate."""
-        rows = np.asarray(agreement, dtype=np.float64).mean(axis=1)
+        rows = np.asarray(agreement, dtype=np.float64)
         return {name: fit.estimate(row) for (name, fit), row in zip(self.labels.items(), rows, strict=True)}
 
     def mean(self, estimates: Mapping[str, float]) -> float:
@@ -136,10 +137,10 @@ class Calibration:
 def fit_calibration(
     agreement: Sequence[Tensor], dice: Sequence[Tensor], labels: Labels, *, weights: Mapping[str, str], features: Any
 ) -> Calibration:
-    """Fit the Dice of each label to the mean agreement over the features.
+    """Fit the Dice of each label to the agreement.
 
-    The fit is Bayesian, with a slope of 1 ± 1 expected: few noisy cases give any slope, and by such a one estimates can
-    be worse than the mean.
+    The fit is Bayesian, with slopes of 1 in sum expected: few noisy cases give any slopes, and by such ones estimates
+    can be worse than the mean.
 
     Args:
         agreement: (L, F) for each case.
@@ -155,36 +156,34 @@ def fit_calibration(
     given = np.stack([np.asarray(each) for each in agreement]) if len(agreement) else np.zeros(shape)
     true = np.stack([np.asarray(each) for each in dice]) if len(dice) else np.zeros(shape[:2])
     fits = {
-        name: _fit(given[:, place].mean(axis=1, dtype=np.float64), true[:, place].astype(np.float64), list(ids))
+        name: _fit(given[:, place].astype(np.float64), true[:, place].astype(np.float64), list(ids))
         for place, (name, ids) in enumerate(label_ids(labels).items())
     }
     return Calibration(dict(weights), list(features), len(agreement), fits)
 
 
 def _fit(agreement: Array, dice: Array, ids: list[int]) -> LabelFit:
-    known = np.isfinite(dice) & np.isfinite(agreement)
+    known = np.isfinite(dice) & np.isfinite(agreement).all(axis=1)
     agreement, dice = agreement[known], dice[known]
     if len(dice) < LEAST_CASES:
         return LabelFit(ids, len(dice))
-    lines = [_line(np.delete(agreement, i), np.delete(dice, i)) for i in range(len(dice))]  # each case left out
-    estimates = np.array(
-        [np.clip(intercept + slope * agreement[i], 0, 1) for i, (intercept, slope) in enumerate(lines)]
-    )
+    lines = [_line(np.delete(agreement, i, 0), np.delete(dice, i)) for i in range(len(dice))]  # each case left out
+    estimates = np.clip([start + agreement[i] @ slopes for i, (start, slopes) in enumerate(lines)], 0, 1)
     means = (dice.sum() - dice) / (len(dice) - 1)
     errors = (float(np.abs(values - dice).mean()) for values in (estimates, means))
     return LabelFit(ids, len(dice), *_line(agreement, dice), *errors)
 
 
-def _line(agreement: Array, dice: Array) -> tuple[float, float]:
-    """Return intercept and slope of the fit: the noisier the cases, the closer the slope is to the expected one."""
-    spread = agreement - agreement.mean()
-    information = float(spread @ spread)
-    slope = float(spread @ dice) / information if information > 0 else PRIOR_SLOPE
-    residuals = dice - dice.mean() - slope * spread
-    noise = float(residuals @ residuals) / (len(dice) - 2)  # variance, and that of the expected slope is 1
-    if information > 0:
-        slope = max((information * slope + noise * PRIOR_SLOPE) / (information + noise), 0.0)
-    return float(dice.mean() - slope * agreement.mean()), slope
+def _line(agreement: Array, dice: Array) -> tuple[float, list[float]]:
+    """Return intercept and slopes: the noisier the cases, the closer the slopes are to the expected ones."""
+    spread, features = agreement - agreement.mean(axis=0), agreement.shape[1]
+    free = np.linalg.lstsq(spread, dice - dice.mean(), rcond=None)[0]
+    residuals = dice - dice.mean() - spread @ free
+    noise = math.sqrt(float(residuals @ residuals) / (len(dice) - 1 - features))
+    matrix = np.vstack([spread, noise * np.eye(features)])
+    target = np.concatenate([dice - dice.mean(), np.full(features, noise * PRIOR_SLOPE / features)])
+    slopes = scipy.optimize.nnls(matrix, target)[0]
+    return float(dice.mean() - agreement.mean(axis=0) @ slopes), slopes.tolist()
 
 
 def write_calibration(calibration: Calibration, ckpt_dir: str | os.PathLike[str]) -> Path:
@@ -221,7 +220,7 @@ def read_calibration(ckpt_dir: str | os.PathLike[str], weights: Mapping[str, str
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        fits = {name: _checked_fit(entry) for name, entry in content["labels"].items()}
+        fits = {name: _checked_fit(entry, len(content["features"])) for name, entry in content["labels"].items()}
         label_ids({name: fit.ids for name, fit in fits.items()})
         calibration = Calibration(**{**content, "labels": fits})
     except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -231,10 +230,10 @@ def read_calibration(ckpt_dir: str | os.PathLike[str], weights: Mapping[str, str
     return calibration
 
 
-def _checked_fit(entry: Mapping[str, Any]) -> LabelFit:
+def _checked_fit(entry: Mapping[str, Any], features: int) -> LabelFit:
     """Return the fit of a label from JSON, which writes NaN as null."""
     values: dict[str, Any] = {name: math.nan if value is None else value for name, value in entry.items()}
     fit = LabelFit(**values)
-    if fit.is_known and not math.isfinite(fit.intercept + fit.slope):
-        raise ValueError(f"it has {fit.cases} cases and no line")
+    if fit.is_known and (len(fit.slopes) != features or not math.isfinite(fit.intercept + sum(fit.slopes))):
+        raise ValueError(f"it gives {fit.slopes} for {features} features")
     return fit
