@@ -306,10 +306,15 @@ def test_from_the_runs_to_the_table(own: Path) -> None:
 
 def test_the_readme_gives_the_means_of_the_variants() -> None:
     rows = pd.read_csv(ROOT / RESULTS / "variants.csv", keep_default_na=False)
-    means = rows.groupby(["dataset", "variant", "mode"])["mean_dice"].mean().map("{:.3f}".format)
+    means = rows.groupby(["setting", "variant", "mode"])["mean_dice"].mean().map("{:.3f}".format)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     lines = {line.split("|")[1].split(",")[0].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    shown = {name: [cell.strip() for cell in lines[name].split("|")[3:6]] for name in ("hippocampus", "brains")}
-    for name, cells in shown.items():
+    for name in ("hippocampus-6", "brains-3"):
+        cells = [cell.strip() for cell in lines[name.split("-")[0]].split("|")[3:6]]
         keys = [(name, "", "baseline"), (name, "", "medcontext"), (name, "half_of_organs", "medcontext")]
         assert cells == [means.get(key, "–") for key in keys]
+    few, many = (
+        rows[rows[["setting", "variant", "mode", "draw"]].eq([name, "", "baseline", 0]).all(axis=1)]["mean_dice"].item()
+        for name in ("hippocampus-6", "hippocampus-24")
+    )
+    assert f"bring\nplain training {many - few:.3f} (24 cases, {many:.3f} against {few:.3f}, one draw)" in text
