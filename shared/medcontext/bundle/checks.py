@@ -34,7 +34,8 @@ from medcontext.checks import (
 )
 from medcontext.data import check_dataset, check_images, errors_of, load_datalist, problems_table, sided_axes
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
-from medcontext.handlers.checkpoints import SELECTIONS, training_states
+from medcontext.handlers.checkpoints import SELECTIONS
+from medcontext.handlers.training_state import training_states
 from medcontext.inferers import flip_axes
 from medcontext.labels import label_ids, label_names, map_labels
 from medcontext.losses.pseudo_labels import check_thresholds

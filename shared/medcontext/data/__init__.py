@@ -26,6 +26,7 @@ from medcontext.data.datasets import (
 )
 from medcontext.data.images import list_images
 from medcontext.data.plausibility import CheckImaged, ImageValueError
+from medcontext.data.sampling import EpochSampler, SeededDataset, derived_seed, start_loader
 from medcontext.data.sides import sided_axes, sided_labels
 from medcontext.data.unlabeled import PairedDataset, load_unlabeled, pair_unlabeled
 from medcontext.labels import count_classes
@@ -36,8 +37,10 @@ __all__ = [
     "BRATS_LABELS",
     "BTCV_LABELS",
     "CheckImaged",
+    "EpochSampler",
     "ImageValueError",
     "PairedDataset",
+    "SeededDataset",
     "HIPPOCAMPUS_LABELS",
     "btcv_labels",
     "cached_dataset",
@@ -50,6 +53,7 @@ __all__ = [
     "errors_of",
     "count_classes",
     "data_hash",
+    "derived_seed",
     "describe_cases",
     "label_mapping",
     "list_images",
@@ -62,5 +66,6 @@ __all__ = [
     "problems_table",
     "sided_axes",
     "sided_labels",
+    "start_loader",
     "synapse_organs",
 ]

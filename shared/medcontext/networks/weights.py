@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medcontext.faults import disk_remedy
 from medcontext.networks.model_file import check_weights_hash
 from medcontext.networks.state_dicts import best_state, check_finite, misfit
 from medcontext.storage.files import whole_file
@@ -20,7 +21,22 @@ __all__ = ["CheckpointWriteError", "load_checkpoint", "load_weights", "save_chec
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint could not be written, such as on a full disk."""
+    """A checkpoint could not be written, such as on a full disk.
+
+    Args:
+        path: the file.
+        error: what prevented it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], error: BaseException) -> None:
+        remedy = disk_remedy(error) or "check the disk"
+        super().__init__(f"Could not write the checkpoint {path} ({_disk_error(error)}); {remedy}, then resume.")
+
+
+def _disk_error(error: BaseException) -> BaseException:
+    """Return the disk's error, which PyTorch replaces by one of its own."""
+    context = error.__context__
+    return context if isinstance(context, OSError) and not isinstance(error, OSError) else error
 
 
 def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path | None = None) -> None:
@@ -45,9 +61,7 @@ def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path |
         with whole_file(Path(path), previous) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        raise CheckpointWriteError(
-            f"Could not write the checkpoint {path} ({error}); free disk space, then resume."
-        ) from error
+        raise CheckpointWriteError(path, error) from error
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
