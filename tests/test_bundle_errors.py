@@ -127,15 +127,18 @@ def test_a_loader_that_is_killed() -> None:
 @pytest.mark.parametrize(
     ("code", "remedy"),
     [
-        (errno.ENOSPC, "No space left on device.*free space on that disk, then resume"),
-        (errno.EROFS, "Read-only file system.*that disk is mounted read-only: choose another folder, then resume"),
+        (errno.ENOSPC, "No space left on device.*free space on that disk.$"),
+        (errno.EROFS, "Read-only file system.*that disk is mounted read-only: choose another folder.$"),
         (errno.EACCES, "Permission denied.*give yourself the right to write there, or choose another folder"),
     ],
 )
 def test_faults_of_the_disk(tmp_path: Path, code: int, remedy: str) -> None:
     fault = OSError(code, os.strerror(code), str(tmp_path / "events"))
-    with pytest.raises(SystemExit, match=f"^medcontext: .*{remedy}"), one_sentence(kinds=STOPS), known_faults():
-        raise fault
+    wrapped = RuntimeError("Failed to instantiate")
+    wrapped.__cause__ = fault
+    for error in (fault, wrapped):
+        with pytest.raises(SystemExit, match=f"^medcontext: .*{remedy}"), one_sentence(kinds=STOPS), known_faults():
+            raise error
 
 
 def test_other_errors_keep_their_traceback() -> None:

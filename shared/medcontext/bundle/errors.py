@@ -24,7 +24,7 @@ from medcontext.networks import CheckpointWriteError
 from medcontext.scans import ImageReadError
 from medcontext.tracking.outbox import TrackingError
 
-__all__ = ["MISTAKES", "STOPS", "TRACEBACK_FILE", "known_faults", "one_sentence", "removed_on_failure"]
+__all__ = ["FaultError", "MISTAKES", "STOPS", "TRACEBACK_FILE", "known_faults", "one_sentence", "removed_on_failure"]
 
 TRACEBACK_FILE = "traceback.txt"
 """File in a run's folder with the traceback of the error that ended it or prevented its start."""
@@ -177,8 +177,11 @@ def _loader_fault(error: Exception) -> FaultError | None:
 
 
 def _disk_fault(error: Exception) -> FaultError | None:
-    remedy = disk_remedy(error) if isinstance(error, OSError) and not isinstance(error, STOPS) else None
-    return None if remedy is None else FaultError(f"{error}; {remedy}, then resume.")
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (OSError, *STOPS)):
+        cause = cause.__cause__  # MONAI wraps errors of a component's constructor
+    remedy = disk_remedy(cause) if isinstance(cause, OSError) and not isinstance(cause, STOPS) else None
+    return None if remedy is None else FaultError(f"{cause}; {remedy}.")
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from medcontext.bundle.checks import (
     check_network,
     check_run_folder,
 )
-from medcontext.bundle.errors import STOPS, known_faults, one_sentence, removed_on_failure
+from medcontext.bundle.errors import MISTAKES, STOPS, FaultError, known_faults, one_sentence, removed_on_failure
 from medcontext.bundle.model_settings import take_settings
 from medcontext.bundle.signals import ended_by_signals, stopped_by_signals
 from medcontext.bundle.values import settle_values, settled
@@ -96,7 +96,11 @@ def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None
     with one_sentence():
         if first_process and "tracking_uri" in parser.get():
             check_tracking(parser.get_parsed_content("tracking_uri"))
-    with one_sentence(folder=output_dir), removed_on_failure(output_dir):
+    with (
+        one_sentence(kinds=(*MISTAKES, FaultError), folder=output_dir),
+        removed_on_failure(output_dir),
+        known_faults(),
+    ):
         parser.get_parsed_content(engine)
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
