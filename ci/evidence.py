@@ -144,8 +144,8 @@ def run(
         settings: another file of settings.
         csv: results that ``collect`` wrote; ``evidence.csv``, or ``variants.csv`` with a fold.
     """
-    started, folder, devices = time.monotonic(), _folder(output_dir, test_fold), _devices(parallel)
-    experiment, done = _experiment(test_fold), _collected(_csv(csv, test_fold))
+    started, folder, devices = time.monotonic(), experiment_folder(output_dir, test_fold), _devices(parallel)
+    experiment, done = _experiment(test_fold), _collected(csv_file(csv, test_fold))
     jobs: list[Job] = []
     for setting in read_settings(settings, only):
         planned = setting.plan(data, experiment, test_fold=test_fold)
@@ -161,12 +161,14 @@ def _experiment(test_fold: int | None) -> str:
     return "evidence" if test_fold is None else f"evidence-fold{test_fold}"
 
 
-def _folder(output_dir: str | None, test_fold: int | None = None) -> Path:
+def experiment_folder(output_dir: str | None, test_fold: int | None = None) -> Path:
+    """Folder of costs, states and logs."""
     home = Path(find_home(str(ROOT / "bundles" / "any")))
     return Path(output_dir) if output_dir else home / "runs" / "experiments" / _experiment(test_fold)
 
 
-def _csv(csv: str | None, test_fold: int | None) -> Path:
+def csv_file(csv: str | None, test_fold: int | None) -> Path:
+    """File of results, of the test cases or of a fold."""
     return Path(csv) if csv else RESULTS / ("evidence.csv" if test_fold is None else "variants.csv")
 
 
@@ -205,7 +207,7 @@ def budget(
         parallel: training runs at a time.
         settings: another file of settings.
     """
-    folder = Path(output_dir) if output_dir else _folder(None).with_name("evidence-budget")
+    folder = Path(output_dir) if output_dir else experiment_folder(None).with_name("evidence-budget")
     for setting in read_settings(settings, only):
         reached, enough = -math.inf, "none is long enough; raise max_epochs"
         for factor in FACTORS:
@@ -249,8 +251,8 @@ def collect(
         settings: as for ``run``.
         test_fold: as for ``run``.
     """
-    folder = _folder(output_dir, test_fold)
-    path = _csv(csv, test_fold)
+    folder = experiment_folder(output_dir, test_fold)
+    path = csv_file(csv, test_fold)
     by_experiment = {f"{_experiment(test_fold)}-{setting.name}": setting for setting in read_settings(settings)}
     files = [file for file in sorted(folder.glob("evidence*.json")) if "." not in file.stem]
     records = [json.loads(file.read_text(encoding="utf-8")) for file in files]
@@ -261,12 +263,18 @@ def collect(
     ]
     if not finished:
         raise ValueError(f"{folder} holds no finished runs; name their folder by --output_dir.")
-    found = pd.DataFrame([row(record, setting, test_fold) for record, setting in finished], columns=COLUMNS)
+    total = merge_rows(path, [row(record, setting, test_fold) for record, setting in finished])
+    print(f"{path}: {total} runs, {len(finished)} of them from {folder}")
+
+
+def merge_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> int:
+    """Write rows into a CSV file, in place of earlier ones of the same key; return how many it has then."""
+    found = pd.DataFrame(rows, columns=COLUMNS)
     if path.is_file():
         found = pd.concat([pd.read_csv(path, keep_default_na=False), found]).drop_duplicates(KEY, keep="last")
     path.parent.mkdir(parents=True, exist_ok=True)
     found.sort_values(KEY).to_csv(path, index=False, float_format="%.6g", lineterminator="\n")
-    print(f"{path}: {len(found)} runs, {len(finished)} of them from {folder}")
+    return len(found)
 
 
 def row(record: dict[str, Any], setting: Setting, test_fold: int | None) -> dict[str, Any]:
@@ -281,7 +289,6 @@ def row(record: dict[str, Any], setting: Setting, test_fold: int | None) -> dict
     summary, history = _results(run_dir)
     uri = resolve_tracking_uri(default=path_to_sqlite_uri(str(run_dir.parents[2] / "mlruns.db")))
     tags = MlflowClient(uri).get_run(read_identity(run_dir / "models")["mlflow_run_id"]).data.tags
-    dice = summary.labels["dice_mean"]
     return {
         "setting": setting.name.removesuffix(f"-{setting.variant}"),
         "variant": setting.variant,
@@ -293,11 +300,19 @@ def row(record: dict[str, Any], setting: Setting, test_fold: int | None) -> dict
         "draw": cell.seed,
         "steps": int(history["step"]),
         "processor_seconds": float(history["train_processor_seconds"]),
+        **dice_columns(summary, test_fold),
+        "commit": tags.get(MLFLOW_GIT_COMMIT, ""),
+        "version": tags.get("medcontext.version", ""),
+    }
+
+
+def dice_columns(summary: MetricSummary, test_fold: int | None) -> dict[str, Any]:
+    """The columns of a row that say how well it did, and on what."""
+    dice = summary.labels["dice_mean"]
+    return {
         "mean_dice": summary.mean_dice,
         "dice": "; ".join(f"{label} {value:.4f}" for label, value in dice.items() if not math.isnan(value)),
         "tested_on": "test cases" if test_fold is None else f"fold {test_fold} of the training cases",
-        "commit": tags.get(MLFLOW_GIT_COMMIT, ""),
-        "version": tags.get("medcontext.version", ""),
     }
 
 

@@ -21,6 +21,8 @@ COLUMNS = [
 RESULTS = Path("shared") / "docs" / "results"
 FIGURE = Path(".github") / "images" / "evidence.png"
 BEGIN, END = "<!-- evidence: python ci/evidence.py write -->", "<!-- end of evidence -->"
+NNUNET = "nnunet"
+"""nnU-Net v2 on the same labelled cases for the processor time of ``medcontext``; see nnunet.py."""
 EQUAL_TIME, DEFAULT, UNLABELED = "baseline_equal_time", "medcontext", "medcontext_unlabeled"
 NETWORKS = {
     "medcontext_unetr": "UNETR",
@@ -71,19 +73,20 @@ def groups(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, pd.DataFrame
     for (_, dataset, cases, bundle), some in order.groupby(["network", "dataset", "labelled_cases", "bundle"]):
         dice = some.pivot_table(index="draw", columns="mode", values="mean_dice")
         title = f"{dataset}, {cases} labelled cases, {NETWORKS[str(bundle)]}"
-        yield title, some, dice[[mode for mode in MODES if mode in dice.columns]]
+        yield title, some, dice[[mode for mode in (*MODES, NNUNET) if mode in dice.columns]]
 
 
 def readme_table(rows: pd.DataFrame) -> str:
     """The table of the README: the default and unlabelled scans against the baseline at equal time."""
     lines = [
-        "| dataset, network | baseline, equal time | MedContext | gain | with unlabelled scans | further gain |",
-        "|---|---|---|---|---|---|",
+        "| dataset, network | baseline, equal time | MedContext | gain | with unlabelled scans | further gain "
+        "| nnU-Net, equal time |",
+        "|---|---|---|---|---|---|---|",
     ]
     for title, _, dice in groups(rows):
         means = {mode: f"{dice[mode].mean():.3f}" for mode in dice.columns}
         cells = [means.get(EQUAL_TIME, "–"), means.get(DEFAULT, "–"), gain(dice, DEFAULT, EQUAL_TIME)]
-        cells += [means.get(UNLABELED, "–"), gain(dice, UNLABELED, DEFAULT)]
+        cells += [means.get(UNLABELED, "–"), gain(dice, UNLABELED, DEFAULT), means.get(NNUNET, "–")]
         lines.append(f"| {title} | {' | '.join(map(str, cells))} |")
     sources = rows.drop_duplicates("dataset").set_index("dataset")["source"]
     lines += [
@@ -201,7 +204,7 @@ def draw_gains(rows: pd.DataFrame) -> Figure:
     columns = min(4, len(settings))
     lines = -(-len(settings) // columns)
     figure = Figure(figsize=(3.4 * columns, 0.6 + 2.2 * lines), dpi=120, layout="constrained")
-    modes = [mode for mode in MODES if mode != EQUAL_TIME]
+    modes = [mode for mode in (*MODES, NNUNET) if mode != EQUAL_TIME]
     for place, (title, _, dice) in enumerate(settings, 1):
         axis = figure.add_subplot(lines, columns, place)
         for height, mode in enumerate(reversed(modes)):

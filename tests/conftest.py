@@ -14,14 +14,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlflow_server import MlflowServer
+from mlflow_server import Door, MlflowServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from releases import Release
 
+# what takes long to make is made in one of the processes that run tests: groups of the tests that use it, by fixture
+GROUPS = {"release": "forks", "database": "pages", "reports": "pages", "browser": "pages"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge")
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the markers there too
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        groups = [group for fixture, group in GROUPS.items() if fixture in getattr(item, "fixturenames", ())]
+        if groups and item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(groups[0]))
 
 
 @pytest.fixture(autouse=True)
@@ -94,21 +104,29 @@ def sqlite_uri(path: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def one_server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[MlflowServer]:
-    folder = tmp_path_factory.mktemp("server")
-    shutil.copy(empty_database, folder / "mlflow.db")
-    server = MlflowServer(folder)
+def database(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
+    """Folder of one database for all experiments of tests that do not need one of their own."""
+    folder = tmp_path_factory.mktemp("database")
+    shutil.copy(empty_database, folder / "mlruns.db")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_server(database: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(database, sqlite_uri(database / "mlruns.db"))
+    server.start()
     yield server
     server.stop()
 
 
 @pytest.fixture
-def mlflow_server(one_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> MlflowServer:
-    """A running MLflow server; tests share it, each with an experiment of its own, and may stop it."""
+def mlflow_server(one_server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Door]:
+    """A running MLflow server; tests share it, each with an experiment of its own, and may stop it for themselves."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    if one_server.process is None:
-        one_server.start()
-    return one_server
+    door = Door(one_server)
+    door.start()
+    yield door
+    door.stop()
 
 
 @pytest.fixture(scope="session")

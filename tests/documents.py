@@ -36,16 +36,18 @@ SMALL = {
     "experiment": {"dry_run": "True"},
     "preview": {"num_cases": "1"},
 }
-# tested elsewhere too: by what they are made of, or by their like
+# tested elsewhere too: by what they are made of, or by their like, or with the thorough reader alone
 LONG = {
     ("mlflow", "ui"),
+    ("mlflow", "models", "serve"),
+    ("curl",),
     ("python", "ci/package_bundles.py"),
     ("python", "ci/verify_bundles.py"),
     ("torchrun", "--standalone"),
     ("python", "-m", "monai.bundle", "onnx_export"),
 }
 # hours long, and tested in small by tests of their own
-ELSEWHERE = {("python", "ci/evidence.py")}
+ELSEWHERE = {("python", "ci/evidence.py"), ("python", "-m", "medcontext", "finalize")}
 LIMIT = 120
 
 
@@ -96,6 +98,8 @@ def small_words(bundle: str, words: Sequence[str]) -> list[str]:
     """The words that follow ``-m monai.bundle`` or ``-m medcontext``, with the tiny settings of a bundle."""
     if words[0] in SMALL and not {"nnunet", "decathlon", "folder"} & set(words):  # these are small already
         words = replaced(words, SMALL[words[0]])
+    if "--folds" in words:
+        words = replaced(words, {"folds": "2"})
     if "--config_file" not in words:
         return list(words)
     given = words[list(words).index("--config_file") + 1]
@@ -204,7 +208,8 @@ class Reader:
     def _run(self, call: Call) -> None:
         known = (call.folder, *(word.replace(str(self.port), "PORT") for word in call.words))
         long = any(call.words[: len(words)] == words for words in LONG)
-        if known in self.done or (long and not self.thorough) or call.words[:2] in ELSEWHERE:
+        elsewhere = any(call.words[: len(words)] == words for words in ELSEWHERE)
+        if known in self.done or (long and not self.thorough) or elsewhere:
             return
         self.done.add(known)
         match call.words:

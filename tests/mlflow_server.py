@@ -7,8 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -72,3 +74,55 @@ class MlflowServer:
             kill_tree(self.process.pid)
             self.process.wait()
             self.process = None
+
+
+class Door:
+    """A port that leads to that of a server. While it is closed the server is unreachable, and not started again.
+
+    Args:
+        server: a running server.
+    """
+
+    def __init__(self, server: MlflowServer) -> None:
+        self.server = server
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.sockets: list[socket.socket] = []
+
+    def start(self) -> None:
+        """Open it, unless it is open."""
+        if not self.sockets:
+            self.sockets = [socket.create_server(("127.0.0.1", self.port))]
+            self._run(self._accept, self.sockets[0], self.sockets)
+
+    def stop(self) -> None:
+        """Close it and break off all connections."""
+        sockets, self.sockets = self.sockets, []
+        for each in sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self, listener: socket.socket, sockets: list[socket.socket]) -> None:
+        while True:
+            caller = listener.accept()[0]
+            called = socket.create_connection(("127.0.0.1", self.server.port))
+            sockets += [caller, called]
+            self._run(self._forward, caller, called)
+            self._run(self._forward, called, caller)
+
+    @staticmethod
+    def _forward(source: socket.socket, target: socket.socket) -> None:
+        while data := source.recv(1 << 16):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+
+    @staticmethod
+    def _run(call: Callable[..., None], *arguments: object) -> None:
+        """Call in a thread that ends when its sockets are closed."""
+
+        def run() -> None:
+            with contextlib.suppress(OSError):
+                call(*arguments)
+
+        threading.Thread(target=run, daemon=True).start()

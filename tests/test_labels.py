@@ -10,7 +10,7 @@ import torch
 from monai.transforms import MapLabelValued
 
 from medcontext.data import BTCV_LABELS, label_mapping
-from medcontext.labels import label_names
+from medcontext.labels import IGNORED, label_ids, label_names, unannotated_ids
 
 BRATS_2023 = {"0": "background", "1": "non_enhancing_tumor", "2": "edema", "3": "enhancing_tumor"}
 DECATHLON = {"edema": 1, "non_enhancing_tumor": 2, "enhancing_tumor": 3}
@@ -90,3 +90,29 @@ def test_names_that_the_dataset_does_not_have(datalist: Path, labels: dict[str, 
 def test_labels_of_another_form(labels: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         label_names({"labels": labels})
+
+
+def test_ignored_voxels_are_no_structure(datalist: Path) -> None:
+    write(datalist, {**BRATS_2023, "4": "ignore"})
+    assert label_mapping(datalist, DECATHLON) == [[0, 1, 2, 3, 4], [0, 2, 1, 3, IGNORED]]
+    assert label_names(json.loads(datalist.read_text())) == {int(index): name for index, name in BRATS_2023.items()}
+    mapped = MapLabelValued("label", *label_mapping(datalist, DECATHLON))({"label": torch.arange(5.0)})
+    assert mapped["label"].tolist() == [0, 2, 1, 3, -1]
+
+
+@pytest.mark.parametrize("labels", [{"1": "ignore", "2": "liver"}, {"1": "liver", "2": "ignore", "3": "Ignore"}])
+def test_the_ignored_id_is_the_highest(labels: dict[str, str], datalist: Path) -> None:
+    write(datalist, labels)
+    with pytest.raises(ValueError, match="gives 'ignore' the id [12], but ids go up to [23]; its id must be the"):
+        label_mapping(datalist, {"liver": 1})
+
+
+def test_ignored_voxels_are_not_learned() -> None:
+    with pytest.raises(ValueError, match="names 'ignore', which stands for voxels that are not learned; leave it out"):
+        label_ids({"liver": 1, "ignore": 2})
+
+
+@pytest.mark.parametrize(("lowest", "expected"), [(0.0, []), (-1.0, []), (-2.0, [1]), (-3.0, [2, 3])])
+def test_what_a_value_stands_for(lowest: float, expected: list[int]) -> None:
+    assert unannotated_ids(lowest, [[1, 2, 3], [1], [2, 3]]) == expected
+    assert unannotated_ids(lowest, []) == []

@@ -19,11 +19,12 @@ LAYERS = (
     ("dicom", "losses", "metrics", "networks", "transforms", "hub"),
     ("scans",),
     ("data", "engines", "inferers"),
+    ("reliability",),
     ("phantoms", "providers", "report"),
     ("audit", "handlers"),
     ("tracking",),
     ("bundle",),
-    ("comparison", "experiment", "planning"),
+    ("comparison", "experiment", "planning", "ranking"),
     ("cli",),
     ("__main__",),
 )

@@ -13,7 +13,8 @@ class MedContextKeys(StrEnum):
     ``MASKED_IMAGE`` is the image with the context dropped, and ``CONTEXT_MASK`` marks dropped (1) and kept (0) voxels.
     ``UNLABELED_IMAGE`` is an unlabelled crop as the teacher sees it, ``UNLABELED_STRONG`` the same crop augmented for
     the student. ``MASKED_PRED`` and ``TEACHER_PRED`` are the student's logits on the masked image and the teacher's on
-    the whole image. The others are scalars of one step.
+    the whole image. ``AGREEMENT`` is the Dice of a prediction and those that it should agree with (L, F), by label and
+    comparison. The others are scalars of one step.
     """
 
     MASKED_IMAGE = "masked_image"
@@ -22,6 +23,7 @@ class MedContextKeys(StrEnum):
     UNLABELED_STRONG = "unlabeled_strong"
     MASKED_PRED = "masked_pred"
     TEACHER_PRED = "teacher_pred"
+    AGREEMENT = "agreement"
     LOSS_SUPERVISED = "loss_supervised"
     LOSS_CONTEXT = "loss_context"
     LOSS_CONSISTENCY = "loss_consistency"

@@ -79,3 +79,12 @@ def test_few_cases_are_not_compared(structures: pd.DataFrame, shifts: pd.DataFra
     few = structures[structures["case"].isin(CASES[:4])].reset_index(drop=True)
     few.loc[0, "volume_ml"] = 5000
     assert find_unusual(few, shifts[:4]) == []
+
+
+def test_a_structure_that_few_cases_have_annotated_is_not_compared(
+    structures: pd.DataFrame, shifts: pd.DataFrame
+) -> None:
+    structures.loc[(structures["case"] == "case_1") & (structures["label"] == "left_kidney"), "volume_ml"] = 5.0
+    assert [finding.case for finding in find_unusual(structures, shifts)] == ["case_1"]
+    few = structures[(structures["label"] != "left_kidney") | structures["case"].isin(CASES[:4])]
+    assert find_unusual(few, shifts) == []

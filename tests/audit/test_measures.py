@@ -44,3 +44,9 @@ def test_a_shift_from_the_image_is_found(shift: tuple[int, int, int]) -> None:
 @pytest.mark.parametrize("shape", [(24, 24, 24), (24, 24, 1)])
 def test_without_borders_to_compare_no_shift_is_found(shape: tuple[int, int, int]) -> None:
     assert label_shift(np.ones(shape), np.zeros(shape, dtype=int)) == ((0, 0, 0), 0.0)
+
+
+def test_the_border_of_ignored_voxels_is_none() -> None:
+    label = np.zeros((24, 24, 24), dtype=int)
+    label[8:16, 7:15, 9:15] = -1
+    assert label_shift(np.roll(label, 2, axis=0).astype(float), label) == ((0, 0, 0), 0.0)

@@ -41,6 +41,20 @@ def test_check_lists_and_shows_what_to_look_at(dataset: Path, capsys: pytest.Cap
     assert "case_4_image" in page
 
 
+def test_what_is_not_annotated_is_not_missing(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = json.loads((dataset / "dataset.json").read_text())
+    cases = [*content["training"], *content["test"]]
+    label = nib.load(dataset / cases[1]["label"])
+    values = np.asarray(label.dataobj)
+    nib.save(nib.Nifti1Image(np.where(values == 2, 3, values), label.affine), dataset / cases[1]["label"])
+    content["labels"]["3"] = "ignore"
+    for unannotated, lines in ([], ["case_1_image: right_box is missing; 5 of 6 cases have it."]), (["right_box"], []):
+        cases[1]["unannotated"] = unannotated
+        (dataset / "dataset.json").write_text(json.dumps({**content, "training": cases, "test": []}))
+        cli.check(str(dataset), audit_dir=str(dataset / "audit"))
+        assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("case_1")] == lines
+
+
 def test_names_are_escaped(dataset: Path) -> None:
     label = dataset / "<b>bold_label.nii.gz"
     empty = nib.load(label)

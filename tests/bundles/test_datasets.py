@@ -34,7 +34,6 @@ REPORTED = {
     "hippocampus": ["anterior", "posterior"],
 }
 QUICK = {
-    (UNETR, "acdc", "baseline"),
     (SWIN_UNETR, "brats", "baseline"),
     (NNFORMER, "acdc", "medcontext"),
     (UNETR_PLUS_PLUS, "brats", "medcontext"),
@@ -99,7 +98,7 @@ def test_regions_are_unions_of_the_classes(home: Path, other_cohorts: Callable[[
     }
 
 
-@for_bundles()
+@for_bundles(UNETR, NNFORMER)
 def test_overlays_of_every_kind_resolve_for_training_and_prediction(
     bundle: str, home: Path, other_cohorts: Callable[[str], Path]
 ) -> None:

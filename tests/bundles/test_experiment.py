@@ -134,6 +134,10 @@ def test_folders_that_are_no_datasets(
         ({"fractions": None, "cases": [0]}, ValueError, "each of cases must be at least 1, got 0"),
         ({"seeds": [1, 1]}, ValueError, r"seeds must name at least one, and each only once, got \[1, 1\]"),
         ({"modes": []}, ValueError, "modes must name at least one"),
+        ({"folds": 1}, ValueError, "folds must be at least 2, got 1: leave it out for no cross-validation"),
+        ({"folds": 2.5}, TypeError, "folds must be an integer, got 2.5"),
+        ({"folds": 5, "fractions": [0.5]}, ValueError, "uses all labelled cases; leave fractions and cases out"),
+        ({"folds": 5, "fractions": None, "cases": [6]}, ValueError, "uses all labelled cases"),
     ],
 )
 def test_grid_refuses(change: dict[str, Any], error: type[Exception], message: str) -> None:
@@ -200,6 +204,25 @@ def test_a_fold_of_the_training_cases_stands_in_for_the_test_cases(home: Path) -
         plan(cells, experiment_name="chosen", overrides={**overrides, "datalist": "x"}, test_fold=0)
 
 
+def test_each_fold_is_held_out_and_evaluated(home: Path) -> None:
+    cells = grid([UNETR], ["btcv"], [1.0], [0], ["baseline", "medcontext"], folds=2)
+    assert [cell.name[-9:] for cell in cells] == [f"-fold{fold}of2" for fold in (0, 0, 1, 1)]
+    jobs = plan(cells, experiment_name="folds", overrides={**TINY[UNETR], "validation_cases": 3, "max_epochs": 6})
+    assert [job.training["fold"] for job in jobs] == [0, 0, 1, 1]
+    assert {job.training["num_folds"] for job in jobs} == {2}
+    assert {job.training["max_epochs"] for job in jobs} == {6}
+    assert not any("datalist" in job.training for job in jobs)
+    tested = [json.loads(Path(job.evaluating["datalist"]).read_text())["test"] for job in jobs[::2]]
+    content = json.loads((home / "data" / "btcv" / "dataset.json").read_text())
+    images = [Path(case["image"]).name for cases in tested for case in cases]
+    assert sorted(images) == sorted(Path(case["image"]).name for case in content["training"])
+    assert {tuple(job.evaluating["largest_components"]) for job in jobs} == {()}
+    with pytest.raises(SystemExit, match="There are 4 cases for 5 folds; choose fewer folds"):
+        plan(grid([UNETR], ["btcv"], [1.0], [0], ["baseline"], folds=5), experiment_name="x", overrides=TINY[UNETR])
+    with pytest.raises(ValueError, match="the grid itself sets fold; leave that out"):
+        plan(cells, experiment_name="folds", overrides={**TINY[UNETR], "fold": 1})
+
+
 def test_unlabelled_scans_are_for_the_modes_that_need_them(home: Path) -> None:
     cells = grid([UNETR], ["btcv"], None, [0], ["medcontext", "pseudo_labels", "medcontext_unlabeled"], cases=[2])
     jobs = plan(cells, experiment_name="few", overrides={**TINY[UNETR], "unlabeled": "rest"})
@@ -257,14 +280,8 @@ def test_a_failure_stops_nothing_else_and_is_repeated_alone(tmp_path: Path, monk
         script(tmp_path, "good", append.format(tmp_path / "trained"), append.format(tmp_path / "evaluated")),
         script(tmp_path, "bad", f"pathlib.Path('{mark}').read_text()"),
     ]
-    real = subprocess.Popen
-
-    def started(words: list[str], **options: Any) -> Any:
-        """Start the one that fails as it is, and the others with less effort where the system has forks."""
-        fails = "bad" in words[-1] and not mark.exists()
-        return (real if fails or os.name == "nt" else ForkedCommand)(words, **options)
-
-    monkeypatch.setattr(subprocess, "Popen", started)
+    if os.name != "nt":  # with less effort where the system has forks
+        monkeypatch.setattr(subprocess, "Popen", ForkedCommand)
     (failure,) = run_cells(jobs, tmp_path / "out", ["cpu", "cpu"])
     assert failure.startswith("bad: training ended with 1, see ")
     assert "FileNotFoundError" in Path(failure.split("see ")[1]).read_text()

@@ -16,7 +16,7 @@ import SimpleITK as sitk  # noqa: N813  (as its documentation does)
 import torch
 from monai.bundle import run as run_bundle
 
-from bundle_runs import NNFORMER, UNETR, UNETR_PLUS_PLUS, config_files, for_bundles, run, train
+from bundle_runs import NNFORMER, UNETR_PLUS_PLUS, config_files, for_bundles, run, train
 from medcontext.planning import make_plans, write_plans
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -70,7 +70,7 @@ def test_any_channels_and_classes(bundle: str, home: Path) -> None:
     assert nib.aff2axcodes(predictions[0].affine) == ("L", "A", "S")
 
 
-@for_bundles(UNETR, NNFORMER)
+@for_bundles(NNFORMER)
 def test_starting_from_the_weights_of_other_classes(bundle: str, home: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = train(bundle, home, run_name="source", max_epochs=1)
     (home / "mine").mkdir()

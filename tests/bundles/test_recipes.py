@@ -40,7 +40,7 @@ PARAMETERS = {UNETR: 101_805_646, SWIN_UNETR: 62_187_296, NNFORMER: 150_054_210,
 
 @for_bundles()
 @pytest.mark.parametrize("dataset", ["btcv", "acdc", "brats", "hippocampus"])
-@pytest.mark.parametrize("name", ["train", "inference"])
+@pytest.mark.parametrize("name", ["train", pytest.param("inference", marks=pytest.mark.slow)])
 def test_the_network_is_the_published_one(bundle: str, dataset: str, name: str) -> None:
     parser = ConfigParser({})
     for file in config_files(bundle, name, dataset):

@@ -20,7 +20,7 @@ from monai.utils import path_to_sqlite_uri
 
 from bundle_runs import ROOT, UNETR, config_files, for_bundles, overrides_for, read_json, run, runs_of, train
 from forks import forked_module
-from mlflow_server import MlflowServer, free_port
+from mlflow_server import Door, free_port
 from platforms import posix_only
 
 LOAD = """
@@ -46,7 +46,7 @@ def the_run(home: Path) -> Any:
 def test_a_model_that_mlflow_loads_elsewhere(
     bundle: str,
     home: Path,
-    mlflow_server: MlflowServer,
+    mlflow_server: Door,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -105,7 +105,7 @@ def test_a_dead_server_is_told_of_before_anything_is_done(
     assert not (home / "runs").exists()
 
 
-def test_passwords_stay_out_of_what_is_uploaded(home: Path, mlflow_server: MlflowServer) -> None:
+def test_passwords_stay_out_of_what_is_uploaded(home: Path, mlflow_server: Door) -> None:
     address = mlflow_server.uri.replace("://", "://me:secret@")
     folder = train(UNETR, home, max_epochs=1, tracking_uri=address)
     assert read_json(folder / "train_config.json")["tracking_uri"] == mlflow_server.uri

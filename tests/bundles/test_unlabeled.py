@@ -40,7 +40,7 @@ def copy_of(data: Path, to: Path) -> Path:
     return to
 
 
-@for_bundles(UNETR, NNFORMER)
+@for_bundles(NNFORMER)
 def test_the_rest_is_used_without_its_labels(bundle: str, home: Path) -> None:
     """The label maps of the cases that are left out need not even exist; and the run pairs with its control."""
     data = copy_of(home / "data" / "btcv", home / "mine")
@@ -203,7 +203,13 @@ def test_mistakes_are_told_before_the_first_step(
 MIRRORING = {"spatial": [{"_target_": "RandFlipd", "keys": ["image", "label"], "spatial_axis": 0}], "intensity": []}
 
 
-@pytest.mark.parametrize("overrides", [{"augmentation": MIRRORING}, {"orientation": "LPI", "augmentation": MIRRORING}])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        pytest.param({"augmentation": MIRRORING}, marks=pytest.mark.slow),
+        {"orientation": "LPI", "augmentation": MIRRORING},
+    ],
+)
 def test_mirroring_of_labels_with_sides_is_refused(home: Path, overrides: dict[str, Any]) -> None:
     axis = overrides.get("orientation", "RAS")[0]
     message = (

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 import evidence
+import nnunet
 from bundle_runs import ROOT, TINY, UNETR
 from evidence_tables import (
     BEGIN,
@@ -25,6 +26,7 @@ from evidence_tables import (
     update_documents,
     variants_document,
 )
+from medcontext.data import load_cases
 from medcontext.experiment import MODES
 from medcontext.phantoms.cohort import write_phantoms
 
@@ -56,19 +58,20 @@ def test_gains_are_paired_by_draw_with_intervals_by_students_t() -> None:
 
 
 def test_the_tables_hold_every_setting_mode_and_pair() -> None:
-    rows = table(baseline_equal_time=[0.7, 0.8], medcontext=[0.74, 0.84], medcontext_unlabeled=[0.75])
+    rows = table(baseline_equal_time=[0.7, 0.8], medcontext=[0.74, 0.84], medcontext_unlabeled=[0.75], nnunet=[0.72])
     rows = pd.concat([rows, table(baseline=[0.6]).assign(bundle="medcontext_nnformer")])
     lines = readme_table(rows).splitlines()
     assert lines[2] == (
-        "| hippocampus, 6 labelled cases, UNETR | 0.750 | 0.790 | +0.040 (+0.040 to +0.040) | 0.750 | +0.010 |"
+        "| hippocampus, 6 labelled cases, UNETR | 0.750 | 0.790 | +0.040 (+0.040 to +0.040) | 0.750 | +0.010 | 0.720 |"
     )
-    assert lines[3] == "| hippocampus, 6 labelled cases, nnFormer | – | – | – | – | – |"
+    assert lines[3] == "| hippocampus, 6 labelled cases, nnFormer | – | – | – | – | – | – |"
     text = pairs_document(rows)
     assert "| medcontext | 100 | 50 | 0.790 | 0.740 | 0.840 |" in text
     assert "| medcontext_unlabeled | 100 | 50 | 0.750 | 0.750 | – |" in text
     assert "| medcontext − baseline_equal_time | +0.040 (+0.040 to +0.040) | +0.040 | +0.040 |" in text
     assert "| medcontext_unlabeled − baseline_equal_time | +0.050 | +0.050 | – |" in text
-    assert text.count(" − ") == 3
+    assert "| nnunet − medcontext | -0.020 | -0.020 | – |" in text
+    assert text.count(" − ") == 6
     assert "commits 0123456789." in text
 
 
@@ -227,6 +230,52 @@ def test_the_budget_is_the_first_that_a_longer_run_hardly_improves_on(
 def test_nothing_to_collect(own: Path) -> None:
     with pytest.raises(ValueError, match="holds no finished runs; name their folder by --output_dir"):
         evidence.collect(settings=str(own / "settings.json"), csv=str(own / "evidence.csv"))
+
+
+def test_nnunet_trains_on_the_same_cases_and_is_scored_alike(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = []
+
+    def nnunet_train(words: list[str], **_: Any) -> SimpleNamespace:
+        name, seconds, batch_size, images, output = words[2:]
+        raw = Path(images).with_name("raw") / name
+        trained.append({path.resolve().name for path in (raw / "labelsTr").iterdir()})
+        assert json.loads((raw / "dataset.json").read_text())["numTraining"] == len(trained[-1]) == 3
+        assert {path.name.removesuffix("_0000.nii.gz") for path in (raw / "imagesTr").iterdir()} == {
+            path.name.removesuffix(".nii.gz") for path in (raw / "labelsTr").iterdir()
+        }
+        Path(output).mkdir()
+        for image in Path(images).iterdir():
+            label = str(image.resolve()).replace("img", "label").replace("images", "labels")
+            shutil.copy(label, Path(output) / f"{image.name.removesuffix('_0000.nii.gz')}.nii.gz")
+        record = {"version": "2", "batch_size": int(batch_size), "steps": 7, "processor_seconds": float(seconds)}
+        (Path(output) / "training.json").write_text(json.dumps(record))
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(nnunet.subprocess, "run", nnunet_train)
+    arguments = {"settings": str(own / "settings.json"), "csv": str(own / "evidence.csv"), "only": "small", "draws": 2}
+    with pytest.raises(ValueError, match=r"has no runs of medcontext for small; collect them, or give --seconds"):
+        nnunet.run(**arguments)
+    for _ in range(2):  # what is there is not trained again
+        nnunet.run(**arguments, seconds=5.0, batch_size=2)
+    rows = pd.read_csv(own / "evidence.csv")
+    assert rows["mode"].tolist() == ["nnunet", "nnunet"]
+    assert rows["mean_dice"].tolist() == [1.0, 1.0]
+    assert rows["version"][0] == "nnU-Net 2, batches of 2"
+    for labels, seed in zip(trained, (0, 1), strict=True):
+        drawn = (
+            load_cases(own / "data" / "btcv" / "dataset.json", section, num_validation=1, train_cases=3, seed=seed)
+            for section in ("training", "validation")
+        )
+        assert labels == {Path(case["label"]).name for cases in drawn for case in cases}
+
+
+@pytest.mark.slow
+def test_nnunet_itself_trains_and_predicts(own: Path) -> None:
+    words = ["bash", "ci/nnunet.sh", "--settings", str(own / "settings.json"), "--csv", str(own / "evidence.csv")]
+    subprocess.run([*words, "--only", "small", "--draws=1", "--seconds=20", "--batch_size=2"], cwd=ROOT, check=True)
+    rows = pd.read_csv(own / "evidence.csv")
+    assert rows["steps"][0] > 0
+    assert 0 <= rows["mean_dice"][0] <= 1
 
 
 @pytest.mark.slow

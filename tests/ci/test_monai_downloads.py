@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import subprocess
 import sys
 import urllib.request
@@ -131,10 +132,11 @@ def test_by_name_from_any_web_server_or_folder(place: str, release: Release, tmp
     assert contents(folder) == released(release, PHANTOM)
 
 
-def test_the_command_line_by_url(release: Release, tmp_path: Path) -> None:
+def test_the_command_line_by_url(release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["download", "--name", UNETR, "--url", f"{release.url}/{UNETR}_v{VERSION}.zip", "--bundle_dir", "bundles"]
-    result = run_isolated("-m", "monai.bundle", *words, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["monai.bundle", *words])
+    runpy.run_module("monai.bundle", run_name="__main__")
     assert contents(tmp_path / "bundles" / UNETR) == released(release, UNETR)
 
 

@@ -26,9 +26,11 @@ import phantom_bundle
 from archives import write_zip
 from bundle_runs import BUNDLES, NETWORKS, NNFORMER, ROOT, TINY, UNETR, for_bundles, overrides_for, read_json
 from damage import change_json
+from forks import run_script
 from isolated import run_isolated
 from medcontext.phantoms.cohort import write_phantoms
 from phantom_bundle import phantom_files
+from platforms import posix_only
 from releases import EPOCH, VERSION, Release, small_weights
 from software_bill import pinned, software_bill
 from sync_bundles import sections
@@ -95,7 +97,10 @@ def test_a_zip_is_complete(release: Release, bundle: str, tmp_path: Path) -> Non
     assert check.stdout.count(b": OK") == len(files) - 1
 
 
-def test_the_same_bytes_from_a_copy_elsewhere(release: Release, tmp_path: Path) -> None:
+@posix_only
+def test_the_same_bytes_from_a_copy_elsewhere(
+    release: Release, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Neither the path nor times, permissions, caches and leftovers of builds have a say."""
     for name in ("bundles", "shared", "ci"):
         shutil.copytree(ROOT / name, tmp_path / name, copy_function=shutil.copyfile)
@@ -105,18 +110,11 @@ def test_the_same_bytes_from_a_copy_elsewhere(release: Release, tmp_path: Path) 
     (tmp_path / "build" / "lib" / "medcontext" / "leftover.py").touch()
     (tmp_path / "bundles" / UNETR / "models").mkdir(exist_ok=True)
     (tmp_path / "bundles" / UNETR / "models" / "model.pt").touch()
-    words = [sys.executable, "ci/package_bundles.py", "--output", "out", "--weights", release.weights]
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": EPOCH, "PYTHONPATH": str(tmp_path / "shared"), "TZ": "Asia/Tokyo"}
-    result = subprocess.run(
-        [*words, "--base_url", f"{release.url}/"],
-        cwd=tmp_path,
-        env=environment,
-        umask=0o077,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
+    for name, value in {"SOURCE_DATE_EPOCH": EPOCH, "PYTHONPATH": str(tmp_path / "shared"), "TZ": "Asia/Tokyo"}.items():
+        monkeypatch.setenv(name, value)
+    words = ["--output", "out", "--weights", str(release.weights), "--base_url", f"{release.url}/"]
+    code = run_script(tmp_path, "ci/package_bundles.py", words, tmp_path / "log", umask=0o077)
+    assert code == 0, (tmp_path / "log").read_text()
     made = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert made == {path.name: path.read_bytes() for path in release.folder.iterdir()}
 
@@ -323,6 +321,7 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "btcv"
 
 
+@pytest.mark.slow  # quick tests load a zip's network by its own code
 @for_bundles(UNETR)
 def test_a_zip_runs_where_nothing_of_this_repository_is(
     bundle: str, release: Release, cohort: Path, tmp_path: Path

@@ -308,6 +308,7 @@ def test_the_versions_are_that_of_the_tag(tmp_path: Path) -> None:
 # --- the network ---
 
 
+@pytest.mark.slow  # a process of its own; the tests of MONAI's downloads load the zip's code in one too
 def test_the_network_of_a_zip_is_checked_with_its_own_code(release: Release, tmp_path: Path) -> None:
     path = release.folder / f"{UNETR}_phantom_v{VERSION}.zip"
     assert found(path, network=True) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from medcontext.comparison import Comparison, compare_runs
 from tracked_runs import Store, table
@@ -33,12 +34,6 @@ def metrics(dice: float) -> object:
 
 
 @pytest.fixture(scope="session")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of one database for all experiments: to make one takes seconds."""
-    return tmp_path_factory.mktemp("database")
-
-
-@pytest.fixture(scope="session")
 def grid(database: Path) -> Store:
     """All cases: MedContext helps; a quarter: it loses to equal time, unlabelled scans do not; and odd runs."""
     store = Store(database)
@@ -48,6 +43,13 @@ def grid(database: Path) -> Store:
     store.log("baseline", None, name="<b>not evaluated</b>")
     store.log("baseline", metrics(0.6), name="failed", status="FAILED")
     return store
+
+
+@pytest.fixture
+def blank_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty figures in comparisons, which take most of the time of a small one."""
+    for name in ("differences_figure", "few_shot_figure", "ladder_figure", "overview_figure"):
+        monkeypatch.setattr(f"medcontext.comparison.page.{name}", lambda *_: Figure(figsize=(1, 1)))
 
 
 @pytest.fixture(scope="session")

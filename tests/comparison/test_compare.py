@@ -149,7 +149,7 @@ def test_figures_and_verdicts_are_in_mlflow(comparison: Comparison, grid: Store,
 
 
 @pytest.fixture
-def small(database: Path) -> Store:
+def small(database: Path, blank_figures: None) -> Store:
     """One seed of a MedContext run and a baseline, in an experiment of its own."""
     store = Store(database, f"small {uuid.uuid4().hex}")
     store.log("medcontext", table({"liver": [0.8, 0.9]}), name="ours")

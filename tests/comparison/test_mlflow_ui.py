@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +24,10 @@ if TYPE_CHECKING:
 PATIENCE = 60_000  # ms; the pages are heavy
 
 
-@pytest.fixture(scope="module")
-def server(grid: Store, comparison: Comparison, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = MlflowServer(tmp_path_factory.mktemp("server"), grid.uri)
-    server.start()
-    yield server.uri
-    server.stop()
+@pytest.fixture
+def server(one_server: MlflowServer, comparison: Comparison) -> str:
+    """The address of a server that knows the comparison."""
+    return one_server.uri
 
 
 def train_and_evaluate(server: str, folder: Path, mode: str, dice: float) -> str:
@@ -49,6 +46,7 @@ def train_and_evaluate(server: str, folder: Path, mode: str, dice: float) -> str
     return str(json.loads((folder / "run.json").read_text())["mlflow_run_id"])
 
 
+@pytest.mark.slow
 def test_two_of_our_runs_side_by_side(server: str, page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     runs = [

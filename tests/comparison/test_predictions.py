@@ -81,6 +81,35 @@ def test_label_maps_are_measured_as_in_evaluation(data: Path, tmp_path: Path, ha
     assert scores["assd_mm"].max() > 0
 
 
+def test_what_nobody_annotated_is_not_measured(data: Path, tmp_path: Path) -> None:
+    folder = write_predictions(tmp_path / "nnunet", lung=8)
+    label = nib.load(data / "labels" / "case1.nii.gz")
+    values = np.asarray(label.dataobj).copy()
+    values[:, 4:, 4:] = 9  # where the prediction has too much
+    nib.save(nib.Nifti1Image(values, label.affine), data / "labels" / "case1.nii.gz")
+    content = json.loads((data / "dataset.json").read_text())
+    content["labels"]["9"], content["test"][1]["unannotated"] = "ignore", ["lung"]
+    (data / "dataset.json").write_text(json.dumps(content))
+    (others,) = score_predictions([f"nnunet={folder}"], [run(data)])
+    (scores,) = others.tables.values()
+    dice = scores.pivot(index="case", columns="label", values="dice")
+    assert dice.loc["case1_0000"].tolist() == [1, 1]
+    assert dice["heart"].tolist() == [1, 1]
+    assert np.isnan(dice.loc["case2_0000", "chest"])  # a region with the lung
+
+
+def test_names_of_the_network_where_files_have_none(data: Path, tmp_path: Path) -> None:
+    content = json.loads((data / "dataset.json").read_text())
+    del content["labels"]
+    content["test"][1]["unannotated"] = ["lung"]
+    (data / "dataset.json").write_text(json.dumps(content))
+    params = {"labels.heart": "7", "labels.lung": "5", "reported.heart": "7", "reported.chest": "[5, 7]"}
+    tracked = run(data, params={**params, "datalist": str(data / "dataset.json")})
+    (others,) = score_predictions([f"nnunet={write_predictions(tmp_path / 'nnunet')}"], [tracked])
+    dice = others.tables[None].pivot(index="case", columns="label", values="dice")
+    assert dice.isna().to_numpy().tolist() == [[False, False], [True, False]]
+
+
 @pytest.mark.parametrize("ending", ["_0000_seg", "_seg", "_0000"])
 def test_names_that_predictions_have(data: Path, tmp_path: Path, ending: str) -> None:
     folder = write_predictions(tmp_path / "mine", names=(f"case1{ending}", f"case2{ending}"))

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,10 @@ from monai.transforms import (
     Transform,
 )
 
+from forks import forked, write_key
 from medcontext.data import cached_dataset
 from medcontext.data.caching import case_key, transforms_key
+from platforms import posix_only
 
 
 class Counted(Transform):
@@ -133,14 +133,14 @@ def test_keys_of_lists_follow_every_file(case: dict[str, str]) -> None:
     assert case_key(both) != before
 
 
-def test_keys_are_the_same_in_every_process() -> None:
-    transforms = "[LoadImaged('image'), Spacingd('image', (1, 1, 2)), NormalizeIntensityd('image', nonzero=True)]"
-    imports = "from monai.transforms import *; from medcontext.data.caching import transforms_key"
-    code = f"{imports}; print(transforms_key({transforms}).decode())"
-    environment = {**os.environ, "PYTHONHASHSEED": "1"}
-    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    here = [LoadImaged("image"), Spacingd("image", (1, 1, 2)), NormalizeIntensityd("image", nonzero=True)]
-    assert result.stdout.strip() == transforms_key(here).decode()
+@posix_only
+@pytest.mark.xdist_group("forks")
+def test_keys_are_the_same_in_every_process(tmp_path: Path) -> None:
+    transforms = [LoadImaged("image"), Spacingd("image", (1, 1, 2)), NormalizeIntensityd("image", nonzero=True)]
+    process = forked(write_key, transforms, str(tmp_path / "key"), str(tmp_path / "hash"))
+    process.join()
+    assert (tmp_path / "key").read_bytes() == transforms_key(transforms)
+    assert int((tmp_path / "hash").read_text()) != hash("the image")  # Python's own, which is another in each process
 
 
 def test_transforms_that_nothing_identifies() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from medcontext.data import case_files, case_name, data_hash, describe_cases, load_cases
-from medcontext.data.datalist import write_fold
+from medcontext.data.datalist import cross_validation_folds, write_all_labelled, write_fold
 
 
 @pytest.fixture
@@ -324,3 +324,40 @@ def test_a_fold_takes_the_place_of_the_test_cases(tmp_path: Path) -> None:
     assert len(set(tested)) == 10
     with pytest.raises(ValueError, match=r"fold must be within 0\.\.4"):
         write_fold(datalist, tmp_path / "home", 5)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_every_case_is_in_one_fold_of_a_cross_validation(tmp_path: Path, seed: int) -> None:
+    datalist = write(tmp_path / "data", training=5, validation=2, test=3)
+    folds = cross_validation_folds(datalist, 3, seed)
+    assert sorted(len(cases) for cases in folds) == [2, 2, 3]
+    labelled = load_cases(write_all_labelled(datalist, tmp_path), "training")
+    assert sorted(case["image"] for cases in folds for case in cases) == sorted(case["image"] for case in labelled)
+    assert (folds == cross_validation_folds(datalist, 3, 0)) == (seed == 0)
+    files = [write_fold(datalist, tmp_path, fold, 3, seed) for fold in range(3)]
+    assert [load_cases(file, "test") for file in files] == folds
+    inner = write_fold(files[0], tmp_path, 0, 2)  # of what is left when a fold stands in for the test cases
+    assert len({*files, inner}) == 4
+    left = {case["image"] for cases in folds[1:] for case in cases}
+    assert {case["image"] for case in load_cases(inner, "test")} < left
+
+
+def test_folds_that_a_dataset_gives_its_cases(tmp_path: Path) -> None:
+    cases = [{"image": f"img{i}.nii.gz", "label": f"label{i}.nii.gz", "fold": i % 3} for i in range(6)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases}))
+    datalist = tmp_path / "dataset.json"
+    folds = cross_validation_folds(datalist, 3)
+    assert [names(cases) for cases in folds] == [{f"img{i}.nii.gz", f"img{i + 3}.nii.gz"} for i in range(3)]
+    with pytest.raises(
+        ValueError, match="gives its training cases the folds 0, 1, 2; number them from 0, .* not for 5"
+    ):
+        cross_validation_folds(tmp_path / "dataset.json", 5)
+    assert not any(
+        "fold" in case for case in load_cases(write_all_labelled(tmp_path / "dataset.json", tmp_path), "training")
+    )
+
+
+def test_more_folds_than_cases(tmp_path: Path) -> None:
+    datalist = write(tmp_path, training=4)
+    with pytest.raises(ValueError, match="There are 4 cases for 5 folds; choose fewer folds"):
+        cross_validation_folds(datalist, 5)

@@ -21,22 +21,27 @@ from tiny import TinyNet, trainer
 def selected(folder: Path) -> dict[str, Any]:
     """What ``model.json`` says of the choice of the weights."""
     content = json.loads((folder / "model.json").read_text())
-    return {key: content[key] for key in content if key not in ("version", "dataset", "settings") and "sha" not in key}
+    others = ("version", "dataset", "settings", "cases")
+    return {key: content[key] for key in content if key not in others and "sha" not in key}
 
 
 def test_the_description_belongs_to_the_weights(tmp_path: Path) -> None:
     network = TinyNet()
-    saver = ModelCheckpoint(str(tmp_path), network, make_teacher(network), settings={"spacing": (1, 2)}, dataset="mine")
+    cases = {"training": {"hash": "0", "cases": ["1", "2"]}}
+    saver = ModelCheckpoint(
+        str(tmp_path), network, make_teacher(network), settings={"spacing": (1, 2)}, dataset="mine", cases=cases
+    )
     hashes = []
     for value in (1.0, 2.0):
         nn.init.constant_(network.embed.bias, value)
         saver.save(trainer(), "student", {})
         content = json.loads((tmp_path / "model.json").read_text())
-        states = {name: load_checkpoint(tmp_path / name) for name in ("model.pt", "teacher.pt")}
+        states = {name: load_checkpoint(tmp_path / name) for name in ("model.pt", "student.pt", "teacher.pt")}
         hashes.append(content["sha256"])
         assert hashes[-1] == {name: weights_hash(state) for name, state in states.items()}
     assert content["sha256_before"] == hashes[0] != hashes[1]  # a crash may leave the weights before in place
     assert (content["dataset"], content["settings"], content["version"]) == ("mine", {"spacing": [1, 2]}, __version__)
+    assert content["cases"] == cases
     load_weights(network, tmp_path / "model.pt")
 
 
@@ -127,7 +132,8 @@ def test_weights_and_epoch_are_chosen_together(
         name: value for name, value in expected.items() if value == value
     }
     assert load_checkpoint(tmp_path / "model.pt")["embed.bias"][0].item() == kept[weights]
-    assert load_checkpoint(tmp_path / "teacher.pt")["embed.bias"][0].item() == kept["teacher"]
+    for name in ("student", "teacher"):
+        assert load_checkpoint(tmp_path / f"{name}.pt")["embed.bias"][0].item() == kept[name]
     assert saver.state_dict() == {"best": best}
 
 

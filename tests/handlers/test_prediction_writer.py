@@ -83,7 +83,8 @@ def test_the_summary_counts_millilitres(tmp_path: Path) -> None:
     checkpoint = tmp_path / "model.pt"
     network = nn.Linear(2, 2)
     torch.save(network.state_dict(), checkpoint)
-    write(tmp_path / "out", network=load_networks(network, checkpoint), model="net", flips=["R"])
+    chosen = {"network": load_networks(network, checkpoint), "flips": ["R"], "largest_components": ["liver"]}
+    write(tmp_path / "out", model="net", **chosen)
     summary = json.loads((tmp_path / "out" / "case_a.json").read_text())
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert summary == {
@@ -93,6 +94,7 @@ def test_the_summary_counts_millilitres(tmp_path: Path) -> None:
         "medcontext_version": medcontext.__version__,
         "checkpoints": [{"file": str(checkpoint), "sha256": digest}],
         "tta_flips": ["R"],
+        "largest_components": ["liver"],
         "shape": [11, 9, 7],
         "spacing_mm": [1.5, 1.2, 4.0],
         # 27 voxels and one of 1.5 × 1.2 × 4 mm = 7.2 mm³

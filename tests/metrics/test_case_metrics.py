@@ -229,3 +229,24 @@ def test_protocol_must_be_known(protocol: Any) -> None:
 def test_volumes_of_a_sheared_grid_are_those_of_its_determinant() -> None:
     result = row(cube((5, 5, 5)), cube((5, 5, 5)), voxel_ml=0.004)
     assert [result[f"{of}_volume_ml"] for of in ("label", "prediction")] == pytest.approx([0.256, 0.256])
+
+
+def test_ignored_voxels_count_on_neither_side() -> None:
+    label = cube((5, 5, 5)).int()
+    label[:, 9:] = -1
+    prediction = cube((5, 5, 5), size=8)  # too much on all sides, in part where nobody looked
+    expected = row(prediction[:, :9], label[:, :9])
+    assert row(prediction, label) == expected
+    assert expected["dice"] < 1
+
+
+def test_what_is_not_annotated_has_no_value() -> None:
+    label = cube((5, 5, 5)).int()
+    label[label == 0] = -2
+    labels = {"organ": 1, "other": 2, "both": [1, 2]}
+    organ, other, both = case_metrics(label.clamp_min(0), label, labels, SPACING, protocol="paper", unannotated=[2])
+    assert organ["dice"] == 1
+    assert list(other) == list(both) == list(organ)
+    for one in (other, both):
+        assert (one.pop("missed"), one.pop("spurious"), one.pop("label") in labels) == (False, False, True)
+        assert all(math.isnan(value) for value in one.values() if not isinstance(value, str))

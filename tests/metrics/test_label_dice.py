@@ -136,3 +136,27 @@ def test_processes_share_the_cases(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(dice_share, (str(tmp_path),), nprocs=2)
     shares = [json.loads((tmp_path / f"metrics{rank}.json").read_text()) for rank in (0, 1)]
     assert shares == [{"val_dice_organ": pytest.approx(2 / 3), "val_mean_dice": pytest.approx(2 / 3)}] * 2
+
+
+def test_a_label_map_is_as_good_as_its_channels() -> None:
+    pred, label = hot(1, 1, 0, 2, 2, 0), hot(1, 0, 1, 2, 0, 0)
+    maps = label.argmax(0, keepdim=True).float()
+    assert run(LabelDice(LABELS), [(pred, maps)]) == run(LabelDice(LABELS), [(pred, label)])
+
+
+def test_what_nobody_annotated_does_not_count() -> None:
+    unannotated = [[1, 2], [2]]  # -1 ignored, -2 perhaps a kidney
+    ids = [torch.tensor(ids).reshape(1, 6, 1, 1) for ids in ((1, 0, -1, -1, 2, 0), (1, -2, -2, -2, -1, -2))]
+    pred = hot(1, 0, 1, 2, 2, 1)
+    labels = {**LABELS, "both": [1, 2]}
+    metrics = run(LabelDice(labels, unannotated=unannotated), [(pred, label) for label in ids])
+    # the second case: one voxel of the spleen, of three predicted; its kidney is not annotated, so neither are both
+    assert metrics["val_dice_spleen"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+    assert metrics["val_dice_right kidney"] == 1
+    assert metrics["val_dice_both"] == pytest.approx(4 / 5)
+    for label, missing in zip(ids, ([], [2]), strict=True):
+        rows = case_metrics(pred.argmax(0), label, LABELS, (1, 1, 1), unannotated=missing)
+        single = run(LabelDice(LABELS, unannotated=unannotated), [(pred, label)])
+        assert [single[f"val_dice_{name}"] for name in LABELS] == pytest.approx(
+            [row["dice"] for row in rows], nan_ok=True
+        )

@@ -106,6 +106,15 @@ CASES = {
     ),
 }
 every = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+OURS = ("nnFormer", "UNETR++")
+
+
+def quick_for(*names: str) -> pytest.MarkDecorator:
+    """Run a test for these networks always, and for the others with the slow tests."""
+    params = [pytest.param(CASES[name], id=name, marks=[pytest.mark.slow] * (name not in names)) for name in CASES]
+    return pytest.mark.parametrize("case", params)
+
+
 supervised = pytest.mark.parametrize("case", [c for c in CASES.values() if c.coarser], ids=["nnFormer", "UNETR++"])
 
 
@@ -206,7 +215,7 @@ def test_one_output_without_deep_supervision(case: Case) -> None:
     assert [output.shape for output in network(image(case))] == [(1, 3, *case.size)]
 
 
-@pytest.mark.parametrize("name", ["UNETR", "nnFormer", "UNETR++"])  # MONAI's SwinUNETR can be traced only
+@pytest.mark.parametrize("name", [pytest.param("UNETR", marks=pytest.mark.slow), *OURS])  # SwinUNETR is traced only
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
 def test_torchscript_takes_batches_of_any_length(name: str) -> None:
     network = built(CASES[name])
@@ -266,7 +275,7 @@ def test_weights_come_back_from_a_file(case: Case, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
-@every
+@quick_for(*OURS)
 def test_torchscript_trace_takes_any_batch(case: Case) -> None:
     network = built(case).eval()
     with torch.no_grad():
@@ -275,10 +284,7 @@ def test_torchscript_trace_takes_any_batch(case: Case) -> None:
         torch.testing.assert_close(traced(image(case, 2)), network(image(case, 2)))
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, id=name, marks=[pytest.mark.slow] * case.graph_breaks) for name, case in CASES.items()],
-)
+@quick_for("UNETR++")
 def test_compiled_evaluation(case: Case) -> None:
     network = built(case).eval()
     compiled = torch.compile(network, backend="eager", fullgraph=not case.graph_breaks)

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from medcontext.networks import CheckpointEnsemble, checkpoint_record, load_networks
+from medcontext.networks import (
+    CheckpointEnsemble,
+    MeanEnsemble,
+    checkpoint_record,
+    load_networks,
+    load_pretrained,
+    load_weights,
+)
+from medcontext.networks.model_file import weights_hash
+from medcontext.networks.state_dicts import ensemble_state
 
 
 class Constant(nn.Module):
@@ -18,7 +28,7 @@ class Constant(nn.Module):
         self.logits = nn.Parameter(torch.tensor(logits, dtype=torch.float32))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        return self.logits[None, :, None, None, None].expand(len(image), -1, *image.shape[2:])
+        return self.logits[None, :, None, None, None] + torch.zeros_like(image[:, :1])
 
 
 def saved(folder: Path, **probabilities: list[float]) -> list[Path]:
@@ -86,3 +96,45 @@ def test_checkpoints_that_cannot_be_an_ensemble(
 def test_an_ensemble_without_members() -> None:
     with pytest.raises(ValueError, match="states must hold the weights of at least one member"):
         CheckpointEnsemble(Constant(0, 0), [])
+
+
+def ensemble_file(folder: Path, *probabilities: list[float]) -> Path:
+    """One file with networks that give each class the same probability everywhere, and what describes it."""
+    state = ensemble_state([{"logits": torch.tensor(values).log()} for values in probabilities])
+    torch.save(state, folder / "model.pt")
+    (folder / "model.json").write_text(json.dumps({"sha256": {"model.pt": weights_hash(state)}}))
+    return folder / "model.pt"
+
+
+def test_a_file_may_hold_an_ensemble(tmp_path: Path) -> None:
+    path = ensemble_file(tmp_path, [0.2, 0.8], [0.4, 0.6])
+    ensemble, image = load_networks(Constant(0, 0), path), torch.zeros(2, 1, 3, 4, 5)
+    assert isinstance(ensemble, CheckpointEnsemble)
+    torch.testing.assert_close(ensemble(image).softmax(1)[1, :, 2, 3, 4], torch.tensor([0.3, 0.7]))
+    assert [Path(entry["file"]) for entry in checkpoint_record(ensemble)] == [path]
+    (more,) = saved(tmp_path, more=[0.9, 0.1])
+    torch.testing.assert_close(load_networks(Constant(0, 0), [path, more])(image).softmax(1)[0, 0, 0, 0, 0].item(), 0.5)
+
+    exported = MeanEnsemble(Constant(0, 0), path)
+    exported.load_state_dict(torch.load(path))  # as MONAI's exports do
+    torch.testing.assert_close(torch.jit.script(exported)(image), ensemble(image))
+
+
+def test_an_ensemble_is_no_single_network(tmp_path: Path) -> None:
+    path = ensemble_file(tmp_path, [0.2, 0.8], [0.4, 0.6])
+    for load in (load_weights, load_pretrained):
+        with pytest.raises(ValueError, match="model.pt holds an ensemble of 2 networks, .*; give the model.pt"):
+            load(Constant(0, 0), path)
+    (single,) = saved(tmp_path, single=[0.5, 0.5])
+    with pytest.raises(ValueError, match="single.pt holds one network, not an ensemble; export it as network_def"):
+        MeanEnsemble(Constant(0, 0), single)
+
+
+def test_an_ensemble_of_other_weights_than_described(tmp_path: Path) -> None:
+    path = ensemble_file(tmp_path, [0.2, 0.8], [0.4, 0.6])
+    torch.save({**torch.load(path), "members.1.logits": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="are not those that model.json beside it describes"):
+        load_networks(Constant(0, 0), path)
+    torch.save({**torch.load(path), "members.1.logits": torch.zeros(3)}, path)
+    with pytest.raises(ValueError, match="are not those of this Constant"):
+        load_networks(Constant(0, 0), path)

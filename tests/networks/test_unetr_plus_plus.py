@@ -85,9 +85,10 @@ def test_every_published_tensor_has_its_place(variant: str) -> None:
     "variant",
     [
         "unetrpp_synapse_tiny",
-        "unetrpp_acdc_tiny",
-        "unetrpp_tumor_tiny",
-        pytest.param("unetrpp_synapse", marks=pytest.mark.slow),
+        *[
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("unetrpp_acdc_tiny", "unetrpp_tumor_tiny", "unetrpp_synapse")
+        ],
     ],
 )
 def test_published_outputs(variant: str) -> None:

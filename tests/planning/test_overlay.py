@@ -118,7 +118,7 @@ def test_voxels_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     read: list[str] = []
     read_case = fingerprint._read_case
     monkeypatch.setattr(
-        fingerprint, "_read_case", lambda case: (read.append(Path(case["image"]).name), read_case(case))[1]
+        fingerprint, "_read_case", lambda case, **kw: (read.append(Path(case["image"]).name), read_case(case, **kw))[1]
     )
     first = planned(folder)
     assert sorted(read) == ["case0.nii.gz", "case1.nii.gz", "case2.nii.gz"]
@@ -138,6 +138,21 @@ def test_a_healthy_case_is_planned_with(tmp_path: Path) -> None:
     overlay = planned(folder)[UNETR]
     for key in ("labels", "spacing", "roi_size", "validation_cases"):
         assert overlay[key] == whole[key]
+
+
+def test_what_nobody_annotated_is_not_planned_with(tmp_path: Path) -> None:
+    """The second structure of a cohort becomes an ignored region beside the first."""
+    folder = write_cohort(tmp_path / "ignored", classes=2)
+    alone = write_cohort(tmp_path / "alone", classes=2)
+    for number in range(3):
+        label = nib.load(alone / f"label{number}.nii.gz")
+        values = np.asarray(label.dataobj)
+        nib.save(nib.Nifti1Image(np.where(values == 2, 0, values), label.affine), alone / f"label{number}.nii.gz")
+    edited(lambda content: content["labels"].update({"2": "ignore"}))(folder)
+    plans = [planned(one)[UNETR] for one in (folder, alone)]
+    assert len(plans[0]["labels"]) == 1
+    for key in ("labels", "intensity", "organ_dropout", "roi_size"):
+        assert plans[0][key] == plans[1][key]
 
 
 # --- bad input ---

@@ -31,14 +31,14 @@ def test_tests_without_labels_are_unlabelled_scans(tmp_path: Path) -> None:
 def test_sections_folds_and_patients_are_kept(tmp_path: Path) -> None:
     first, second, third = entries("a", "b", "c")
     lists = {
-        "training": [first | {"fold": 0, "patient": "p", "weight": 2}, second | {"fold": 1}],
+        "training": [first | {"fold": 0, "patient": "p", "unannotated": ["spleen"], "weight": 2}, second | {"fold": 1}],
         "validation": [],
         "test": [third],
         "unlabeled": [{"image": "imagesTs/d.nii.gz"}],
     }
     content = read(decathlon(tmp_path / "source", **lists), tmp_path / "out")
     assert [sorted(entry) for entry in content["training"]] == [
-        ["fold", "image", "label", "patient"],
+        ["fold", "image", "label", "patient", "unannotated"],
         ["fold", "image", "label"],
     ]
     assert [entry["image"] for entry in content["test"]] == ["imagesTr/c.nii.gz"]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from downloads import volume
-from medcontext.data import case_name, load_cases
+from medcontext.data import case_name, label_mapping, load_cases
 from medcontext.providers import import_dataset
 from own_data import described, nnunet
 
@@ -48,6 +48,12 @@ def test_version_1_and_folders_above_the_dataset(tmp_path: Path) -> None:
     assert (prepared["name"], prepared["license"], prepared["modality"]) == ("Abdomen", "CC BY 4.0", {"0": "CT"})
     assert list(prepared["labels"].items()) == [("0", "background"), ("1", "liver"), ("2", "spleen")]
     assert prepared["training"][0] == {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+
+
+def test_ignored_voxels(tmp_path: Path) -> None:
+    source = nnunet(tmp_path / "source", labels={"background": 0, "liver": 1, "ignore": 2})
+    assert read(source, tmp_path / "out")["labels"] == {"0": "background", "1": "liver", "2": "ignore"}
+    assert label_mapping(tmp_path / "out" / "dataset.json", {"liver": 1}) == [[0, 1, 2], [0, 1, -1]]
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nrrd", ".mha"])
@@ -95,7 +101,11 @@ def test_contradictions_are_all_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ({"labels": {"background": 0, "tumor": [1, 2]}}, r"makes 'tumor' a region of the ids \[1, 2\]; .* `reported`"),
-        ({"labels": {"background": 0, "liver": 1, "ignore": 2}}, "has the label 'ignore', which is not supported"),
+        (
+            {"labels": {"background": 0, "ignore": 1, "liver": 2}},
+            "'ignore' the id 1, but ids go up to 2; its id must",
+        ),
+        ({"labels": {"background": 0, "ignore": 1}}, "names no structure beside the background"),
         ({"labels": {"background": 0, "liver": "1"}}, "gives 'liver' the id '1'; an id is a whole number"),
         ({"labels": {"background": 0, "liver": -1}}, "gives 'liver' the id -1; an id is a whole number"),
         ({"labels": {"background": 1, "liver": 2}}, "gives 'background' the id 1; the background must have the id 0"),

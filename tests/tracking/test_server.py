@@ -15,14 +15,14 @@ from monai.engines import Evaluator
 from medcontext.tracking import MLflowTracker
 from medcontext.tracking.outbox import TrackingError
 from medcontext.tracking.unsent import read_unsent
-from mlflow_server import MlflowServer
+from mlflow_server import Door, MlflowServer
 from tiny import trainer
 from waiting import until
 
 STEPS = 4  # an epoch
 
 
-def tracker(server: MlflowServer, folder: Path, **kwargs: Any) -> MLflowTracker:
+def tracker(server: Door | MlflowServer, folder: Path, **kwargs: Any) -> MLflowTracker:
     """It logs to an experiment that is named after the test's folder."""
     arguments = {"experiment_name": str(folder.parent), "run_name": "one"}
     return MLflowTracker(str(folder), tracking_uri=server.uri, **arguments, **kwargs)
@@ -36,18 +36,18 @@ def evaluate(*handlers: MLflowTracker) -> None:
     engine.run()
 
 
-def the_run(server: MlflowServer, folder: Path) -> Any:
+def the_run(server: Door, folder: Path) -> Any:
     client = MlflowClient(server.uri)
     (run,) = client.search_runs([client.get_experiment_by_name(str(folder)).experiment_id])
     return run
 
 
-def steps(server: MlflowServer, folder: Path, name: str) -> list[int]:
+def steps(server: Door, folder: Path, name: str) -> list[int]:
     run_id = the_run(server, folder).info.run_id
     return [point.step for point in MlflowClient(server.uri).get_metric_history(run_id, name)]
 
 
-def test_the_life_of_a_run(mlflow_server: MlflowServer, tmp_path: Path) -> None:
+def test_the_life_of_a_run(mlflow_server: Door, tmp_path: Path) -> None:
     models, evaluation = tmp_path / "models", tmp_path / "evaluation"
     config, figures = tmp_path / "train_config.json", tmp_path / "previews"
     config.write_text("{}")
@@ -84,7 +84,7 @@ def test_the_life_of_a_run(mlflow_server: MlflowServer, tmp_path: Path) -> None:
 
 
 def test_a_server_that_goes_away_during_training(
-    mlflow_server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    mlflow_server: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Away in the second of three epochs and back in the third: nothing waits, and every point arrives once."""
     engine = trainer(epochs=3)
@@ -112,9 +112,7 @@ def test_a_server_that_goes_away_during_training(
     assert not list((tmp_path / "models").glob("mlflow_unsent*"))
 
 
-def test_a_server_that_never_comes_back(
-    mlflow_server: MlflowServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_server_that_never_comes_back(mlflow_server: Door, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     models = tmp_path / "models"
     engine = trainer(epochs=3, train_handlers=[tracker(mlflow_server, models, params={"a": 1}, wait=1)])
     engine.add_event_handler(Events.EPOCH_STARTED(once=2), mlflow_server.stop)

@@ -143,7 +143,7 @@ def test_halves_stay_halves_and_the_seed_decides() -> None:
 
 
 @pytest.mark.parametrize(("decoy_fraction", "tolerance"), [(0.0, 0.08), (1.0, 0.2)])
-@pytest.mark.parametrize("cell_size", [4, 8])
+@pytest.mark.parametrize("cell_size", [pytest.param(4, marks=pytest.mark.slow), 8])
 def test_it_hides_about_as_much_as_organ_dropout(cell_size: int, decoy_fraction: float, tolerance: float) -> None:
     """Its counterpart in the batch; decoys are laid out more simply here, and meet fewer of the other organs."""
     arguments = {"cell_size": cell_size, "organ_fraction": 0.5, "decoy_fraction": decoy_fraction}

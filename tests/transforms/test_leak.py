@@ -204,18 +204,19 @@ def measure(cohort: Cohort, dropout: RecordingDropout | RecordingBatchDropout, d
     return Gain(*np.mean(every, axis=0)), Gain(*np.mean(dropped, axis=0))
 
 
+SLOW = pytest.mark.slow
 RECIPE = {"cell_size": 8, "num_organs": 1, "extent": "part", "decoy_fraction": 0.0}  # as train.json has it
 
 
 @pytest.mark.parametrize(
     ("dropout", "describe"),
     [
-        pytest.param(RecordingDropout(), describe_mask, id="default, by the mask"),
-        pytest.param(RecordingDropout(cell_size=4), describe_mask, id="cells of 4, by the mask"),
-        pytest.param(RecordingDropout(), describe_image, id="default, by the image"),
+        pytest.param(RecordingDropout(), describe_mask, id="default, by the mask", marks=SLOW),
+        pytest.param(RecordingDropout(cell_size=4), describe_mask, id="cells of 4, by the mask", marks=SLOW),
+        pytest.param(RecordingDropout(), describe_image, id="default, by the image", marks=SLOW),
         pytest.param(RecordingDropout(**RECIPE), describe_mask, id="recipe, by the mask"),
-        pytest.param(RecordingDropout(**RECIPE), describe_image, id="recipe, by the image"),
-        pytest.param(RecordingBatchDropout(**RECIPE), describe_mask, id="batches, by the mask"),
+        pytest.param(RecordingDropout(**RECIPE), describe_image, id="recipe, by the image", marks=SLOW),
+        pytest.param(RecordingBatchDropout(**RECIPE), describe_mask, id="batches, by the mask", marks=SLOW),
         pytest.param(RecordingBatchDropout(**RECIPE), describe_image, id="batches, by the image"),
     ],
 )
@@ -227,7 +228,7 @@ def test_holes_tell_no_more_than_the_place(
     assert dropped.with_holes - dropped.prior <= 0.05
 
 
-@pytest.mark.parametrize("describe", [describe_mask, describe_image])
+@pytest.mark.parametrize("describe", [pytest.param(describe_mask, marks=SLOW), describe_image])
 def test_organs_own_voxels_give_them_away(cohort: Cohort, describe: Describe) -> None:
     dropout = RecordingDropout(extent="organ", shape="voxel", decoy_fraction=0)
     _, dropped = measure(cohort, dropout, describe)

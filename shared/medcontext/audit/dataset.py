@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from medcontext.audit.findings import Finding, find_unusual
 from medcontext.audit.measures import label_shift, measure_labels
 from medcontext.data.datalist import Case, case_files, case_name
+from medcontext.data.partial import annotated_names, without_ignored
 from medcontext.scans import read_volume
 
 __all__ = ["audit_cases", "read_case"]
@@ -21,13 +22,14 @@ __all__ = ["audit_cases", "read_case"]
 Array = npt.NDArray[Any]
 
 
-def audit_cases(cases: Sequence[Case], labels: Mapping[str, int]) -> list[Finding]:
+def audit_cases(cases: Sequence[Case], labels: Mapping[str, int], ignored: int | None = None) -> list[Finding]:
     """Report the cases whose label maps are unlike those of the other cases.
 
     Args:
         cases: cases that :func:`~medcontext.data.check_dataset` finds no problems in; those without a label are left
             out.
-        labels: names and ids of the structures in the files.
+        labels: names and ids of the structures in the files. A case is not compared in those that are not annotated.
+        ignored: id of ignored voxels.
 
     Returns:
         Findings in the order of the cases; none for fewer than five cases.
@@ -36,8 +38,10 @@ def audit_cases(cases: Sequence[Case], labels: Mapping[str, int]) -> list[Findin
     labelled = [case for case in cases if "label" in case]
     for case in tqdm(labelled, desc="auditing label maps", unit="case"):
         image, label, affine = read_case(case)
+        label = without_ignored(label, ignored)
         shift, gain = label_shift(image, label)
-        structures += [{"case": case_name(case), **row} for row in measure_labels(image, label, affine, labels)]
+        annotated = {name: labels[name] for name in annotated_names(case, labels)}
+        structures += [{"case": case_name(case), **row} for row in measure_labels(image, label, affine, annotated)]
         shifts.append({"case": case_name(case), "shift": shift, "gain": gain})
     return find_unusual(pd.DataFrame(structures), pd.DataFrame(shifts)) if structures else []
 

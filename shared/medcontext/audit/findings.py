@@ -50,10 +50,13 @@ def find_unusual(structures: pd.DataFrame, shifts: pd.DataFrame) -> list[Finding
             :func:`~medcontext.audit.label_shift`.
 
     Returns:
-        Findings by case, in the order of the cases; none where there are fewer than five cases.
+        Findings by case, in the order of the cases; none where there are fewer than five cases, or about a structure
+        that is annotated in fewer.
     """
     if structures["case"].nunique() < LEAST_CASES:
         return []
+    order = {case: place for place, case in enumerate(structures["case"].unique())}
+    structures = structures.groupby("label", sort=False).filter(lambda rows: len(rows) >= LEAST_CASES)
     found = [
         finding
         for name, rows in structures.groupby("label", sort=False)
@@ -65,7 +68,6 @@ def find_unusual(structures: pd.DataFrame, shifts: pd.DataFrame) -> list[Finding
         )
     ]
     found += [*_exchanged(structures), *_shifted(shifts)]
-    order = {case: place for place, case in enumerate(structures["case"].unique())}
     return sorted(found, key=lambda finding: order[finding.case])
 
 

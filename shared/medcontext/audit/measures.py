@@ -84,7 +84,7 @@ def label_shift(image: npt.NDArray[Any], label: npt.NDArray[Any]) -> tuple[tuple
 
     Args:
         image: intensities (X, Y, Z).
-        label: label ids of the same shape.
+        label: label ids of the same shape; negative where voxels are ignored, whose borders do not count.
 
     Returns:
         The shift along each axis, up to 4 voxels, at which the mean gradient of the image under the labels' borders is
@@ -106,7 +106,8 @@ def _border(label: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Draw voxels (N, 3) beside another label that stay within the image when moved."""
     if min(label.shape) <= 2 * REACH:
         return np.empty((0, 3), dtype=int)
-    differs = scipy.ndimage.maximum_filter(label, 3) != scipy.ndimage.minimum_filter(label, 3)
+    lowest = scipy.ndimage.minimum_filter(label, 3)
+    differs = (scipy.ndimage.maximum_filter(label, 3) != lowest) & (lowest >= 0)
     inner = (slice(REACH, -REACH),) * 3
     voxels = np.argwhere(differs[inner]) + REACH
     return np.asarray(voxels[np.random.default_rng(0).permutation(len(voxels))[:SAMPLED_VOXELS]])

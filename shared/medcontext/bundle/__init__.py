@@ -5,7 +5,7 @@ from __future__ import annotations
 from medcontext.bundle.checks import check_configuration, check_network
 from medcontext.bundle.errors import one_sentence
 from medcontext.bundle.launch import build_network, prepare, run
-from medcontext.bundle.model_settings import model_settings, trained_intensity, trained_settings
+from medcontext.bundle.model_settings import largest_components, model_settings, trained_intensity, trained_settings
 from medcontext.bundle.places import bundle_names, find_bundle, find_home, find_root, name, version
 from medcontext.bundle.plans import check_plan, planned_data
 from medcontext.bundle.runs import checkpoint_run, has_training_state, latest_run, new_run_name, run_folder
@@ -25,6 +25,7 @@ __all__ = [
     "find_root",
     "has_training_state",
     "hyperparameters",
+    "largest_components",
     "latest_run",
     "model_settings",
     "model_to_log",

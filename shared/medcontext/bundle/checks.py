@@ -33,11 +33,12 @@ from medcontext.checks import (
     nearest_name,
 )
 from medcontext.data import check_dataset, check_images, errors_of, load_datalist, problems_table, sided_axes
+from medcontext.data.partial import annotated_nowhere
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
 from medcontext.handlers.checkpoints import SELECTIONS
 from medcontext.handlers.training_state import training_states
 from medcontext.inferers import flip_axes
-from medcontext.labels import label_ids, label_names, map_labels
+from medcontext.labels import component_ids, label_ids, label_names, map_labels
 from medcontext.losses.pseudo_labels import check_thresholds
 from medcontext.networks import plain_network
 from medcontext.networks.model_file import MODEL_FILE
@@ -102,7 +103,7 @@ NUMBERS: dict[str, Check] = {
     **dict.fromkeys(("max_epochs", "val_interval", "batch_size", "num_samples", "accumulation_steps"), _at_least(1)),
     **dict.fromkeys(("in_channels", "sw_batch_size"), _at_least(1)),
     "out_channels": _at_least(2),
-    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval"), _at_least(0)),
+    **dict.fromkeys(("seed", "validation_cases", "num_workers", "preview_interval", "review_first"), _at_least(0)),
     **dict.fromkeys(("cache_rate", "warmup_fraction", "teacher_warmup", "train_fraction"), check_fraction),
     **dict.fromkeys(("masked_share", "context_ramp", "context_end", "burn_in"), check_fraction),
     **dict.fromkeys(("teacher_momentum", "confidence"), _check_fractions),
@@ -118,6 +119,7 @@ NUMBERS: dict[str, Check] = {
     "roi_size": _check_size,
     "checkpoint_interval": _at_least(1),
     "fold": _check_fold,
+    "num_folds": _at_least(2),
     "tracking_wait": partial(check_not_negative, remedy="give seconds"),
 }
 
@@ -270,7 +272,7 @@ def _check_mirroring(parser: Any) -> None:
 
 
 def _check_labels(parser: Any) -> None:
-    """Raise ValueError if there are fewer output channels than labels, or another number of them than thresholds."""
+    """Raise ValueError if labels, output channels, thresholds and postprocessing do not fit each other."""
     labels, out_channels = parser.get_parsed_content("labels"), parser.get_parsed_content("out_channels")
     highest = max(i for ids in label_ids(labels).values() for i in ids)
     if highest >= out_channels:
@@ -278,6 +280,8 @@ def _check_labels(parser: Any) -> None:
             f"labels go up to {highest} but out_channels is {out_channels}; "
             f"it must be at least {highest + 1}, background included."
         )
+    if "largest_components" in parser.get():
+        component_ids(labels, parser.get_parsed_content("largest_components"))
     confidence = parser.get_parsed_content("confidence") if "confidence" in parser.get() else 0
     check_thresholds(confidence, out_channels)
 
@@ -311,6 +315,16 @@ def _check_data(parser: Any) -> None:
         print(problems_table(problems), file=sys.stderr)
     if errors := errors_of(problems):
         raise ValueError(f"{datalist}: {_problems_text(errors)}")
+    _check_annotated(sections, parser.get_parsed_content("labels"))
+
+
+def _check_annotated(sections: Mapping[str, Sequence[Any]], labels: Mapping[str, Any]) -> None:
+    """Raise ValueError for a label that no training case of this run has annotated."""
+    if names := annotated_nowhere(sections.get("training", ()), labels):
+        raise ValueError(
+            f"No training case of this run has {', '.join(names)} annotated, so it cannot be learned; give more or "
+            "other cases (train_cases, seed), or leave it out of labels."
+        )
 
 
 def check_images_of(parser: Any) -> None:
@@ -332,7 +346,7 @@ def _expected_labels(parser: Any, datalist: Path) -> dict[str, int]:
         ValueError: If the configuration names a label that is not in the dataset, or reports one that is not trained.
     """
     labels = parser.get_parsed_content("labels")
-    ids = {f"{name} {i}": i for name, label in label_ids(labels).items() for i in label}
+    ids = {name if len(label) == 1 else f"{name} {i}": i for name, label in label_ids(labels).items() for i in label}
     for name, reported in label_ids(parser.get_parsed_content("reported")).items():
         if not set(reported) <= set(ids.values()):
             raise ValueError(f"reported has {name!r} = {reported}, but labels has only the ids {sorted(ids.values())}.")

@@ -21,6 +21,7 @@ from medcontext.faults import disk_remedy, explained
 from medcontext.handlers import NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.inferers import NonFinitePredictionError
 from medcontext.networks import CheckpointWriteError
+from medcontext.reliability import CalibrationError
 from medcontext.scans import ImageReadError
 from medcontext.tracking.outbox import TrackingError
 
@@ -38,6 +39,7 @@ class FaultError(RuntimeError):
 
 
 STOPS: tuple[type[BaseException], ...] = (
+    CalibrationError,
     FaultError,
     NonFiniteLossError,
     CheckpointWriteError,

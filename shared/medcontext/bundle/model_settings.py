@@ -14,9 +14,22 @@ import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 
 from medcontext.bundle.workflow import given_keys
-from medcontext.networks.model_file import build_component, check_component, read_model_file, read_settings
+from medcontext.networks.model_file import (
+    build_component,
+    check_component,
+    read_components,
+    read_model_file,
+    read_settings,
+)
 
-__all__ = ["model_settings", "plain_value", "take_settings", "trained_intensity", "trained_settings"]
+__all__ = [
+    "largest_components",
+    "model_settings",
+    "plain_value",
+    "take_settings",
+    "trained_intensity",
+    "trained_settings",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +77,14 @@ def trained_settings(ckpt_path: Any) -> dict[str, Any]:
     ``inference.json`` refers to them, so that programs that parse it by themselves get the weights' settings too.
     """
     return read_settings(ckpt_path)
+
+
+def largest_components(ckpt_path: Any) -> list[str]:
+    """Return the labels whose largest component is kept, see :func:`~medcontext.networks.model_file.read_components`.
+
+    ``inference.json`` and ``evaluate.json`` refer to them.
+    """
+    return read_components(ckpt_path)
 
 
 def trained_intensity(settings: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ __all__ = ["ENTRY_KEYS", "hyperparameters", "model_to_log"]
 ENTRY_KEYS = {"imports", "initialize", "finalize", "run", "training", "evaluating", "inferring"}
 
 
-UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume"}
+UNLOGGED_KEYS = {"tracking_uri", "tracking_wait", "resume", "unannotated"}
 
 
 def hyperparameters(workflow: ConfigWorkflow) -> dict[str, Any]:

@@ -19,7 +19,16 @@ from medcontext.literals import as_literal
 __all__ = ["settle_values", "settled"]
 
 TRUTHS = {
-    *("amp", "intensity_check", "log_case_names", "log_model", "resume", "settings_check", "system_metrics"),
+    *(
+        "amp",
+        "estimate_quality",
+        "intensity_check",
+        "log_case_names",
+        "log_model",
+        "resume",
+        "settings_check",
+        "system_metrics",
+    ),
     *("save_dicom_seg", "save_overlay", "save_probabilities", "save_summary"),
 }
 NAMES = {"dataset", "run_name"}
@@ -33,7 +42,7 @@ SEVERAL = {"ckpt_path", "dataset_dir", "unlabeled_dir"}
 """Texts of which there may be several."""
 NULLABLE = {
     *("cache_dir", "pretrained", "registered_model_name", "tracking_uri", "unlabeled", "unlabeled_dir"),
-    *("fold", "max_grad_norm", "token_masking", "train_cases"),
+    *("fold", "largest_components", "max_grad_norm", "token_masking", "train_cases"),
 }
 MAPPINGS = {
     *("augmentation", "consistency", "labels", "lr_scheduler", "network_def", "optimizer", "organ_dropout"),

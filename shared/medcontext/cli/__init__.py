@@ -16,8 +16,9 @@ import fire
 from medcontext import checks
 from medcontext.cli.bundles import convert_weights, download
 from medcontext.cli.data import check, phantoms, plan, prepare
+from medcontext.cli.ranking import rank
 from medcontext.cli.results import compare, send_unsent
-from medcontext.cli.training import experiment, preview
+from medcontext.cli.training import experiment, finalize, preview
 
 __all__ = [
     "COMMANDS",
@@ -26,18 +27,20 @@ __all__ = [
     "convert_weights",
     "download",
     "experiment",
+    "finalize",
     "main",
     "phantoms",
     "plan",
     "prepare",
     "preview",
+    "rank",
     "send_unsent",
 ]
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "data": (prepare, check, plan, phantoms),
-    "training": (preview, experiment),
-    "results": (compare, send_unsent),
+    "training": (preview, experiment, finalize),
+    "results": (compare, rank, send_unsent),
     "bundles": (download, convert_weights),
 }
 """Commands by subject."""

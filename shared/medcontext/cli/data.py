@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medcontext.cli.arguments import as_tuple
 
@@ -53,6 +54,8 @@ def prepare(
 def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, audit_dir: str | None = None) -> None:
     """Check a dataset and list its problems in a table; the exit code is 1 if there are any but warnings.
 
+    Structures that some cases list under ``unannotated`` are named with the number of cases that they rest on.
+
     With ``audit_dir``, the label maps of a dataset without problems are compared with each other too, and those that a
     person should look at are listed: structures missing, in pieces, exchanged, or of unusual size or intensity, and
     label maps that seem shifted from their image. These do not change the exit code.
@@ -64,8 +67,9 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, au
         hashes: compare the files with their SHA-256 at the time of preparation.
         audit_dir: folder for a page with pictures of the unusual label maps, ``audit.html``, and a table.
     """
-    from medcontext.data import check_dataset, errors_of, load_datalist, problems_table
-    from medcontext.labels import label_names
+    from medcontext.data import check_dataset, errors_of, load_datalist, load_listed, problems_table
+    from medcontext.data.partial import annotated_in_part
+    from medcontext.labels import ignored_id, label_names
 
     datalist = Path(dataset_dir) / "dataset.json"
     content = load_datalist(datalist)
@@ -83,16 +87,17 @@ def check(dataset_dir: str, voxels: bool | None = None, hashes: bool = False, au
     sections = ("training", "validation", "test", *(["unlabeled"] if content.get("unlabeled") else []))
     counts = ", ".join(f"{len(content.get(name, []))} {name}" for name in sections)
     print(f"{counts} cases, no problems found{f' but {warnings} to look at' if warnings else ''}")
+    cases = [case for name in sections[:3] for case in load_listed(datalist, name)]
+    for name, count in annotated_in_part(cases, labels).items():
+        print(f"{name} is annotated in {count} of {len(cases)} cases")
     if audit_dir is not None:
-        _audit(str(datalist), labels, audit_dir)
+        _audit(cases, labels, ignored_id(content), audit_dir)
 
 
-def _audit(datalist: str, labels: Mapping[str, int], output_dir: str) -> None:
+def _audit(cases: Sequence[Any], labels: Mapping[str, int], ignored: int | None, output_dir: str) -> None:
     from medcontext.audit import audit_cases, write_audit
-    from medcontext.data.datalist import load_listed
 
-    cases = [case for name in ("training", "validation", "test") for case in load_listed(datalist, name)]
-    findings = audit_cases(cases, labels)
+    findings = audit_cases(cases, labels, ignored)
     for finding in findings:
         print(f"{finding.case}: {finding.text}")
     page = write_audit(findings, cases, labels, output_dir)

@@ -12,7 +12,7 @@ from medcontext.cli.arguments import as_tuple
 if TYPE_CHECKING:
     from medcontext.experiment import Costs, Job
 
-__all__ = ["experiment", "preview"]
+__all__ = ["experiment", "finalize", "preview"]
 
 
 def preview(
@@ -53,6 +53,7 @@ def experiment(
     output_dir: str | None = None,
     dataset_dirs: str | Sequence[str] = (),
     test_fold: int | None = None,
+    folds: int | None = None,
     dry_run: bool = False,
     **override: Any,
 ) -> None:
@@ -79,6 +80,8 @@ def experiment(
             ``python -m medcontext plan``.
         test_fold: fifth of the training cases, 0 to 4, that is tested on and not trained on, to choose settings without
             the test cases.
+        folds: number of folds of a cross-validation, each of which is held out once and evaluated; ``finalize`` then
+            makes the final model.
         dry_run: print the runs and their lengths without running them.
         override: values of configuration keys, as for training.
     """
@@ -102,6 +105,7 @@ def experiment(
         SUPERVISED_MODES if modes is None else as_tuple(modes),
         None if cases is None else as_tuple(cases),
         folders,
+        folds,
     )
     jobs = plan(
         cells, experiment_name=experiment_name, overlays=as_tuple(overlays), overrides=override, test_fold=test_fold
@@ -119,6 +123,41 @@ def experiment(
         compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
         raise SystemExit(f"medcontext: {len(failures)} of {len(jobs)} runs failed; call again after fixing the cause.")
+    if folds is not None:
+        print(f"The final model: python -m medcontext finalize --experiment_name {experiment_name}")
+
+
+def finalize(
+    experiment_name: str,
+    method: str = "ensemble",
+    cross_validation: str | None = None,
+    devices: str | int | Sequence[str | int] = (),
+    output_dir: str | None = None,
+    registered_model_name: str | None = None,
+) -> None:
+    """Make the final model of a cross-validation, for evaluation, prediction and export like any other.
+
+    It prints the cross-validated Dice, in which each case was segmented by the network that did not train on it, and
+    writes it as a report. The same call resumes an interrupted one.
+
+    Args:
+        experiment_name: name of an experiment that was run with ``--folds``.
+        method: ``ensemble`` averages the probabilities of the folds' networks; ``retrain`` trains one network on all
+            labelled cases, up to the epoch in which the folds' mean Dice was best.
+        cross_validation: name of the cross-validation, if the experiment has several.
+        devices: GPU number, or ``cpu``, to train on.
+        output_dir: folder of the experiment, if it was given.
+        registered_model_name: log the model to MLflow, as a version of this registered model.
+    """
+    from medcontext.experiment import experiment_dir, make_final_model, read_cross_validation
+
+    folder = Path(output_dir) if output_dir is not None else experiment_dir(str(experiment_name))
+    chosen = read_cross_validation(folder, cross_validation)
+    ckpt_dir = make_final_model(chosen, method, folder, as_tuple(devices), registered_model_name)
+    print(chosen.sentence)
+    if chosen.evidence is not None:
+        print(chosen.evidence.sentence)
+    print(ckpt_dir)
 
 
 def _lengths(jobs: Sequence[Job], costs: Costs) -> Iterator[str]:

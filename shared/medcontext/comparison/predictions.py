@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from medcontext.comparison.runs import TrackedRun
 from medcontext.data.datalist import Case, case_name, data_hash, hashed_name, load_cases, load_datalist
-from medcontext.labels import label_names
+from medcontext.data.partial import UNANNOTATED, without_ignored
+from medcontext.labels import ignored_id, label_names
 from medcontext.metrics import case_metrics, summarise
 from medcontext.scans import corner_distance, is_volume_file, read_volume, shift_tolerance, volume_name
 from medcontext.scans.geometry import voxel_sizes
@@ -69,12 +70,18 @@ class Predictions:
 
 @dataclass(frozen=True, eq=False)
 class _Reference:
-    """Test cases with their names in the runs' tables, and the ids of what is measured in the dataset's files."""
+    """Test cases with their names in the runs' tables, and the ids of what is measured in the dataset's files.
+
+    ``names`` are those of the ids, ``allowed`` the values that predictions may hold, and ``ignored`` the id of voxels
+    that are left out.
+    """
 
     datalist: Path
     cases: Mapping[str, Case]
     labels: Mapping[str, Sequence[int]]
+    names: Mapping[int, str]
     allowed: frozenset[int]
+    ignored: int | None
 
 
 def tested_cases(run: TrackedRun) -> tuple[str, ...]:
@@ -155,11 +162,18 @@ def _reference(run: TrackedRun, datalist: Path) -> _Reference:
     cases = {case_name(case): case for case in load_cases(datalist, "test")}
     for names in (cases, {hashed_name(name): case for name, case in cases.items()}):
         if set(names) == set(run.table["case"]):
-            ids = label_names(load_datalist(datalist))
+            content = load_datalist(datalist)
+            ids = label_names(content)
             labels = {label: _ids_in_files(run, label, ids) for label in dict.fromkeys(run.table["label"])}
             allowed = {0, *ids, *(number for members in labels.values() for number in members)}
-            return _Reference(datalist, names, labels, frozenset(allowed))
+            structures = ids or _network_names(run)
+            return _Reference(datalist, names, labels, structures, frozenset(allowed), ignored_id(content))
     raise ValueError(f"The test cases of {datalist} have other names than in the evaluation of {run.name}.")
+
+
+def _network_names(run: TrackedRun) -> dict[int, str]:
+    """Return the names of the ids that a run's network learned."""
+    return {int(text): key[7:] for key, text in run.params.items() if key.startswith("labels.")}
 
 
 def _ids_in_files(run: TrackedRun, label: str, names: Mapping[int, str]) -> list[int]:
@@ -167,7 +181,7 @@ def _ids_in_files(run: TrackedRun, label: str, names: Mapping[int, str]) -> list
     in_files = {name: number for number, name in names.items()}
     if label in in_files:
         return [in_files[label]]
-    network = {int(text): key[7:] for key, text in run.params.items() if key.startswith("labels.")}
+    network = _network_names(run)
     members = json.loads(run.params.get(f"reported.{label}", "[]"))
     members = members if isinstance(members, list) else [members]
     found = [in_files.get(network.get(number, "")) if names else number for number in members]
@@ -191,13 +205,30 @@ def _score(name: str, folder: Path, reference: _Reference) -> pd.DataFrame:
         clauses = list(_differences(prediction, own_affine, label.shape, affine, reference.allowed))
         problems += [f"{file.name} {clause}" for clause in clauses]
         if not problems:
-            predicted, truth = (torch.as_tensor(np.rint(values).astype(np.int32)) for values in (prediction, label))
-            spacing = voxel_sizes(affine).tolist()
-            rows += [{"case": case, **row} for row in case_metrics(predicted, truth, reference.labels, spacing)]
+            rows += [{"case": case, **row} for row in _measured(prediction, label, affine, case, reference)]
     if problems:
         more = f"; and {len(problems) - _MOST} more" if len(problems) > _MOST else ""
         raise ValueError(f"The predictions {name} in {folder} cannot be scored: {'; '.join(problems[:_MOST])}{more}.")
     return pd.DataFrame(rows)
+
+
+def _measured(
+    prediction: npt.NDArray[np.float32],
+    label: npt.NDArray[np.float32],
+    affine: npt.NDArray[np.float64],
+    case: str,
+    reference: _Reference,
+) -> list[dict[str, Any]]:
+    """Return the metrics of a case by what is annotated in it."""
+    predicted, truth = (np.rint(values).astype(np.int32) for values in (prediction, label))
+    left_out = reference.cases[case].get(UNANNOTATED, [])
+    return case_metrics(
+        torch.as_tensor(predicted),
+        torch.as_tensor(without_ignored(truth, reference.ignored)),
+        reference.labels,
+        voxel_sizes(affine).tolist(),
+        unannotated=[index for index, name in reference.names.items() if name in left_out],
+    )
 
 
 def _files_of_cases(folder: Path, cases: Mapping[str, Case]) -> tuple[dict[str, Path], list[str]]:

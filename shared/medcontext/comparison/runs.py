@@ -24,6 +24,7 @@ from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 from medcontext.storage.addresses import without_password
+from medcontext.tracking.final_models import KIND_TAG
 from medcontext.tracking.operations import read_inputs
 
 __all__ = ["COMPARISON", "KIND_TAG", "TIME_TOLERANCE", "TrackedRun", "read_runs", "settings_root"]
@@ -31,7 +32,6 @@ __all__ = ["COMPARISON", "KIND_TAG", "TIME_TOLERANCE", "TrackedRun", "read_runs"
 TIME_TOLERANCE = 0.1
 """Share by which measured times may differ and count as equal."""
 
-KIND_TAG = "medcontext.kind"
 COMPARISON = "comparison"
 _PREFIX = "medcontext."
 _REQUIRED_TAGS = ("bundle", "dataset", "data_hash", "fold", "seed", "steps")
@@ -161,7 +161,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def read_runs(client: MlflowClient, experiment_id: str) -> list[TrackedRun]:
-    """Read all runs of an experiment except comparisons, with the tables of those that were evaluated.
+    """Read all runs of an experiment except comparisons and final models, with the tables of those that were evaluated.
 
     Args:
         client: client of the store.
@@ -182,7 +182,7 @@ def _search(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
     token = None
     while True:
         page = client.search_runs([experiment_id], order_by=["attributes.start_time ASC"], page_token=token)
-        yield from (run for run in page if run.data.tags.get(KIND_TAG) != COMPARISON)
+        yield from (run for run in page if KIND_TAG not in run.data.tags)
         token = page.token
         if not token:
             return

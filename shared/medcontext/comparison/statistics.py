@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -169,7 +170,13 @@ def wilcoxon_p(differences: Array) -> float:
     if finite.size < FEWEST_CASES:
         return math.nan
     nonzero = finite[finite != 0]
-    return float(stats.wilcoxon(nonzero).pvalue) if nonzero.size else 1.0
+    return _signed_rank_p(tuple(nonzero)) if nonzero.size else 1.0
+
+
+@functools.lru_cache(maxsize=1024)
+def _signed_rank_p(values: tuple[float, ...]) -> float:
+    """Return Wilcoxon's p; verdict, ladder and overall result ask for that of the same two rungs."""
+    return float(stats.wilcoxon(values).pvalue)
 
 
 def holm(p: Array) -> Array:

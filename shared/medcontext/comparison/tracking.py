@@ -15,9 +15,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 from medcontext.comparison.few_shot import FewShot
 from medcontext.comparison.page import Comparison, prediction_sentences
 from medcontext.comparison.rungs import Basis, Rung
-from medcontext.comparison.runs import COMPARISON, KIND_TAG
+from medcontext.comparison.runs import COMPARISON
 from medcontext.comparison.store import mlflow_errors
 from medcontext.comparison.verdicts import Group
+from medcontext.tracking.final_models import KIND_TAG
 from medcontext.tracking.operations import METRICS_LIMIT
 
 __all__ = ["log_comparison"]

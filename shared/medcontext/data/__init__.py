@@ -25,6 +25,7 @@ from medcontext.data.datasets import (
     synapse_organs,
 )
 from medcontext.data.images import list_images
+from medcontext.data.partial import MarkUnannotatedd, unannotated_labels
 from medcontext.data.plausibility import CheckImaged, ImageValueError
 from medcontext.data.sampling import EpochSampler, SeededDataset, derived_seed, start_loader
 from medcontext.data.sides import sided_axes, sided_labels
@@ -39,6 +40,7 @@ __all__ = [
     "CheckImaged",
     "EpochSampler",
     "ImageValueError",
+    "MarkUnannotatedd",
     "PairedDataset",
     "SeededDataset",
     "HIPPOCAMPUS_LABELS",
@@ -68,4 +70,5 @@ __all__ = [
     "sided_labels",
     "start_loader",
     "synapse_organs",
+    "unannotated_labels",
 ]

@@ -15,8 +15,10 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from medcontext.data.datalist import Case, case_files, case_name, load_datalist, load_listed
+from medcontext.data.partial import annotated_nowhere, entry_problems, map_problems
 from medcontext.data.voxels import read_voxels
 from medcontext.dicom import is_dicom, modality_of
+from medcontext.labels import ignored_id
 from medcontext.scans import VolumeHeader, corner_distance, grid_problem, read_header, shift_tolerance, unreadable
 from medcontext.storage.file_memory import FileMemory, sha256_of
 
@@ -100,12 +102,14 @@ def check_dataset(
     """
     folder = Path(datalist).absolute().parent
     listed = {name: load_listed(datalist, name) for name in ("training", "validation", "test", "unlabeled")}
-    recorded = {str(folder / path): value for path, value in load_datalist(datalist).get("sha256", {}).items()}
+    content = load_datalist(datalist)
+    recorded = {str(folder / path): value for path, value in content.get("sha256", {}).items()}
     if hashes and not recorded:
         raise ValueError(f"{datalist} gives no SHA-256 to compare with; only prepared datasets have them.")
     used = listed if sections is None else sections
     arguments: dict[str, Any] = {"folder": folder, "memory": FileMemory.of_dataset(datalist), "sha256": recorded}
-    problems = check_cases(used, in_channels=in_channels, labels=labels, voxels=voxels, **arguments)
+    expected: dict[str, Any] = {"in_channels": in_channels, "labels": labels, "ignored": ignored_id(content)}
+    problems = check_cases(used, voxels=voxels, **expected, **arguments)
     if sections is not None:
         problems += [problem for problem in find_overlaps(listed, recorded, folder) if problem not in problems]
     if UNLABELED in used:
@@ -167,6 +171,7 @@ def check_cases(
     *,
     in_channels: int,
     labels: Mapping[str, int],
+    ignored: int | None = None,
     voxels: bool | None = None,
     memory: FileMemory | None = None,
     sha256: Mapping[str, str] | None = None,
@@ -175,13 +180,16 @@ def check_cases(
     """Return all problems of the given cases; with none but warnings, a network can be trained on them.
 
     Problems are missing and unreadable files, wrong numbers of axes or channels, sheared grids, images and labels of
-    different shape or position, unexpected label values, voxels that are not finite, and cases, contents or patients
-    that are in two sections. Warnings are headers that contradict themselves, and label maps without labels.
+    different shape or position, unexpected label values, voxels that are not finite, entries that contradict their
+    label map or name unknown structures as not annotated, and cases, contents or patients that are in two sections.
+    Warnings are headers that contradict themselves, label maps without labels, and structures that no training case has
+    annotated.
 
     Args:
         sections: cases by section name, with absolute paths.
         in_channels: channels that the network takes: several are the fourth axis of the image, or as many files.
         labels: names and values that label maps may hold, in addition to 0.
+        ignored: value of ignored voxels.
         voxels: ``True`` reads the voxels of all files, ``None`` of those that the memory does not know, ``False`` of
             none.
         memory: where facts about files are kept.
@@ -194,13 +202,21 @@ def check_cases(
     for section, cases in sections.items():
         for case in cases:
             texts, doubts = _check_headers(section, case, in_channels, folder)
+            texts += entry_problems(case, labels)
             problems += [_problem(section, case, text) for text in texts]
             problems += [replace(_problem(section, case, doubt), is_warning=True) for doubt in doubts]
             sound += [] if texts else [(section, case)]
     if voxels is not False:
-        problems += _check_voxels(sound, {0, *labels.values()}, memory, bool(voxels), folder)
+        problems += _check_voxels(sound, labels, ignored, memory, bool(voxels), folder)
         recorded |= _hashes_of_suspects([case for _, case in sound], recorded, memory)
-    return problems + find_overlaps(sections, recorded, folder)
+    return problems + find_overlaps(sections, recorded, folder) + _never_annotated(sections, labels)
+
+
+def _never_annotated(sections: Sections, labels: Mapping[str, int]) -> list[Problem]:
+    """Find the structures that no training case has annotated."""
+    text = "No training case has {} annotated, so it cannot be learned; leave it out of `labels`."
+    names = annotated_nowhere(sections.get("training", ()), labels)
+    return [Problem("all", "training", text.format(name), is_warning=True) for name in names]
 
 
 def check_images(cases: Sequence[Case], in_channels: int) -> list[str]:
@@ -340,8 +356,14 @@ def _check_grid(images: Sequence[Named], labels: Sequence[Named]) -> list[str]:
 
 
 def _check_voxels(
-    cases: list[tuple[str, Case]], allowed: set[int], memory: FileMemory | None, again: bool, folder: Path | None
+    cases: list[tuple[str, Case]],
+    known: Mapping[str, int],
+    ignored: int | None,
+    memory: FileMemory | None,
+    again: bool,
+    folder: Path | None,
 ) -> list[Problem]:
+    allowed = {0, *known.values(), *([] if ignored is None else [ignored])}
     files = {
         "label_values": [case["label"] for _, case in cases if "label" in case],
         # pixels of DICOM are whole numbers
@@ -352,6 +374,8 @@ def _check_voxels(
     for section, case in cases:
         label = case.get("label")
         texts = [] if label is None else _check_values(_relative(label, folder), label, labels[label], allowed)
+        if label is not None and not texts:
+            texts = map_problems(case, _relative(label, folder), labels[label], known, ignored)
         for file in filter(not_finite.__contains__, _images(case)):
             count = not_finite[file]
             if isinstance(count, Exception):

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from medcontext.checks import check_choice, check_fraction, check_integer
-from medcontext.labels import Labels, label_names, map_labels
+from medcontext.labels import Labels, ignored_id, label_names, map_labels
 from medcontext.scans import volume_name
 from medcontext.storage.files import write_file
 
@@ -22,6 +22,7 @@ __all__ = [
     "Case",
     "case_files",
     "case_name",
+    "cross_validation_folds",
     "data_hash",
     "describe_cases",
     "hold_out",
@@ -30,6 +31,7 @@ __all__ = [
     "label_mapping",
     "load_listed",
     "refuse_unknown_sections",
+    "write_all_labelled",
     "write_fold",
 ]
 
@@ -44,7 +46,8 @@ _OTHER_NAMES = {
 }
 
 Case = dict[str, Any]
-"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known."""
+"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known; and
+``unannotated``, names of the structures that its label map does not show though they may be there."""
 
 
 def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
@@ -161,7 +164,17 @@ def _with_absolute_paths(case: dict[str, Any] | str, folder: Path) -> Case:
         raise ValueError(
             f"A case must give a path under 'image' (several channels: a list) and one under 'label', got {case!r}."
         )
+    _check_unannotated(files)
     return {key: _join(folder, value) if key in ("image", "label") else value for key, value in files.items()}
+
+
+def _check_unannotated(case: Case) -> None:
+    names = case.get("unannotated", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"{case_name(case)} gives {names!r} as 'unannotated'; give a list of the structures that nobody annotated "
+            "in this case, such as ['spleen', 'liver']."
+        )
 
 
 def _is_path(value: Any) -> bool:
@@ -225,6 +238,9 @@ def _patient(case: Case, index: int) -> Hashable:
 
 def _fold(cases: list[Case], fold: int, num_folds: int, order: np.random.Generator) -> tuple[list[Case], list[Case]]:
     patients = _patients(cases)
+    if num_folds > len(patients):
+        kind = "patients" if len(patients) < len(cases) else "cases"
+        raise ValueError(f"There are {len(patients)} {kind} for {num_folds} folds; choose fewer folds.")
     if not 2 <= num_folds <= len(patients) or not 0 <= fold < num_folds:
         raise ValueError(
             f"fold must be within 0..{num_folds - 1} and num_folds within 2..{len(patients)}, got fold {fold}."
@@ -287,13 +303,14 @@ def _split(cases: list[Case], patients: list[Hashable], indices: Iterable[int]) 
 
 
 def data_hash(*sections: Sequence[Case]) -> str:
-    """Return twelve hex digits that change with the cases of any section: their names, order and file sizes."""
+    """Return twelve hex digits that change with the cases of any section: names, order, sizes, what is annotated."""
     digest = hashlib.sha256()
     for cases in sections:
         digest.update(b"section")
         for case in cases:
             for path in map(Path, case_files(case)):
                 digest.update(f"{path.name}:{path.stat().st_size};".encode())
+            digest.update("".join(f"without {name};" for name in sorted(case.get("unannotated", []))).encode())
     return digest.hexdigest()[:12]
 
 
@@ -324,17 +341,43 @@ def _log_name(case: Case, plain: bool) -> str:
     return name if plain else hashed_name(name)
 
 
-def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], fold: int, num_folds: int = 5) -> str:
-    """Write a dataset file whose test cases are a fold of the training cases.
-
-    It serves to choose settings without looking at the test cases. The folds are those of :func:`load_cases` with the
-    seed 0 and include cases listed for validation. Unlabelled scans stay as they are.
+def cross_validation_folds(datalist: str | os.PathLike[str], num_folds: int, seed: int = 0) -> list[list[Case]]:
+    """Return the cases of each fold, of which every case but those for testing is in one.
 
     Args:
         datalist: path of the ``dataset.json``.
-        home: folder for derived data; the file is ``folds/<name>/fold<fold>.json`` in it.
+        num_folds: number of folds, 2 or more.
+        seed: seed of the split.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If there are fewer cases, or the file gives its cases other folds.
+    """
+    numbers = set(_listed_folds({name: load_listed(datalist, name) for name in ("training", "validation")}, datalist))
+    if numbers and numbers != set(range(num_folds)):
+        raise ValueError(
+            f"{datalist} gives its training cases the folds {', '.join(map(str, sorted(numbers)))}; number them from "
+            f"0, and ask for as many as there are, not for {num_folds}."
+        )
+    split = {"num_folds": num_folds, "seed": seed}
+    return [load_cases(datalist, "validation", fold=fold, **split) for fold in range(num_folds)]
+
+
+def write_fold(
+    datalist: str | os.PathLike[str], home: str | os.PathLike[str], fold: int, num_folds: int = 5, seed: int = 0
+) -> str:
+    """Write a dataset file whose test cases are a fold of the training cases.
+
+    It serves to choose settings without looking at the test cases, and to evaluate a network on the fold that it was
+    validated on. The folds are those of :func:`load_cases` and include cases listed for validation. Unlabelled scans
+    stay as they are.
+
+    Args:
+        datalist: path of the ``dataset.json``.
+        home: folder for derived data; the file is in ``folds/<name>`` in it.
         fold: index of the fold to test on.
         num_folds: number of folds, 2 or more.
+        seed: seed of the split.
 
     Returns:
         The path of the file.
@@ -343,10 +386,41 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
         FileNotFoundError: If there is no such dataset file.
         ValueError: If there is no such fold.
     """
-    content = load_datalist(datalist)
     training, test = (
-        load_cases(datalist, section, fold=fold, num_folds=num_folds) for section in ("training", "validation")
+        load_cases(datalist, section, fold=fold, num_folds=num_folds, seed=seed)
+        for section in ("training", "validation")
     )
+    name = f"fold{fold}of{num_folds}" + (f"-seed{seed}" if seed else "")
+    return _write_derived(datalist, home, name, training=training, test=test)
+
+
+def write_all_labelled(datalist: str | os.PathLike[str], home: str | os.PathLike[str]) -> str:
+    """Write a dataset file whose cases for training and validation are all for training, without folds.
+
+    Args:
+        datalist: path of the ``dataset.json``.
+        home: folder for derived data, as for :func:`write_fold`.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        FileNotFoundError: If there is no such dataset file.
+    """
+    labelled = [case for section in ("training", "validation") for case in load_listed(datalist, section)]
+    training = [{key: value for key, value in case.items() if key != "fold"} for case in labelled]
+    return _write_derived(datalist, home, "all", training=training, test=load_listed(datalist, "test"))
+
+
+def _write_derived(
+    datalist: str | os.PathLike[str],
+    home: str | os.PathLike[str],
+    name: str,
+    *,
+    training: Sequence[Case],
+    test: Sequence[Case],
+) -> str:
+    content = load_datalist(datalist)
     folder = Path(datalist).absolute().parent
     others = {
         name: [_with_absolute_paths(case, folder) for case in content[name]]
@@ -355,7 +429,9 @@ def write_fold(datalist: str | os.PathLike[str], home: str | os.PathLike[str], f
     }
     written = {**content, **others, "training": training, "validation": [], "test": test}
     source = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
-    path = Path(home) / "folds" / f"{folder.name}-{source}" / f"fold{fold}of{num_folds}.json"
+    stem = Path(datalist).stem
+    file = name if stem == "dataset" else f"{stem}-{name}"
+    path = Path(home) / "folds" / f"{folder.name}-{source}" / f"{file}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_file(path, (json.dumps(written, indent=4) + "\n").encode())
     return str(path)
@@ -380,4 +456,5 @@ def label_mapping(datalist: str | os.PathLike[str], labels: Labels) -> list[list
         FileNotFoundError: If there is no such file.
         ValueError: If ``dataset.json`` lacks a name, or an id of a region has no name of its own.
     """
-    return map_labels(label_names(load_datalist(datalist)), labels)
+    content = load_datalist(datalist)
+    return map_labels(label_names(content), labels, ignored_id(content))

@@ -25,7 +25,7 @@ REFERENCE = "medcontext"
 
 # keys that distinguish runs of one setting, or follow from their number of cases, and do not change a step's cost
 _KEYS_OF_A_RUN = {
-    *("run_id", "run_name", "experiment_name", "seed", "train_fraction", "train_cases"),
+    *("run_id", "run_name", "experiment_name", "seed", "train_fraction", "train_cases", "fold", "num_folds"),
     *("max_epochs", "val_interval", "checkpoint_interval"),
 }
 

@@ -61,6 +61,8 @@ class Cell:
         seed: seed of the subset, the initial weights and the crops.
         mode: one of :data:`MODES`.
         cases: number of labelled cases, those for validation included.
+        fold: index of the fold that is held out, in a cross-validation.
+        num_folds: number of its folds.
     """
 
     bundle: str
@@ -69,10 +71,17 @@ class Cell:
     seed: int
     mode: str
     cases: int | None = None
+    fold: int | None = None
+    num_folds: int | None = None
 
     @property
     def name(self) -> str:
         """Unique name of the cell, valid for a file."""
+        return self.repetition if self.fold is None else f"{self.repetition}-fold{self.fold}of{self.num_folds}"
+
+    @property
+    def repetition(self) -> str:
+        """Name that the folds of a cross-validation have in common."""
         size = f"f{self.fraction:g}" if self.cases is None else f"n{self.cases}"
         return f"{Path(self.bundle).name}-{self.dataset_name}-{self.mode}-{size}-s{self.seed}"
 
@@ -93,8 +102,9 @@ class Cell:
 
     @property
     def subset(self) -> dict[str, Any]:
-        """Key of the configuration that chooses the labelled cases, with its value."""
-        return {"train_fraction": self.fraction} if self.cases is None else {"train_cases": self.cases}
+        """Keys of the configuration that choose the labelled cases, with their values."""
+        size = {"train_fraction": self.fraction} if self.cases is None else {"train_cases": self.cases}
+        return size if self.fold is None else {**size, "fold": self.fold, "num_folds": self.num_folds}
 
 
 def grid(
@@ -105,6 +115,7 @@ def grid(
     modes: Iterable[str],
     cases: Iterable[int] | None = None,
     dataset_dirs: Iterable[str] = (),
+    folds: int | None = None,
 ) -> list[Cell]:
     """Return all combinations, seed by seed, so that an interrupted experiment still compares modes.
 
@@ -116,11 +127,12 @@ def grid(
         modes: names from :data:`MODES`.
         cases: numbers of labelled cases, those for validation included, instead of ``fractions``.
         dataset_dirs: folders of further datasets, each with its ``dataset.json`` and a plan for every bundle.
+        folds: number of folds of a cross-validation over all cases that are not for testing; ``None`` for none.
 
     Raises:
-        TypeError: If a seed, a share or a number of cases is not a number.
-        ValueError: If a list is empty, or has repeated or unknown entries, if the cases are chosen twice, or if two
-            datasets have the same name.
+        TypeError: If a seed, a share or a number of cases or folds is not a number.
+        ValueError: If a list is empty, or has repeated or unknown entries, if the cases are chosen twice, if two
+            datasets have the same name, or if a cross-validation is to leave cases out.
         FileNotFoundError: If there is no such bundle, dataset or plan.
     """
     if (fractions is None) == (cases is None):
@@ -131,6 +143,7 @@ def grid(
         "fractions": [None] if fractions is None else list(fractions),
         "cases": [None] if cases is None else list(cases),
         "seeds": list(seeds),
+        "folds": [None] if folds is None else list(range(_checked_folds(folds, fractions, cases))),
         "modes": list(modes),
     }
     for name, values in axes.items():
@@ -138,13 +151,19 @@ def grid(
             raise ValueError(f"{name} must name at least one, and each only once, got {values}.")
     _check_values(axes)
     cells = [
-        Cell(bundle, dataset, None if fraction is None else float(fraction), seed, mode, number)
-        for seed, bundle, dataset, fraction, number, mode in itertools.product(
-            *(axes[name] for name in ("seeds", "bundles", "datasets", "fractions", "cases", "modes"))
+        Cell(bundle, dataset, None if fraction is None else float(fraction), seed, mode, number, fold, folds)
+        for seed, bundle, dataset, fraction, number, fold, mode in itertools.product(
+            *(axes[name] for name in ("seeds", "bundles", "datasets", "fractions", "cases", "folds", "modes"))
         )
     ]
     _check_datasets(cells)
     return cells
+
+
+def _checked_folds(folds: int, fractions: Iterable[float] | None, cases: Iterable[int] | None) -> int:
+    if cases is not None or list(fractions or ()) != [1.0]:
+        raise ValueError("A cross-validation uses all labelled cases; leave fractions and cases out, or folds.")
+    return check_integer("folds", folds, minimum=2, remedy="leave it out for no cross-validation")
 
 
 def plan_file(dataset_dir: str, bundle: str) -> str:

@@ -35,6 +35,7 @@ BETWEEN_STEPS = {
     "TrainingHistory",
     "ProgressBar",
     "FinalModel",
+    "ComponentChoice",
     "PreviewFigure",
     "MLflowTracker",
     "TrainingCheckpoint",

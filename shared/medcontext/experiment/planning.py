@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medcontext.bundle import check_configuration, one_sentence, open_workflow
-from medcontext.data.datalist import write_fold
+from medcontext.data.datalist import cross_validation_folds, write_fold
 from medcontext.experiment.grid import MODES, Cell, config_file, config_files
 
 __all__ = ["Job", "checked_configuration", "plan"]
@@ -27,7 +27,7 @@ class Job:
         run_dir: folder of the training run's outputs.
         tracking_uri: MLflow database or server.
         training: arguments of the training run, as for ``monai.bundle run``.
-        evaluating: arguments of the evaluation.
+        evaluating: arguments of the evaluation; empty for none.
         reference: arguments of the same run in the mode ``medcontext``, whose time the modes of equal time take.
     """
 
@@ -63,6 +63,8 @@ def plan(
     All subsets of a dataset train for as many steps as the whole dataset does in the configured ``max_epochs``: fewer
     cases are seen more often. :func:`~medcontext.experiment.with_equal_time` then changes the modes of equal time.
 
+    Folds train for ``max_epochs``. They are evaluated on the cases held out, without postprocessing, which these chose.
+
     Args:
         cells: cells from :func:`~medcontext.experiment.grid`.
         experiment_name: MLflow experiment, and the beginning of the runs' names.
@@ -77,6 +79,8 @@ def plan(
     """
     overrides = dict(overrides or {})
     reserved = SET_BY_GRID if test_fold is None else SET_BY_GRID | {"datalist"}
+    if any(cell.num_folds for cell in cells):
+        reserved = reserved | {"fold", "num_folds"}
     if any(cell.planned for cell in cells):
         reserved = reserved | {"dataset", "dataset_dir"}
     if reserved & overrides.keys():
@@ -90,7 +94,7 @@ def plan(
         if (cell.bundle, cell.dataset) not in budgets:
             files = config_files(cell, overlays, "medcontext")
             place = {"dataset_dir": cell.dataset} if cell.planned else {}  # even if the folder was moved since
-            budgets[cell.bundle, cell.dataset] = _Budget(files, {**overrides, **place}, test_fold)
+            budgets[cell.bundle, cell.dataset] = _Budget(files, {**overrides, **place}, test_fold, cell.num_folds)
         budget = budgets[cell.bundle, cell.dataset]
         scans = unlabeled if MODES[cell.mode].unlabeled else {}
         files = config_files(cell, overlays, cell.mode)
@@ -110,6 +114,7 @@ def plan(
             "config_file": [*files, config_file(cell, "evaluate")],
             "ckpt_dir": str(run_dir / "models"),
             **common,
+            **budget.evaluation_of(cell),
         }
         reference = {**training, "config_file": budget.files}
         uri = budget.tracking_uri
@@ -131,14 +136,18 @@ def checked_configuration(config_file: Sequence[str], overrides: Mapping[str, An
 class _Budget:
     """Length of the training runs of one bundle and dataset."""
 
-    def __init__(self, files: list[str], overrides: Mapping[str, Any], test_fold: int | None) -> None:
+    def __init__(
+        self, files: list[str], overrides: Mapping[str, Any], test_fold: int | None, num_folds: int | None
+    ) -> None:
         self.files, self.overrides = files, dict(overrides)
+        self.split = {} if num_folds is None else {"fold": 0, "num_folds": num_folds}
         parser = self._parse(files, seed=0)
         self.home = Path(parser.get_parsed_content("home"))
         if test_fold is not None:
             with one_sentence("test_fold"):
                 self.overrides["datalist"] = write_fold(parser.get_parsed_content("datalist"), self.home, test_fold)
             parser = self._parse(files, seed=0)
+        self.datalist = str(parser.get_parsed_content("datalist"))
         self.tracking_uri = str(parser.get_parsed_content("tracking_uri"))
         self.batch_size = parser.get_parsed_content("batch_size")
         self.epochs = {
@@ -156,15 +165,26 @@ class _Budget:
             self._checked.add(key)
 
     def _parse(self, files: Sequence[str], **changes: Any) -> Any:
-        return checked_configuration(files, {**self.overrides, **changes})
+        return checked_configuration(files, {**self.overrides, **self.split, **changes})
 
     def _steps_per_epoch(self, parser: Any) -> int:
         return math.ceil(len(parser.get_parsed_content("cases")["training"]) / self.batch_size)
 
     def epochs_of(self, cell: Cell) -> dict[str, int]:
         """Return the epochs of a cell, and between its validations and checkpoints."""
+        if cell.num_folds is not None:
+            return dict(self.epochs)
         key = (cell.fraction, cell.cases, cell.seed)
         if key not in self._steps_of_subset:
             self._steps_of_subset[key] = self._steps_per_epoch(self._parse(self.files, seed=cell.seed, **cell.subset))
         factor = self.steps / self._steps_of_subset[key]
         return {name: max(1, round(count * factor)) for name, count in self.epochs.items()}
+
+    def evaluation_of(self, cell: Cell) -> dict[str, Any]:
+        """Return what the evaluation of a fold needs besides: the cases held out, and no postprocessing."""
+        if cell.fold is None or cell.num_folds is None:
+            return {}
+        with one_sentence("folds"):
+            cross_validation_folds(self.datalist, cell.num_folds, cell.seed)
+            file = write_fold(self.datalist, self.home, cell.fold, cell.num_folds, cell.seed)
+        return {"datalist": file, "largest_components": []}

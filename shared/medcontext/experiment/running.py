@@ -140,7 +140,7 @@ class _Record:
                 continue
             if self.stopped:
                 return None
-            code = self._call(entry, environment)
+            code = self._call(entry, environment) if self.content[entry] else 0
             if self.stopped:
                 return None
             if code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medcontext.handlers.attach import Attach
 from medcontext.handlers.checkpoints import FinalModel, ModelCheckpoint, TeacherValidation
+from medcontext.handlers.component_choice import ComponentChoice
 from medcontext.handlers.context_schedule import ContextSchedule
 from medcontext.handlers.early_stopping import EarlyStopping
 from medcontext.handlers.evaluation import EvaluationReport
@@ -11,6 +12,7 @@ from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLos
 from medcontext.handlers.prediction_writer import PredictionWriteError, PredictionWriter
 from medcontext.handlers.preview_figure import PreviewFigure
 from medcontext.handlers.progress import ProgressBar
+from medcontext.handlers.quality import QualityCalibration, QualityEstimate, QualityTable
 from medcontext.handlers.seeding import Seeding
 from medcontext.handlers.step_values import step_values, write_step
 from medcontext.handlers.teacher import TeacherUpdate, teacher_momentum_at, update_teacher
@@ -25,6 +27,7 @@ from medcontext.handlers.training_state import (
 
 __all__ = [
     "Attach",
+    "ComponentChoice",
     "ContextSchedule",
     "EarlyStopping",
     "EvaluationReport",
@@ -36,6 +39,9 @@ __all__ = [
     "PredictionWriter",
     "PreviewFigure",
     "ProgressBar",
+    "QualityCalibration",
+    "QualityEstimate",
+    "QualityTable",
     "ResumeTraining",
     "RunFacts",
     "Seeding",

@@ -12,9 +12,16 @@ from monai.engines import Evaluator
 from torch import Tensor, nn
 
 import medcontext
-from medcontext.networks import CheckpointWriteError, plain_network, save_checkpoint
-from medcontext.networks.model_file import MODEL_FILE, MODEL_INFO_FILE, TEACHER_FILE, read_model_file, weights_hash
-from medcontext.storage.files import json_text, write_file
+from medcontext.networks import plain_network, save_checkpoint
+from medcontext.networks.model_file import (
+    MODEL_FILE,
+    MODEL_INFO_FILE,
+    STUDENT_FILE,
+    TEACHER_FILE,
+    read_model_file,
+    weights_hash,
+)
+from medcontext.networks.weights import write_model_file
 
 __all__ = [
     "FinalModel",
@@ -29,9 +36,10 @@ TEACHER_SUFFIX = "_ema"
 class ModelCheckpoint:
     """Save the weights of the student or the teacher, whichever validate better, as ``model.pt``.
 
-    The teacher, a moving average of the student, is also saved as ``teacher.pt``; both files have the keys of the plain
-    network. ``model.json`` records whose weights ``model.pt`` holds, from which epoch, the key metric of both networks
-    in that epoch, hashes of the weights, and the settings that they need.
+    Where there is a teacher, a moving average of the student, both networks of that epoch are also saved, as
+    ``student.pt`` and ``teacher.pt``; all files have the keys of the plain network. ``model.json`` records whose
+    weights ``model.pt`` holds, from which epoch, the key metric of both networks in that epoch, hashes of the weights,
+    the settings that they need, and the cases that they were trained on.
 
     Attach it to the validator, after a :class:`TeacherValidation`, and attach a :class:`FinalModel` to the trainer.
     ``state_dict`` preserves the best value when a run is resumed.
@@ -45,6 +53,7 @@ class ModelCheckpoint:
             ``student_last`` consider the student only.
         settings: the settings that the weights need, by configuration key.
         dataset: name of the dataset that the weights are trained on.
+        cases: cases that the weights are trained and validated on, from :func:`medcontext.data.describe_cases`.
 
     Raises:
         ValueError: If ``select`` is none of these.
@@ -58,6 +67,7 @@ class ModelCheckpoint:
         select: str = "best",
         settings: Mapping[str, Any] | None = None,
         dataset: str | None = None,
+        cases: Mapping[str, Any] | None = None,
     ) -> None:
         if select not in SELECTIONS:
             raise ValueError(f"select_checkpoint must be one of {', '.join(map(repr, SELECTIONS))}, got {select!r}.")
@@ -65,7 +75,7 @@ class ModelCheckpoint:
         self.network = network
         self.teacher = teacher
         self.select = select
-        self.description = {"dataset": dataset, "settings": dict(settings or {})}
+        self.description = {"dataset": dataset, "settings": dict(settings or {}), "cases": dict(cases or {})}
         self.best: float | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -105,7 +115,7 @@ class ModelCheckpoint:
         teacher = None if self.teacher is None else self.teacher.state_dict()
         states = {MODEL_FILE: student if weights == "student" or teacher is None else teacher}
         if teacher is not None:
-            states[TEACHER_FILE] = teacher
+            states |= {STUDENT_FILE: student, TEACHER_FILE: teacher}
         self._describe({"weights": weights, "epoch": engine.state.epoch, **metrics}, states)
         for name, state in states.items():
             save_checkpoint(state, self.ckpt_dir / name)
@@ -120,10 +130,7 @@ class ModelCheckpoint:
             "sha256": {name: weights_hash(state) for name, state in states.items()},
             "sha256_before": read_model_file(path.with_name(MODEL_FILE)).get("sha256"),
         }
-        try:
-            write_file(path, json_text(content).encode())
-        except OSError as error:
-            raise CheckpointWriteError(path, error) from error
+        write_model_file(path.with_name(MODEL_FILE), content)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the best value so far."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,14 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms import Orientation, ResampleToMatch
 from monai.utils import CommonKeys, ImageMetaKey
 
-from medcontext.labels import Labels, label_ids
+from medcontext.handlers.quality import QualityEstimate
+from medcontext.labels import Labels, label_ids, unannotated_ids
 from medcontext.metrics import (
+    ESTIMATE,
     MetricSummary,
     SurfaceTolerance,
     case_metrics,
+    estimate_errors,
     metric_protocol,
     summarise,
     surface_tolerances,
@@ -90,6 +94,8 @@ class EvaluationReport:
         anonymous_dir: folder of a second copy of the report that names the cases by hashes, for places where file names
             must not appear, such as a shared MLflow server. ``None`` writes none.
         history: file of a :class:`medcontext.handlers.TrainingHistory`, whose curves the report shows if it exists.
+        unannotated: what negative values of label maps stand for, from :func:`medcontext.data.unannotated_labels`.
+        quality: estimate of the Dice of each case, which the tables and the report then hold with its measured error.
 
     Raises:
         ValueError: If ``labels`` does not map names to ids above 0, a label has no valid tolerance, or there is no such
@@ -109,6 +115,8 @@ class EvaluationReport:
         window: tuple[float, float] | None = None,
         anonymous_dir: str | os.PathLike[str] | None = None,
         history: str | os.PathLike[str] | None = None,
+        unannotated: Sequence[Sequence[int]] = (),
+        quality: QualityEstimate | None = None,
     ) -> None:
         surface_tolerances(surface_tolerance_mm, label_ids(labels))
         metric_protocol(protocol)
@@ -122,6 +130,8 @@ class EvaluationReport:
         self.window = window
         self.anonymous_dir = anonymous_dir
         self.history = history
+        self.unannotated = unannotated
+        self.quality = quality
         self.metrics = pd.DataFrame()
         self._cases: list[_Case] = []
         self._planes: dict[str, tuple[Plane, ...]] = {}
@@ -178,7 +188,10 @@ class EvaluationReport:
             info={**self.info, **self._missing_info(engine)},
             history=None if self.history is None else read_history(self.history),
             anonymous_dir=self.anonymous_dir,
+            calibration=None if self.quality is None else self.quality.calibration,
         )
+        if self.quality is not None:
+            self.quality.record_test(estimate_errors(self.metrics), len(self._planes))
         logger.info("report: %s (%.1f MB)", path, path.stat().st_size / 1e6)
 
     def _start(self) -> None:
@@ -214,7 +227,10 @@ class EvaluationReport:
             surface_tolerance_mm=self.surface_tolerance_mm,
             protocol=self.protocol,
             voxel_ml=voxel_ml(prediction.affine),
+            unannotated=unannotated_ids(float(label.min()), self.unannotated),
         )
+        if self.quality is not None and (estimates := self.quality.estimates(item)):
+            rows = [{**row, ESTIMATE: estimates.get(str(row["label"]), math.nan)} for row in rows]
         image = _resampled_to(prediction, item[CommonKeys.IMAGE])
         upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
         planes = label_planes(

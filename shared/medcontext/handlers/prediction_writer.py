@@ -27,6 +27,7 @@ import medcontext
 from medcontext.data import case_files, case_name, count_classes
 from medcontext.dicom import require_dicom, write_segmentation
 from medcontext.faults import explained
+from medcontext.handlers.quality import QualityEstimate
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
 from medcontext.scans import nifti_header, voxel_ml
@@ -57,6 +58,7 @@ class _Predicted:
     image: torch.Tensor
     label_map: Array
     probabilities: torch.Tensor
+    quality: Mapping[str, Any]
 
 
 class PredictionWriteError(OSError):
@@ -84,10 +86,12 @@ class PredictionWriter:
         network: network that predicts; the summary lists its checkpoints with their SHA-256.
         model: name of the model.
         flips: axes of test-time flips, for the summary.
+        largest_components: labels of which only the largest component is kept, for the summary.
         save_probabilities: write the probabilities.
         save_dicom_seg: write DICOM SEG; the images must be DICOM.
         save_overlay: write a picture.
         save_summary: write the summary, with voxels and millilitres by label.
+        quality: estimate of the Dice, which the summary then holds by label, with the error that it had in calibration.
 
     Raises:
         ImportError: If ``save_dicom_seg`` is set and the libraries are missing.
@@ -104,10 +108,12 @@ class PredictionWriter:
         network: nn.Module | None = None,
         model: str = "medcontext",
         flips: Sequence[str | int] = (),
+        largest_components: Sequence[str] | None = None,
         save_probabilities: bool = False,
         save_dicom_seg: bool = False,
         save_overlay: bool = True,
         save_summary: bool = True,
+        quality: QualityEstimate | None = None,
     ) -> None:
         count_classes(labels)
         if len(set(labels.values())) < len(labels):
@@ -120,6 +126,8 @@ class PredictionWriter:
         self.network = network
         self.model = model
         self.flips = list(flips)
+        self.largest_components = list(largest_components or ())
+        self.quality = quality
         requested = {
             "probabilities": save_probabilities,
             "dicom_seg": save_dicom_seg,
@@ -193,6 +201,7 @@ class PredictionWriter:
             image=image,
             label_map=label_map.astype(np.uint8 if label_map.max(initial=0) < 256 else np.uint16),
             probabilities=item["probabilities"] if "probabilities" in self.kinds else torch.empty(0),
+            quality={} if self.quality is None else {"quality": self.quality.summary(item)},
         )
 
     def _write_segmentation(self, stream: BinaryIO, predicted: _Predicted) -> None:
@@ -227,12 +236,14 @@ class PredictionWriter:
             "medcontext_version": medcontext.__version__,
             "checkpoints": [] if self.network is None else checkpoint_record(self.network),
             "tta_flips": self.flips,
+            "largest_components": self.largest_components,
             "shape": list(predicted.label_map.shape),
             "spacing_mm": [round(float(size), 6) for size in affine_to_spacing(affine)],
             "labels": {
                 name: {"id": index, "voxels": int(counts[index]), "volume_ml": volumes[name]}
                 for name, index in self.labels.items()
             },
+            **predicted.quality,
             "files": [f"{case['case']}{ENDINGS[kind]}" for kind in self.kinds],
             "note": NOTE,
         }

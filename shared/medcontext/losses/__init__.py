@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medcontext.losses.consistency import ConsistencyForm, ConsistencyLoss, ConsistencyRegion, consistency_loss
 from medcontext.losses.medcontext import MedContextLoss, full_resolution, select_samples
+from medcontext.losses.partial_labels import PartialLabelLoss, merge_unannotated, partial_loss
 from medcontext.losses.pseudo_labels import PseudoLabelLoss, pseudo_label_loss
 
 __all__ = [
@@ -11,9 +12,12 @@ __all__ = [
     "ConsistencyLoss",
     "ConsistencyRegion",
     "MedContextLoss",
+    "PartialLabelLoss",
     "PseudoLabelLoss",
     "consistency_loss",
     "full_resolution",
+    "merge_unannotated",
+    "partial_loss",
     "pseudo_label_loss",
     "select_samples",
 ]

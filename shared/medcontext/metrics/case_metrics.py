@@ -11,6 +11,9 @@ no               yes                   0                  NaN        False      
 no               no (not counted)      NaN                NaN        False       False
 ===============  ====================  =================  =========  ==========  ============
 
+Ignored voxels of the label are in neither of the two, so surfaces end where they begin. A label that is not annotated
+in the case has NaN in all columns of numbers.
+
 NaN means "no such value" and is left out of averages. A distance to something that is not there has no value, which
 flatters a model that misses organs: read distances together with the counts of missed and spurious labels. The columns
 of published scripts can be added, see :mod:`medcontext.metrics.protocols`.
@@ -26,7 +29,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from medcontext.labels import Labels, label_ids
+from medcontext.labels import IGNORED, Labels, label_ids
 from medcontext.metrics.protocols import PROTOCOLS, metric_protocol
 from medcontext.metrics.surfaces import Mask, boundary_voxels, nearest_distances, surface_dice
 
@@ -47,18 +50,20 @@ def case_metrics(
     surface_tolerance_mm: SurfaceTolerance = 2.0,
     protocol: str = "default",
     voxel_ml: float | None = None,
+    unannotated: Sequence[int] = (),
 ) -> list[dict[str, str | float | bool]]:
     """Measure one case.
 
     Args:
         prediction: integer label map, (1, *spatial) or (*spatial) with three spatial axes, on any device.
-        label: the reference, of the same shape.
+        label: the reference, of the same shape; -1 marks ignored voxels.
         labels: foreground names with their id, or with several ids for a region that unites labels. Ids that are not
             named count as background.
         spacing: size of a voxel along each spatial axis in mm.
         surface_tolerance_mm: distance in mm up to which surfaces agree, for all labels or by name.
         protocol: name of one of :data:`medcontext.metrics.PROTOCOLS`. Those of published scripts add columns.
         voxel_ml: volume of a voxel in millilitres, the determinant of the affine; by default the product of the edges.
+        unannotated: ids that are not annotated in this case; a region with one of them is not either.
 
     Returns:
         One row per label, in the order of ``labels``, with the keys ``label``, ``dice``, ``surface_dice`` (share of
@@ -92,12 +97,16 @@ def case_metrics(
             f"prediction and label must have the same shape, got {predicted.shape} and {truth.shape}. "
             "Bring both to the same geometry, for example with monai.transforms.Invertd on both."
         )
+    ignored = truth == IGNORED
+    predicted = np.where(ignored, 0, predicted) if ignored.any() else predicted
     volume = math.prod(spacing) / 1000 if voxel_ml is None else voxel_ml
     return [
         {
             "label": name,
             **_label_metrics(_union(predicted, of), _union(truth, of), spacing, tolerances[name], protocol, volume),
         }
+        if set(of).isdisjoint(unannotated)
+        else {"label": name, **_unannotated_columns(protocol)}
         for name, of in ids.items()
     ]
 
@@ -179,6 +188,13 @@ def _empty_columns(case: str, protocol: str) -> tuple[dict[str, float], dict[str
         return ours, {}
     overlap, distance = getattr(published.overlap, case), getattr(published.distance, case)
     return ours, {"paper_dice": overlap, "paper_hd95_voxels": distance}
+
+
+def _unannotated_columns(protocol: str) -> dict[str, float | bool]:
+    """Return the columns of a label that is not annotated: none has a value."""
+    ours, published = (dict.fromkeys(columns, math.nan) for columns in _empty_columns("absent", protocol))
+    volumes = {"label_volume_ml": math.nan, "prediction_volume_ml": math.nan}
+    return {**ours, **volumes, "missed": False, "spurious": False, **published}
 
 
 def _bounding_box(mask: Mask) -> tuple[slice, ...]:

@@ -11,7 +11,7 @@ from monai.data import MetaTensor
 from monai.handlers import IgniteMetricHandler
 from monai.metrics import DiceMetric
 
-from medcontext.labels import Labels, label_ids
+from medcontext.labels import IGNORED, Labels, label_ids, unannotated_ids
 
 __all__ = ["LabelDice"]
 
@@ -21,7 +21,8 @@ class LabelDice(IgniteMetricHandler):
 
     It counts as :func:`medcontext.metrics.case_metrics` does, so that validation and test agree: a label that is
     missed, or predicted where there is none, scores 0; a label absent from both is not counted. (MONAI's ``DiceMetric``
-    leaves out labels that are predicted where there is none.) A label that counts in no case is NaN and keeps its name,
+    leaves out labels that are predicted where there is none.) Ignored voxels count in no label, and a label that is not
+    annotated in a case is not counted there. A label that counts in no case is NaN and keeps its name,
     so the names are the same in every epoch.
 
     The average over the labels is stored under the name of the attached metric, which can be the key metric::
@@ -38,10 +39,12 @@ class LabelDice(IgniteMetricHandler):
 
     Args:
         labels: foreground names with their channel in the one-hot tensors, or with several channels for a region.
-        output_transform: returns ``(pred, label)`` from the engine's output, both one-hot (0 and 1): lists of
-            (C, *spatial) or tensors (B, C, *spatial), as ``monai.handlers.from_engine(["pred", "label"])`` does.
+        output_transform: returns ``(pred, label)`` from the engine's output, as
+            ``monai.handlers.from_engine(["pred", "label"])`` does: lists with an entry for each case or tensors with a
+            batch axis; the prediction one-hot (0 and 1), (C, *spatial), the label too, or a label map (1, *spatial).
         prefix: beginning of the results' names.
         save_details: keep the Dice of every case and label in ``engine.state.metric_details`` under the attached name.
+        unannotated: what negative values of label maps stand for, from :func:`medcontext.data.unannotated_labels`.
 
     Raises:
         ValueError: If ``labels`` does not map names to ids above 0.
@@ -61,9 +64,11 @@ class LabelDice(IgniteMetricHandler):
         output_transform: Callable[[Any], Any] = lambda output: output,
         prefix: str = "val_dice",
         save_details: bool = True,
+        unannotated: Sequence[Sequence[int]] = (),
     ) -> None:
         self.labels = label_ids(labels)
         self.prefix = prefix
+        self.unannotated = unannotated
         metric_fn = _SpuriousCountsDice(include_background=True, reduction="none")
         super().__init__(metric_fn=metric_fn, output_transform=output_transform, save_details=save_details)
 
@@ -87,15 +92,15 @@ class LabelDice(IgniteMetricHandler):
         """Add the cases of one iteration.
 
         Args:
-            output: one-hot ``(pred, label)``, see ``output_transform``.
+            output: ``(pred, label)``, see ``output_transform``.
 
         Raises:
             ValueError: If ``output`` is not a pair, or has too few channels for the labels.
         """
         if len(output) != 2:
             raise ValueError(f"output must be a pair (pred, label), got {len(output)} items. Set output_transform.")
-        pred, label = ([self._label_masks(item) for item in items] for items in output)
-        super().update((pred, label))
+        masks = [self._masks(*case) for case in zip(*output, strict=True)]
+        super().update(tuple(map(list, zip(*masks, strict=True))))
 
     def compute(self) -> dict[str, float]:
         """Return the mean Dice of every label over the cases in which it counts, NaN where there is none."""
@@ -110,6 +115,20 @@ class LabelDice(IgniteMetricHandler):
 
     def _result_names(self) -> list[str]:
         return [f"{self.prefix}_{label}" for label in self.labels]
+
+    def _masks(self, pred: torch.Tensor, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return boolean masks (labels, *spatial) of a prediction and a label, empty where a label does not count."""
+        predicted = self._label_masks(pred)
+        if len(label) > 1:
+            return predicted, self._label_masks(label)
+        label = label.as_tensor() if isinstance(label, MetaTensor) else label
+        true = torch.stack([torch.isin(label[0], label.new_tensor(ids)) for ids in self.labels.values()])
+        if self.unannotated:
+            left_out = set(unannotated_ids(float(label.min()), self.unannotated))
+            counts = torch.tensor([not left_out & set(ids) for ids in self.labels.values()], device=label.device)
+            counts = counts.view(-1, *[1] * (label.ndim - 1))
+            predicted, true = predicted & counts & (label != IGNORED), true & counts
+        return predicted, true
 
     def _label_masks(self, one_hot: torch.Tensor) -> torch.Tensor:
         """Return boolean masks of the labels, (labels, *spatial), from one-hot (C, *spatial)."""

@@ -19,9 +19,10 @@ class MetricSummary:
     """Averages over cases.
 
     Attributes:
-        labels: one row per label. ``cases`` counts the rows; every numeric column ``x`` of the metrics gives
-            ``x_mean``, ``x_median``, ``x_std`` (of a sample, n - 1) and ``x_count``, the number of values that are not
-            NaN; every boolean column gives its count; ``dice_low`` and ``dice_high`` bound the mean Dice.
+        labels: one row per label. ``cases`` counts the cases in which it is annotated; every numeric column ``x`` of
+            the metrics gives ``x_mean``, ``x_median``, ``x_std`` (of a sample, n - 1) and ``x_count``, the number of
+            values that are not NaN; every boolean column gives its count; ``dice_low`` and ``dice_high`` bound the mean
+            Dice.
         mean_dice: the mean over labels of each label's mean Dice over the cases in which it counts. Every label weighs
             the same, however often it occurs. A label that counts nowhere is left out.
         mean_dice_interval: bounds of ``mean_dice``.
@@ -73,7 +74,8 @@ def summarise(
     _check_metrics(metrics, confidence, resamples)
     columns: dict[Hashable, pd.Series] = {}
     groups = metrics.groupby("label", sort=False)
-    columns["cases"] = groups.size()
+    annotated = metrics.get("label_volume_ml", metrics["case"]).notna()
+    columns["cases"] = annotated.groupby(metrics["label"], sort=False).sum()
     for name in metrics.columns.drop(["case", "label"]):
         if pd.api.types.is_bool_dtype(metrics[name]):
             columns[name] = groups[name].sum().astype(int)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from medcontext.networks.ensemble import CheckpointEnsemble, checkpoint_record, load_networks
+from medcontext.networks.ensemble import CheckpointEnsemble, MeanEnsemble, checkpoint_record, load_networks
 from medcontext.networks.nnformer import NNFormer
 from medcontext.networks.pretrained import load_pretrained
 from medcontext.networks.token_masking import TokenMasking
@@ -13,6 +13,7 @@ from medcontext.networks.wrappers import find_token_masking, make_teacher, plain
 __all__ = [
     "CheckpointEnsemble",
     "CheckpointWriteError",
+    "MeanEnsemble",
     "NNFormer",
     "TokenMasking",
     "UNETRPlusPlus",

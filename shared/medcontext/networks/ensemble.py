@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from medcontext.networks.weights import load_weights
+from medcontext.networks.model_file import check_weights_hash
+from medcontext.networks.state_dicts import StateDict, member_states
+from medcontext.networks.weights import fitting_weights, load_checkpoint
 from medcontext.storage.file_memory import sha256_of
 
-__all__ = ["CheckpointEnsemble", "checkpoint_record", "load_networks", "mean_logits"]
+__all__ = ["CheckpointEnsemble", "MeanEnsemble", "checkpoint_record", "load_networks", "mean_logits"]
 
+TINY = torch.finfo(torch.float32).tiny
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 
@@ -57,6 +61,46 @@ class CheckpointEnsemble(nn.Module):
         return mean_logits(member(image) for member in self.members())
 
 
+class MeanEnsemble(nn.Module):
+    """An ensemble whose members are all on the device, for formats that hold one computation: TorchScript and ONNX.
+
+    Its tensors have the names of those of the ensemble's ``model.pt``, so that MONAI's exports load them. The output is
+    that of :class:`CheckpointEnsemble`.
+
+    Args:
+        network: the plain network.
+        ckpt_path: the ensemble's ``model.pt``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds no ensemble, or weights of another network.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     states = {f"members.{index}.weight": torch.ones(2, 1, 1, 1, 1) for index in range(2)}
+        ...     torch.save(states, f"{folder}/model.pt")
+        ...     network = MeanEnsemble(nn.Conv3d(1, 2, 1, bias=False), f"{folder}/model.pt")
+        >>> network(torch.ones(1, 1, 2, 2, 2)).softmax(1).mean().item()
+        0.5
+    """
+
+    def __init__(self, network: nn.Module, ckpt_path: str | os.PathLike[str]) -> None:
+        super().__init__()
+        ensemble = load_networks(network, ckpt_path)
+        if not isinstance(ensemble, CheckpointEnsemble):
+            raise ValueError(f"{ckpt_path} holds one network, not an ensemble; export it as network_def.")
+        self.members = nn.ModuleList(copy.deepcopy(member) for member in ensemble.members())
+        self.tiny = TINY  # TorchScript knows no globals
+
+    def forward(self, image: Tensor) -> Tensor:
+        r"""Return the joint logits (B, C, \*spatial) of all members."""
+        total = torch.zeros(1, device=image.device)
+        for member in self.members:
+            total = total + member(image).float().softmax(dim=1)
+        return (total / len(self.members)).clamp_min(self.tiny).log()
+
+
 def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
     r"""Return the logits whose softmax is the mean softmax of several logits, which are consumed one at a time.
 
@@ -70,7 +114,7 @@ def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
     for logits in outputs:
         total += logits.float().softmax(dim=1)
         count += 1
-    return (total / count).clamp_min(torch.finfo(torch.float32).tiny).log()
+    return (total / count).clamp_min(TINY).log()
 
 
 def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
@@ -78,11 +122,11 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
 
     Args:
         network: the plain network.
-        ckpt_path: path of a ``model.pt`` or ``teacher.pt``, or several.
+        ckpt_path: path of a ``model.pt`` or ``teacher.pt``, or several. A ``model.pt`` may hold an ensemble itself.
 
     Returns:
-        The network itself for one file, else a :class:`CheckpointEnsemble`; :func:`checkpoint_record` returns the
-        files.
+        The network itself for one set of weights, else a :class:`CheckpointEnsemble`; :func:`checkpoint_record` returns
+        the files.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -100,15 +144,21 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
     paths = [Path(ckpt_path)] if isinstance(ckpt_path, str | os.PathLike) else [Path(path) for path in ckpt_path]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"ckpt_path must name one checkpoint or several different ones, got {ckpt_path!r}.")
-    states, record = [], []
-    for path in paths:
-        load_weights(network, path)
-        record.append({"file": str(path.absolute()), "sha256": sha256_of(path)})
-        if len(paths) > 1:
-            states.append({key: value.detach().cpu().clone() for key, value in network.state_dict().items()})
-    loaded: Any = CheckpointEnsemble(network, states) if states else network
-    loaded.checkpoints = record
+    states = list(_states(network, paths))
+    network.load_state_dict(states[-1])
+    loaded: Any = CheckpointEnsemble(network, states) if len(states) > 1 else network
+    loaded.checkpoints = [{"file": str(path.absolute()), "sha256": sha256_of(path)} for path in paths]
     return loaded
+
+
+def _states(network: nn.Module, paths: Sequence[Path]) -> Iterator[StateDict]:
+    """Yield the weights of each network in files, by the names of a network's tensors."""
+    for path in paths:
+        content = load_checkpoint(path)
+        members = member_states(content)
+        states = [fitting_weights(network, state, path) for state in members or [content]]
+        check_weights_hash(path, content if members else states[0])
+        yield from states
 
 
 def checkpoint_record(network: nn.Module) -> list[dict[str, str]]:

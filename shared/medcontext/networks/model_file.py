@@ -19,15 +19,17 @@ from monai.transforms import Compose, MapTransform
 from torch import Tensor, nn
 
 from medcontext.checks import check_above_zero, check_integer, check_integers
-from medcontext.labels import label_ids
+from medcontext.labels import component_ids, label_ids
 
 __all__ = [
     "MODEL_FILE",
     "MODEL_INFO_FILE",
+    "STUDENT_FILE",
     "TEACHER_FILE",
     "build_component",
     "check_component",
     "check_weights_hash",
+    "read_components",
     "read_model_file",
     "read_settings",
     "weights_hash",
@@ -35,7 +37,7 @@ __all__ = [
 
 File: TypeAlias = str | PathLike[str]
 
-MODEL_FILE, TEACHER_FILE, MODEL_INFO_FILE = "model.pt", "teacher.pt", "model.json"
+MODEL_FILE, STUDENT_FILE, TEACHER_FILE, MODEL_INFO_FILE = "model.pt", "student.pt", "teacher.pt", "model.json"
 
 _REMEDY = "take the file that training wrote, or move it away and give the settings yourself"
 _CONFIGURATION = re.compile(r"^[$@%]|[@%]#|^_")
@@ -71,13 +73,14 @@ def read_model_file(ckpt_path: File) -> dict[str, Any]:
     """Return the content of the ``model.json`` that describes a checkpoint, empty if none does.
 
     Args:
-        ckpt_path: the checkpoint. ``model.json`` in its folder describes ``model.pt`` and ``teacher.pt``.
+        ckpt_path: the checkpoint. ``model.json`` in its folder describes ``model.pt``, ``student.pt`` and
+            ``teacher.pt``.
 
     Raises:
         ValueError: If the file is not a JSON object.
     """
     file = Path(ckpt_path).with_name(MODEL_INFO_FILE)
-    if Path(ckpt_path).name not in (MODEL_FILE, TEACHER_FILE) or not file.is_file():
+    if Path(ckpt_path).name not in (MODEL_FILE, STUDENT_FILE, TEACHER_FILE) or not file.is_file():
         return {}
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -133,6 +136,36 @@ def read_settings(ckpt_path: File | Sequence[File]) -> dict[str, Any]:
                     "that were trained with the same settings."
                 )
     return found[0] if found else {}
+
+
+def read_components(ckpt_path: File | Sequence[File]) -> list[str]:
+    """Return the labels of which only the largest component is kept, as ``model.json`` beside weights tells.
+
+    Args:
+        ckpt_path: a checkpoint, or several, of which each must have chosen a label.
+
+    Raises:
+        ValueError: If the file names something else than labels of the weights.
+
+    Example:
+        >>> read_components("nowhere/model.pt")
+        []
+    """
+    paths = [ckpt_path] if isinstance(ckpt_path, str | PathLike) else list(ckpt_path)
+    found = [_components_of(Path(path)) for path in paths]
+    return [name for name in found[0] if all(name in names for names in found)] if found else []
+
+
+def _components_of(path: Path) -> list[str]:
+    choice, labels = read_model_file(path).get("postprocessing") or {}, _settings_of(path).get("labels", {})
+    names = choice.get("largest_components", []) if isinstance(choice, dict) else choice
+    try:
+        component_ids(labels, names) if names else []
+    except ValueError as error:
+        raise ValueError(
+            f"{path.with_name(MODEL_INFO_FILE)} has an impossible postprocessing: {str(error).rstrip('.')}; {_REMEDY}."
+        ) from error
+    return list(names)
 
 
 def _settings_of(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import ignite.distributed as idist
 from monai.networks import copy_model_state
 from torch import nn
 
-from medcontext.networks.state_dicts import best_state, check_finite
+from medcontext.networks.state_dicts import best_state, check_finite, refuse_ensemble
 from medcontext.networks.weights import load_checkpoint
 
 __all__ = ["load_pretrained"]
@@ -46,6 +46,7 @@ def load_pretrained(network: nn.Module, path: str | os.PathLike[str] | None) -> 
     content: Any = load_checkpoint(path)
     if isinstance(content, dict) and isinstance(content.get("network"), dict):  # the full state of a training run
         content = content["network"]
+    refuse_ensemble(content, path)
     own = network.state_dict()
     weights, _ = best_state(content, own)
     if not weights:

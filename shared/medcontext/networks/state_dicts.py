@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["StateDict", "best_prefix", "best_state", "check_finite", "misfit", "state_dicts"]
+__all__ = [
+    "StateDict",
+    "best_prefix",
+    "best_state",
+    "check_finite",
+    "ensemble_state",
+    "member_states",
+    "misfit",
+    "refuse_ensemble",
+    "state_dicts",
+]
 
 StateDict: TypeAlias = dict[str, Tensor]
+
+_MEMBER = re.compile(r"members\.(\d+)\.(.+)")
 
 
 def state_dicts(content: Any) -> dict[str, StateDict]:
@@ -89,6 +102,44 @@ def _score(state: StateDict, own: Mapping[str, Tensor]) -> tuple[int, int]:
     """Return how many tensors fit by name and shape, and how many do not, negated."""
     fitting = sum(name in own and own[name].shape == value.shape for name, value in state.items())
     return fitting, fitting - len(state)
+
+
+def ensemble_state(states: Sequence[Mapping[str, Tensor]]) -> StateDict:
+    """Return the weights of all members of an ensemble, by the names that :func:`member_states` reads.
+
+    Example:
+        >>> ensemble_state([{"bias": torch.ones(1)}, {"bias": torch.zeros(1)}])
+        {'members.0.bias': tensor([1.]), 'members.1.bias': tensor([0.])}
+    """
+    return {f"members.{index}.{name}": value for index, state in enumerate(states) for name, value in state.items()}
+
+
+def member_states(content: Any) -> list[StateDict]:
+    """Return the weights of each member of an ensemble, none if a checkpoint holds no ensemble.
+
+    Args:
+        content: the checkpoint.
+    """
+    states: dict[int, StateDict] = {}
+    for name, value in content.items() if isinstance(content, Mapping) else []:
+        match = _MEMBER.fullmatch(str(name))
+        if match is None:
+            return []
+        states.setdefault(int(match[1]), {})[match[2]] = value
+    return [states[index] for index in sorted(states)]
+
+
+def refuse_ensemble(content: Any, path: object) -> None:
+    """Refuse a checkpoint of several networks where the weights of one are needed.
+
+    Raises:
+        ValueError: If it holds an ensemble.
+    """
+    if members := member_states(content):
+        raise ValueError(
+            f"{path} holds an ensemble of {len(members)} networks, which evaluation and prediction take; give the "
+            "model.pt of one of its training runs."
+        )
 
 
 def check_finite(weights: Mapping[str, Tensor], path: object) -> None:

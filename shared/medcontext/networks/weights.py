@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,18 @@ import torch
 from torch import nn
 
 from medcontext.faults import disk_remedy
-from medcontext.networks.model_file import check_weights_hash
-from medcontext.networks.state_dicts import best_state, check_finite, misfit
-from medcontext.storage.files import whole_file
+from medcontext.networks.model_file import MODEL_INFO_FILE, check_weights_hash
+from medcontext.networks.state_dicts import StateDict, best_state, check_finite, misfit, refuse_ensemble
+from medcontext.storage.files import json_text, whole_file, write_file
 
-__all__ = ["CheckpointWriteError", "load_checkpoint", "load_weights", "save_checkpoint"]
+__all__ = [
+    "CheckpointWriteError",
+    "fitting_weights",
+    "load_checkpoint",
+    "load_weights",
+    "save_checkpoint",
+    "write_model_file",
+]
 
 
 class CheckpointWriteError(OSError):
@@ -30,7 +37,7 @@ class CheckpointWriteError(OSError):
 
     def __init__(self, path: str | os.PathLike[str], error: BaseException) -> None:
         remedy = disk_remedy(error) or "check the disk"
-        super().__init__(f"Could not write the checkpoint {path} ({_disk_error(error)}); {remedy}, then resume.")
+        super().__init__(f"Could not write {path} ({_disk_error(error)}); {remedy}, then resume.")
 
 
 def _disk_error(error: BaseException) -> BaseException:
@@ -61,6 +68,19 @@ def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path |
         with whole_file(Path(path), previous) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
+        raise CheckpointWriteError(path, error) from error
+
+
+def write_model_file(ckpt_path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
+    """Write the ``model.json`` that describes a checkpoint, in place of an earlier one.
+
+    Raises:
+        CheckpointWriteError: If the file cannot be written; an earlier one is kept.
+    """
+    path = Path(ckpt_path).with_name(MODEL_INFO_FILE)
+    try:
+        write_file(path, json_text(content).encode())
+    except OSError as error:
         raise CheckpointWriteError(path, error) from error
 
 
@@ -149,8 +169,26 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
         >>> network.weight.mean().item()
         3.0
     """
+    weights = fitting_weights(network, load_checkpoint(path), path)
+    check_weights_hash(path, weights)
+    network.load_state_dict(weights)
+    return network
+
+
+def fitting_weights(network: nn.Module, content: Mapping[str, Any], path: str | os.PathLike[str]) -> StateDict:
+    """Return the weights in the content of a checkpoint by the names of a network's tensors.
+
+    Args:
+        network: the network.
+        content: content of the checkpoint, from :func:`load_checkpoint`.
+        path: its file, for messages.
+
+    Raises:
+        ValueError: If it holds an ensemble, or weights that are not finite or those of another network.
+    """
+    refuse_ensemble(content, path)
     own = network.state_dict()
-    weights, entries = best_state(load_checkpoint(path), own)
+    weights, entries = best_state(content, own)
     if not weights:
         raise ValueError(f"{path} does not hold the weights of a network by name; give a model.pt or teacher.pt.")
     reason = misfit(own, weights)
@@ -161,7 +199,5 @@ def load_weights(network: nn.Module, path: str | os.PathLike[str]) -> nn.Module:
             f"{path} holds {len(entries)} networks, {' and '.join(entries)}; give the model.pt or teacher.pt beside "
             "it, or write one to a file by `python -m medcontext convert_weights --entry`."
         )
-    check_weights_hash(path, weights)
     check_finite(weights, path)
-    network.load_state_dict(weights)
-    return network
+    return weights

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,7 +18,7 @@ from scipy import ndimage
 from tqdm.auto import tqdm
 
 from medcontext.data import Problem, case_files, case_name, check_dataset, errors_of, load_datalist, load_listed
-from medcontext.labels import label_names
+from medcontext.labels import ignored_id, label_names
 from medcontext.scans import read_header, read_volume
 from medcontext.storage.file_memory import FileMemory
 
@@ -114,7 +115,7 @@ def read_fingerprint(dataset_dir: str | os.PathLike[str]) -> Fingerprint:
     channels = _channel_names(content, cases[0], datalist)
     known = {name: index for index, name in names.items()}
     _refuse(errors_of(check_dataset(datalist, sections, in_channels=len(channels), labels=known)), datalist)
-    facts = tuple(_read_cases(cases, FileMemory.of_dataset(datalist)))
+    facts = tuple(_read_cases(cases, ignored_id(content), FileMemory.of_dataset(datalist)))
     for case in facts:
         if min(case.shape) == 1:
             raise ValueError(
@@ -167,38 +168,41 @@ def _count_channels(case: Mapping[str, Any]) -> int:
     return int(shape[3]) if len(shape) > 3 else 1
 
 
-def _read_cases(cases: Sequence[Mapping[str, Any]], memory: FileMemory) -> Iterator[CaseFacts]:
+def _read_cases(cases: Sequence[Mapping[str, Any]], ignored: int | None, memory: FileMemory) -> Iterator[CaseFacts]:
     """Read the facts about cases that the memory does not know."""
-    keys = [_fact_names(case) for case in cases]
+    keys = [_fact_names(case, ignored) for case in cases]
+    read = partial(_read_case, ignored=ignored)
     known = [[memory.recall(file, fact) for file, fact in names.items()] for names in keys]
     unknown = [index for index, values in enumerate(known) if None in values]
     with (
         ThreadPoolExecutor(THREADS) as pool,
         tqdm(total=len(unknown), desc="reading scans", unit="case", disable=not unknown) as bar,
     ):
-        for index, values in zip(unknown, pool.map(_read_case, [cases[index] for index in unknown]), strict=True):
+        for index, values in zip(unknown, pool.map(read, [cases[index] for index in unknown]), strict=True):
             known[index] = values
             for (file, fact), value in zip(keys[index].items(), values, strict=True):
                 memory.remember(file, fact, value)
             bar.update()
-    return (_case_facts(case_name(case), values) for case, values in zip(cases, known, strict=True))
+    return (_case_facts(case_name(case), values, ignored) for case, values in zip(cases, known, strict=True))
 
 
-def _fact_names(case: Mapping[str, Any]) -> dict[str, str]:
+def _fact_names(case: Mapping[str, Any], ignored: int | None) -> dict[str, str]:
     """Return the files of a case, each with the name of the fact about it: that of an image depends on its label."""
     *images, label = case_files(case)
     state = Path(label).stat()
     foreground = f"foreground {os.path.basename(label)} {state.st_size} {state.st_mtime_ns}"
+    foreground += "" if ignored is None else f" without {ignored}"
     return {**dict.fromkeys(images, foreground), label: "organs"}
 
 
-def _read_case(case: Mapping[str, Any]) -> list[Any]:
+def _read_case(case: Mapping[str, Any], ignored: int | None) -> list[Any]:
     """Return the facts about the files of a case in their order, as JSON values."""
     *images, label = case_files(case)
     volume = read_volume(label)
     labelled = np.asarray(volume.dataobj).reshape(volume.shape[:3])
     organs = {"orientation": nib.io_orientation(volume.affine)[:, 0].astype(int).tolist(), **_organs(volume, labelled)}
-    return [*(_channels(file, labelled > 0) for file in images), organs]
+    foreground = (labelled > 0) & (True if ignored is None else np.rint(labelled) != ignored)
+    return [*(_channels(file, foreground) for file in images), organs]
 
 
 def _organs(volume: Any, labelled: NDArray[Any]) -> dict[str, Any]:
@@ -236,11 +240,12 @@ def _channel(image: NDArray[np.float32], foreground: NDArray[np.bool_]) -> dict[
     }
 
 
-def _case_facts(name: str, values: Sequence[Any]) -> CaseFacts:
+def _case_facts(name: str, values: Sequence[Any], ignored: int | None) -> CaseFacts:
     *images, label = values
     order = np.argsort(label["orientation"])
     shape, spacing = (_ordered(label[key], order) for key in ("shape", "spacing"))
-    organs = {int(index): _ordered(extent, order) for index, extent in label["organs"].items()}
+    extents = {int(index): extent for index, extent in label["organs"].items()}
+    organs = {index: _ordered(extent, order) for index, extent in extents.items() if index != ignored}
     channels = [ChannelFacts(**channel) for channels in images for channel in channels]
     return CaseFacts(name, shape, spacing, channels, organs)
 

@@ -92,7 +92,7 @@ def read_decathlon(source: Source) -> OwnDataset:
             dataset.incomplete.append(f"a {section} case lacks {', '.join(missing)}")
             continue
         named = {path: str(folder / path) for path in images}
-        extras = {key: entry[key] for key in ("fold", "patient") if key in entry}
+        extras = {key: entry[key] for key in ("fold", "patient", "unannotated") if key in entry}
         dataset.add(section, named, (label[0], str(folder / label[0])) if label else None, **extras)
     return dataset
 

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from medcontext.labels import check_ignored, is_ignore
 from medcontext.providers.own import OwnDataset
 from medcontext.storage.archives import Source
 
 __all__ = ["described_dataset", "find_description", "names_by_id", "read_object"]
 
 BACKGROUND = "background"
-IGNORE = "ignore"
 
 
 def find_description(source: Source) -> str:
@@ -85,7 +85,7 @@ def names_by_id(labels: object, place: str) -> dict[int, str]:
         place: where they were given, for messages.
 
     Returns:
-        Names by id in ascending order, the background included.
+        Names by id in ascending order, the background and, where there is one, ``ignore`` included.
 
     Raises:
         ValueError: If they are something else, or labels that no single id stands for.
@@ -100,7 +100,8 @@ def names_by_id(labels: object, place: str) -> dict[int, str]:
     names = {0: BACKGROUND} | {index: name for name, index in pairs}
     if len({index for _, index in pairs}) < len(pairs) or len(set(names.values())) < len(names):
         raise ValueError(f"{place} gives one name or one id twice ({dict(pairs)}); give each id one name.")
-    if set(names) == {0}:
+    check_ignored(names, place)
+    if not any(index and not is_ignore(name) for index, name in names.items()):
         raise ValueError(f"{place} names no structure beside the background; name at least one.")
     return dict(sorted(names.items()))
 
@@ -118,11 +119,6 @@ def _check_label(name: str, index: Any, place: str) -> None:
         raise ValueError(
             f"{place} makes {name!r} a region of the ids {list(index)}; give each id a name of its own there, such as "
             f"'label_{index[0] if index else 1}', and name the region in `reported` when you train."
-        )
-    if name == IGNORE:
-        raise ValueError(
-            f"{place} has the label 'ignore', which is not supported; name it otherwise to learn it as a structure, or "
-            "leave out the cases that are annotated in part."
         )
     if isinstance(index, bool) or not isinstance(index, int) or index < 0 or not name.strip():
         raise ValueError(f"{place} gives {name!r} the id {index!r}; an id is a whole number, 0 for the background.")

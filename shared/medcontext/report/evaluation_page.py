@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from medcontext.data.datalist import hashed_name
 from medcontext.labels import Labels, label_ids
-from medcontext.metrics import MetricSummary, case_mean_dice, summarise
+from medcontext.metrics import ESTIMATE, MetricSummary, case_mean_dice, summarise
+from medcontext.reliability import Calibration
 from medcontext.report.charts import curves_figure, metrics_boxplot
 from medcontext.report.figures import draw_planes
 from medcontext.report.page import data_uri, number, png, render
 from medcontext.report.planes import Plane
+from medcontext.report.quality import quality_rows
 from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
 from medcontext.storage.files import json_text, write_file
 
@@ -46,6 +50,7 @@ def write_report(
     info: Mapping[str, object] | None = None,
     history: pd.DataFrame | None = None,
     anonymous_dir: str | os.PathLike[str] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Write the report of an evaluation.
 
@@ -63,6 +68,8 @@ def write_report(
             shown as text; a mapping as its items.
         history: training history for :func:`medcontext.report.curves_figure`.
         anonymous_dir: folder of a second copy with hashes instead of the cases' names.
+        calibration: what the column ``estimated_dice`` of the metrics comes from; its errors are shown beside that
+            measured here.
 
     Returns:
         Path of ``report.html``.
@@ -86,7 +93,7 @@ def write_report(
         curves=None if history is None else png(curves_figure(history)),
     )
     for output, (rows, shown) in copies.items():
-        page = _render_page(summary, rows, shown, pictures, info)
+        page = _render_page(summary, rows, shown, pictures, info, calibration)
         for rank in ("best", "median", "worst"):
             (output / f"overlay_{rank}.png").unlink(missing_ok=True)
         for rank, picture in pictures.overlays.items():
@@ -112,7 +119,12 @@ def _ranked_cases(metrics: pd.DataFrame) -> _Ranked:
 
 
 def _render_page(
-    summary: MetricSummary, metrics: pd.DataFrame, ranked: _Ranked, pictures: _Pictures, info: Mapping[str, object]
+    summary: MetricSummary,
+    metrics: pd.DataFrame,
+    ranked: _Ranked,
+    pictures: _Pictures,
+    info: Mapping[str, object],
+    calibration: Calibration | None,
 ) -> str:
     headings = {rank: f"{case}, mean Dice {number(dice)}" for rank, (case, dice) in ranked.items()}
     return render(
@@ -123,6 +135,8 @@ def _render_page(
         table=label_table(metrics, LABEL_COLUMNS),
         paper=label_table(metrics, PAPER_COLUMNS),
         cases=_case_table(metrics),
+        calibration=calibration,
+        quality=[] if calibration is None else quality_rows(metrics, calibration),
         charts={title: data_uri(picture) for title, picture in pictures.charts.items()},
         overlays=[
             {"rank": rank, "heading": headings[rank], "uri": data_uri(picture)}
@@ -145,8 +159,17 @@ def _charts(metrics: pd.DataFrame) -> dict[str, bytes]:
 def _case_table(metrics: pd.DataFrame) -> list[dict[str, object]]:
     """Return every case with its mean Dice, and its missed and spurious labels, worst first."""
     missed, spurious = _labels_where(metrics, "missed"), _labels_where(metrics, "spurious")
+    estimated: Mapping[Any, float] = (
+        metrics.groupby("case", sort=False)[ESTIMATE].mean().to_dict() if ESTIMATE in metrics.columns else {}
+    )
     return [
-        {"case": case, "dice": dice, "missed": missed.get(str(case), ""), "spurious": spurious.get(str(case), "")}
+        {
+            "case": case,
+            "dice": dice,
+            "estimate": float(estimated.get(case, math.nan)),
+            "missed": missed.get(str(case), ""),
+            "spurious": spurious.get(str(case), ""),
+        }
         for case, dice in case_mean_dice(metrics)[::-1].items()
     ]
 

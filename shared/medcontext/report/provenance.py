@@ -93,11 +93,13 @@ def selected_weights(ckpt_path: str | os.PathLike[str]) -> str | None:
         ckpt_path: the checkpoint; its origin is described in ``model.json`` beside it.
 
     Returns:
-        For example ``moving average of the weights, epoch 40 (validation Dice 0.812, of the network itself 0.805)``, or
-        ``None`` for other checkpoints and if nothing is known.
+        For example ``moving average of the weights, epoch 40 (validation Dice 0.812, of the network itself 0.805)`` or
+        ``ensemble of 5 networks``, or ``None`` for other checkpoints and if nothing is known.
     """
     path = Path(ckpt_path)
     info = _json_object(path.with_name("model.json")) if path.name == "model.pt" else {}
+    if info.get("members"):
+        return f"ensemble of {len(info['members'])} networks"
     if info.get("weights") not in ("student", "teacher"):
         return None
     kinds = {"student": "the network itself", "teacher": "moving average of the weights"}

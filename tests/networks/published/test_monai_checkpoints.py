@@ -64,7 +64,7 @@ def assert_every_tensor_is_told_of_once(report: OfficialReport, state: State) ->
     ],
 )
 @pytest.mark.parametrize("old_embedding", ["conv", "perceptron"])
-@pytest.mark.parametrize("embedding", ["conv", "perceptron"])
+@pytest.mark.parametrize("embedding", ["conv", pytest.param("perceptron", marks=pytest.mark.slow)])
 def test_unetr_of_every_age(make_old: Any, unused: int, optional: int, old_embedding: str, embedding: str) -> None:
     source, network = unetr(0, proj_type=old_embedding), unetr(1, proj_type=embedding)
     state = make_old(source.state_dict())
