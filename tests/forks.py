@@ -27,7 +27,8 @@ def forked(call: Callable[..., object], *arguments: Any, output: str = os.devnul
     """Start a process that calls a function of a module; what it prints is appended to the file ``output``."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
-    process = context.Process(target=_called, args=(call, arguments, os.getcwd(), dict(os.environ), output))
+    circumstances = os.getcwd(), dict(os.environ), multiprocessing.get_start_method(), output
+    process = context.Process(target=_called, args=(call, arguments, *circumstances))
     process.start()
     return process
 
@@ -71,8 +72,14 @@ def write_key(transforms: Sequence[Any], key: str, string_hash: str) -> None:
 
 
 def _called(
-    call: Callable[..., object], arguments: Sequence[Any], folder: str, environment: dict[str, str], output: str
+    call: Callable[..., object],
+    arguments: Sequence[Any],
+    folder: str,
+    environment: dict[str, str],
+    start_method: str,
+    output: str,
 ) -> None:
+    multiprocessing.set_start_method(start_method, force=True)  # its loaders would load everything anew otherwise
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

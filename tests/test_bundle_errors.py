@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from monai.utils import instantiate
+from torch.utils.data import DataLoader, Dataset
 
-from medcontext.bundle.errors import TRACEBACK_FILE, one_sentence
+from medcontext.bundle.errors import STOPS, TRACEBACK_FILE, known_faults, one_sentence
+from platforms import posix_only
 
 NETWORKS = """
 class Sums:
@@ -96,6 +102,49 @@ def test_arguments_that_do_not_fit_are_a_sentence_and_leave_nothing(
         build(path if "." in path else f"{networks}.{path}", tmp_path / "run", **arguments)
     assert "MEDCONTEXT_DEBUG" not in str(raised.value)
     assert not (tmp_path / "run").exists()
+
+
+class Endless(Dataset):
+    """A case that takes as long to load as a test may wait."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        time.sleep(60)
+        return index
+
+
+@posix_only
+def test_a_loader_that_is_killed() -> None:
+    loading = iter(DataLoader(Endless(), num_workers=1))
+    os.kill(loading._workers[0].pid, signal.SIGKILL)
+    message = r"^medcontext: A loader's process (was killed \(Killed\)|ended unexpectedly), most likely because memory"
+    with pytest.raises(SystemExit, match=message), one_sentence(kinds=STOPS), known_faults():
+        next(loading)
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device.*free space on that disk.$"),
+        (errno.EROFS, "Read-only file system.*that disk is mounted read-only: choose another folder.$"),
+        (errno.EACCES, "Permission denied.*give yourself the right to write there, or choose another folder"),
+    ],
+)
+def test_faults_of_the_disk(tmp_path: Path, code: int, remedy: str) -> None:
+    fault = OSError(code, os.strerror(code), str(tmp_path / "events"))
+    wrapped = RuntimeError("Failed to instantiate")
+    wrapped.__cause__ = fault
+    for error in (fault, wrapped):
+        with pytest.raises(SystemExit, match=f"^medcontext: .*{remedy}"), one_sentence(kinds=STOPS), known_faults():
+            raise error
+
+
+def test_other_errors_keep_their_traceback() -> None:
+    for error in (FileNotFoundError(errno.ENOENT, "No such file"), RuntimeError("a bug")):
+        with pytest.raises(type(error)), one_sentence(kinds=STOPS), known_faults():
+            raise error
 
 
 def test_what_cannot_be_kept_hides_nothing(networks: str, tmp_path: Path) -> None:

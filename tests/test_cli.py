@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
+import signal
+import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -22,6 +25,7 @@ from medcontext.networks import NNFormer, load_weights
 from medcontext.tracking import unsent
 from medcontext.tracking.operations import metrics_operations, status_operation
 from medcontext.tracking.unsent import unsent_file
+from platforms import posix_only
 
 ROOT = Path(__file__).parents[1]
 CONFIG = str(ROOT / "bundles" / "medcontext_unetr" / "configs" / "train.json")
@@ -67,6 +71,19 @@ def test_ctrl_c_ends_a_command_in_one_sentence(
         call(monkeypatch, "send_unsent", "--ckpt_dir", "models")
     assert end.value.code == 130
     assert capsys.readouterr().err == "medcontext: interrupted; the same command resumes, or starts again.\n"
+
+
+@posix_only
+def test_sigterm_ends_a_command_as_ctrl_c_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(unsent, "send_kept", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(sys, "argv", ["medcontext", "send_unsent", "--ckpt_dir", "models"])
+    try:
+        with pytest.raises(SystemExit) as end:
+            runpy.run_module("medcontext", run_name="__main__")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert end.value.code == 143
 
 
 def test_check_of_a_sound_dataset(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Callable, Iterator
 
-__all__ = ["explained"]
+__all__ = ["disk_remedy", "explained"]
 
 
 @contextlib.contextmanager
@@ -32,3 +33,32 @@ def explained(explain: Callable[[Exception], Exception | None]) -> Iterator[None
         if better is None:
             raise
         raise better from error
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free space on that disk",
+    errno.EDQUOT: "free some of your quota on that disk",
+    errno.EROFS: "that disk is mounted read-only: choose another folder",
+    errno.EACCES: "give yourself the right to write there, or choose another folder",
+    errno.EPERM: "give yourself the right to write there, or choose another folder",
+    errno.ESTALE: "the network disk has lost the folder: mount it again",
+    errno.ENOTCONN: "the network disk is not connected: mount it again",
+    errno.EIO: "the disk fails: check it, or choose another",
+    errno.EMFILE: "this process has too many open files: raise `ulimit -n`, or lower num_workers",
+}
+
+
+def disk_remedy(error: BaseException | None) -> str | None:
+    """Return what to do about an error of the disk, ``None`` for any other.
+
+    PyTorch raises another error while it handles that of the disk, which is then in the context.
+
+    Example:
+        >>> disk_remedy(PermissionError(13, "Permission denied"))
+        'give yourself the right to write there, or choose another folder'
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _REMEDIES:
+            return _REMEDIES[error.errno]
+        error = error.__cause__ or error.__context__
+    return None

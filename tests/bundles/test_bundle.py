@@ -340,11 +340,6 @@ def test_modes_start_from_the_same_weights_and_see_the_same_crops(bundle: str, h
     crops, networks = [], []
     for overlays in ([], ["baseline"], ["masking_only"]):
         workflow = workflow_for(bundle, "train", *overlays, run_name="x")
-        from medcontext.handlers import EpochSeed
-
-        torch.manual_seed(0)
-        engine = type("Engine", (), {"state": type("State", (), {"epoch": 1, "rank": 0})()})()
-        EpochSeed(0, workflow.train_dataset)(engine)
         crops.append(next(iter(workflow.parser.get_parsed_content("train#dataloader")))["image"])
         networks.append(
             train(bundle, home, *overlays, run_name=f"first{len(networks)}", max_epochs=1, learning_rate=1e-30)
@@ -490,6 +485,12 @@ def test_a_training_that_is_done_is_completed_again(bundle: str, home: Path) -> 
     (found,) = runs_of(home)
     assert found.info.status == "FINISHED"
     assert len(history(home, "train_loss")) == 2
+    for other, message in (
+        ({"seed": 1}, "seed was 0 and is 1 now; resume with the overlays and overrides"),
+        ({"validation_cases": 2}, "other training cases and validation cases than before"),
+    ):
+        with pytest.raises(SystemExit, match=f"^medcontext: {message}"):
+            train(bundle, home, "auto_resume", max_epochs=2, select_checkpoint="last", **other)
 
 
 @for_bundles(UNETR)

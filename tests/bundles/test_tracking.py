@@ -127,15 +127,19 @@ def test_configuration_is_logged_flat(home: Path) -> None:
 @posix_only
 @pytest.mark.xdist_group("forks")
 @pytest.mark.parametrize(
-    ("number", "status"),
-    [("SIGTERM", "KILLED"), ("SIGKILL", "RUNNING"), pytest.param("SIGINT", "KILLED", marks=pytest.mark.slow)],
+    ("number", "code", "status"),
+    [
+        ("SIGTERM", 143, "KILLED"),
+        ("SIGKILL", -9, "RUNNING"),
+        pytest.param("SIGINT", 130, "KILLED", marks=pytest.mark.slow),
+    ],
 )
-def test_a_training_that_is_killed_and_resumed(home: Path, number: str, status: str) -> None:
+def test_a_training_that_is_killed_and_resumed(home: Path, number: str, code: int, status: str) -> None:
     """Whatever ends it, the run is resumed where it was, with every step once."""
     words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", *config_files(UNETR, "train")]
     for key, value in overrides_for(UNETR, "train", run_name="cut", max_epochs=1000).items():
         words += [f"--{key}", str(value)]
-    process = forked_module(words, {"OMP_NUM_THREADS": "1"}, os.devnull)
+    process = forked_module(words, {"OMP_NUM_THREADS": "1"}, str(home / "output.txt"))
     last = home / "runs" / UNETR / "cut" / "models" / "last.pt"
     limit = time.monotonic() + 120
     while not last.exists():
@@ -144,10 +148,16 @@ def test_a_training_that_is_killed_and_resumed(home: Path, number: str, status: 
         time.sleep(0.05)
     os.kill(process.pid or 0, signal.Signals[number])
     process.join(timeout=60)
-    assert process.exitcode
+    assert process.exitcode == code
     assert the_run(home).info.status == status
+    done = torch.load(last, weights_only=True)["trainer"]["iteration"]
+    output = (home / "output.txt").read_text()
+    assert "Traceback" not in output
+    if code > 0:
+        assert logged(home, "train_loss") == list(range(1, done + 1))
+        assert f"medcontext: ended by {number} after step {done}; resume.json resumes the run there.\n" in output
 
-    epochs = torch.load(last, weights_only=True)["trainer"]["iteration"] // 2 + 1
+    epochs = done // 2 + 1
     run(UNETR, "training", "train", "resume", run_name="cut", max_epochs=epochs)
     found = the_run(home)
     assert found.info.status == "FINISHED"

@@ -4,187 +4,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from ignite.engine import Events
 from ignite.metrics import MeanAbsoluteError
-from monai.data import CacheDataset, DataLoader
 from monai.engines import SupervisedEvaluator
-from monai.transforms import Compose, CopyItemsd, RandGaussianNoised, ToTensord
 from torch import nn
 
 from medcontext import __version__
-from medcontext.engines import MedContextTrainer
-from medcontext.handlers import (
-    EpochSeed,
-    FinalModel,
-    ModelCheckpoint,
-    ResumeTraining,
-    TeacherUpdate,
-    TeacherValidation,
-    TrainingCheckpoint,
-)
-from medcontext.handlers import checkpoints as checkpoints_module
+from medcontext.handlers import FinalModel, ModelCheckpoint, TeacherUpdate, TeacherValidation
 from medcontext.networks import TokenMasking, load_checkpoint, load_weights, make_teacher
 from medcontext.networks.model_file import weights_hash
-from tiny import TinyNet, batches, trainer
-
-
-def random_loader(num_workers: int) -> DataLoader:
-    """Cases whose masked image is drawn anew each time, in an order drawn each epoch."""
-    items = [
-        {"image": i["image"][0], "label": i["label"][0], "context_mask": i["context_mask"][0]} for i in batches(6, 1)
-    ]
-    transforms = Compose(
-        [
-            ToTensord(keys=["image", "label", "context_mask"]),
-            CopyItemsd(keys="image", names="masked_image"),
-            RandGaussianNoised(keys="masked_image", prob=0.7),
-        ]
-    )
-    dataset = CacheDataset(items, transforms, progress=False)
-    return DataLoader(dataset, batch_size=2, shuffle=True, num_workers=num_workers)
-
-
-def run(folder: Path, epochs: int, *, resume: bool = False, stop_after: int | None = None, workers: int = 0) -> Any:
-    torch.manual_seed(123 if resume else 0)  # a resumed process starts from other random states
-    network = TokenMasking(nn.Sequential(TinyNet(), nn.Dropout(0.2)), "0.embed", (1, 4, 4, 4))
-    loader = random_loader(workers)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.05)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.9**step)
-    objects = {"lr_scheduler": schedule}
-    handlers: list[Any] = [ResumeTraining(folder / "last.pt", objects)] if resume else []
-    handlers += [EpochSeed(7, loader.dataset), TeacherUpdate(0.9), TrainingCheckpoint(str(folder), objects)]
-    engine = MedContextTrainer(
-        device="cpu",
-        max_epochs=epochs,
-        train_data_loader=loader,
-        network=network,
-        teacher=make_teacher(network),
-        optimizer=optimizer,
-        loss_function=trainer().loss_function,
-        passes="separate",
-        train_handlers=handlers,
-    )
-    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: schedule.step())
-    if stop_after is not None:
-        engine.add_event_handler(Events.EPOCH_COMPLETED(once=stop_after), lambda e: e.terminate())
-    engine.run()
-    return engine
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path: Path, workers: int) -> None:
-    whole = run(tmp_path / "whole", 4, workers=workers)
-    run(tmp_path / "cut", 4, stop_after=2, workers=workers)
-    resumed = run(tmp_path / "cut", 4, resume=True, workers=workers)
-    for name in ("network", "teacher"):
-        expected, got = getattr(whole, name).state_dict(), getattr(resumed, name).state_dict()
-        torch.testing.assert_close(got, expected, rtol=0, atol=0)
-    assert resumed.network.mask_token.abs().sum() > 0
-    assert resumed.state.iteration == whole.state.iteration == 12
-    assert resumed.optimizer.param_groups[0]["lr"] == whole.optimizer.param_groups[0]["lr"]
-
-
-def test_last_checkpoint_holds_everything_and_no_code(tmp_path: Path) -> None:
-    run(tmp_path, 1)
-    content = load_checkpoint(tmp_path / "last.pt")
-    parts = {"network", "token_masking", "teacher", "optimizer", "scaler", "trainer", "lr_scheduler", "random"}
-    assert content.keys() == parts
-    assert "mask_token" not in content["network"]
-
-
-def test_random_states_go_on(tmp_path: Path) -> None:
-    run(tmp_path, 1)
-    expected = torch.rand(3), np.random.rand(3)
-    torch.manual_seed(99)
-    np.random.seed(99)
-    checkpoints_module._set_random_state(load_checkpoint(tmp_path / "last.pt")["random"])
-    torch.testing.assert_close(torch.rand(3), expected[0], rtol=0, atol=0)
-    np.testing.assert_array_equal(np.random.rand(3), expected[1])
-
-
-OTHER_OPTIMIZER = torch.optim.Adagrad([torch.zeros(1)])
-
-
-@pytest.mark.parametrize(
-    ("epochs", "content", "message"),
-    [
-        (1, {"iteration": 6}, "has already trained 2 epochs; max_epochs is 1, raise it to continue"),
-        (2, {"epoch_length": 5}, "was trained with 5 steps per epoch, this run has 3"),
-        (2, {"drop": "teacher"}, "holds no 'teacher'; resume with the overlays that it was trained with"),
-        (2, {"network": {"weight": torch.zeros(1)}}, "'network' of .* does not match this run"),
-        (
-            2,
-            {"optimizer": OTHER_OPTIMIZER.state_dict()},
-            "was trained with another optimizer; resume with the overlays",
-        ),
-    ],
-)
-def test_checkpoints_that_do_not_fit(tmp_path: Path, epochs: int, content: dict[str, Any], message: str) -> None:
-    run(tmp_path, 1)
-    saved = load_checkpoint(tmp_path / "last.pt")
-    saved["trainer"]["epoch_length"] = content.get("epoch_length", 3)
-    saved["trainer"]["iteration"] = content.get("iteration", saved["trainer"]["iteration"])
-    saved["network"] = content.get("network", saved["network"])
-    saved["optimizer"] = content.get("optimizer", saved["optimizer"])
-    saved.pop(content.get("drop"), None)
-    torch.save(saved, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match=message):
-        run(tmp_path, epochs, resume=True)
-
-
-def test_missing_and_damaged_checkpoints(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="There is no checkpoint .*last.pt"):
-        ResumeTraining(tmp_path / "last.pt")
-    for content in ({"weight": torch.ones(1)}, [1, 2]):
-        torch.save(content, tmp_path / "last.pt")
-        with pytest.raises(ValueError, match="holds weights but no training state; resume from a last.pt"):
-            ResumeTraining(tmp_path / "last.pt")
-    (tmp_path / "last.pt").write_bytes(b"half a file")
-    with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
-        ResumeTraining(tmp_path / "last.pt")
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 4
-    path.write_bytes(content)
-
-
-DAMAGES = {
-    "gone": Path.unlink,
-    "empty": lambda path: path.write_bytes(b""),
-    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-700]),
-    "a flipped bit": flip_a_bit,
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_state_falls_back_to_the_one_before(
-    tmp_path: Path, damage: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    whole = run(tmp_path / "whole", 4)
-    run(tmp_path, 3)
-    assert load_checkpoint(tmp_path / "previous.pt")["trainer"]["iteration"] == 6
-    damage(tmp_path / "last.pt")
-    resumed = run(tmp_path, 4, resume=True)
-    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
-    assert [text for text in caplog.messages if "damaged" in text] == [
-        f"{last} is damaged or gone; the run resumes from {previous}, which was saved before it."
-    ]
-    for name, value in resumed.network.state_dict().items():
-        torch.testing.assert_close(value, whole.network.state_dict()[name], rtol=0, atol=0)
-    assert load_checkpoint(tmp_path / "last.pt")["trainer"]["iteration"] == 12
-
-
-def test_two_damaged_states_are_named(tmp_path: Path) -> None:
-    run(tmp_path, 2)
-    for name in ("last.pt", "previous.pt"):
-        flip_a_bit(tmp_path / name)
-    with pytest.raises(ValueError, match="last.pt and .*previous.pt are both damaged; train again, under another run"):
-        ResumeTraining(tmp_path / "last.pt")
+from tiny import TinyNet, trainer
 
 
 def selected(folder: Path) -> dict[str, Any]:
@@ -385,5 +216,3 @@ def test_arguments(tmp_path: Path) -> None:
         ValueError, match="select_checkpoint must be one of 'best', 'last', 'student_best', 'student_last', got 'first'"
     ):
         ModelCheckpoint(str(tmp_path), TinyNet(), select="first")
-    with pytest.raises(ValueError, match="interval must be 1 or more"):
-        TrainingCheckpoint(str(tmp_path), interval=0)

@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.data import Dataset
-from monai.transforms import RandGaussianNoise
 
-from medcontext.handlers import EpochSeed, NonFiniteLossError, ProgressBar, StopOnNonFiniteLoss
+from medcontext.handlers import NonFiniteLossError, ProgressBar, StopOnNonFiniteLoss
 from tiny import TinyNet, batches, trainer
 
 
@@ -37,24 +35,3 @@ def test_the_bar_shows_all_steps_losses_and_epochs(capsys: pytest.CaptureFixture
     assert "epoch=3/3" in shown
     assert "loss_context=" in shown
     assert "loss_consistency=" in shown
-
-
-def draw(epoch: int, seed: int = 0, rank: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    dataset = Dataset([torch.zeros(1, 4, 4)], RandGaussianNoise(prob=1.0))
-    engine = trainer()
-    engine.state.epoch, engine.state.rank = epoch, rank
-    EpochSeed(seed, dataset)(engine)
-    return torch.rand(2), torch.as_tensor(dataset[0])
-
-
-def test_seeds_depend_on_epoch_seed_and_rank_alone() -> None:
-    for first, again in zip(draw(3), draw(3), strict=True):
-        torch.testing.assert_close(first, again, rtol=0, atol=0)
-    for other in (draw(4), draw(3, seed=1), draw(3, rank=1)):
-        assert not torch.equal(draw(3)[0], other[0])
-        assert not torch.equal(draw(3)[1], other[1])
-
-
-def test_negative_seed() -> None:
-    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
-        EpochSeed(-1, [])

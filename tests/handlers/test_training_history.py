@@ -110,11 +110,6 @@ def test_time_is_that_of_the_steps_alone_and_goes_on_after_a_resume(
         assert engine.state.train_processor_seconds == expected[-1]
 
 
-def test_a_file_of_an_older_version_has_no_time(tmp_path: Path) -> None:
-    train(tmp_path, 2).drop(columns=SECONDS).to_csv(tmp_path / "history.csv", index=False)
-    assert train(tmp_path, 3, resume=True)[SECONDS].isna().all()
-
-
 def test_a_new_training_begins_a_new_file(tmp_path: Path) -> None:
     train(tmp_path, 3)
     assert train(tmp_path, 1)["epoch"].tolist() == [1]

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
 from torch import nn
 
 from medcontext.networks import CheckpointWriteError, load_checkpoint, load_pretrained, load_weights, save_checkpoint
+from medcontext.networks import weights as weights_module
 
 
 class Unsaveable:
@@ -21,22 +25,46 @@ class Unsaveable:
 def test_a_failed_save_leaves_the_earlier_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     save_checkpoint({"weight": torch.ones(2)}, path)
-    with pytest.raises(CheckpointWriteError, match="Could not write the checkpoint .*No space left"):
+    with pytest.raises(CheckpointWriteError, match="Could not write .*No space left"):
         save_checkpoint({"weight": Unsaveable()}, path)
     torch.testing.assert_close(load_checkpoint(path)["weight"], torch.ones(2))
     assert [file.name for file in tmp_path.iterdir()] == ["model.pt"]
 
 
-def test_a_disk_without_room_for_a_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOSPC, "No space left on device.*; free space on that disk, then resume"),
+        (errno.EROFS, "Read-only file system.*; that disk is mounted read-only: choose another folder, then resume"),
+        (errno.EACCES, "Permission denied.*; give yourself the right to write there, or choose another folder, then"),
+    ],
+)
+def test_a_disk_that_takes_no_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, remedy: str) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", full)
-        with pytest.raises(CheckpointWriteError, match="No space left on device"):
-            save_checkpoint({}, tmp_path / "model.pt")
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(CheckpointWriteError, match=remedy):
+        save_checkpoint({}, tmp_path / "model.pt")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a disk that is always full")
+def test_a_disk_that_fills_up_while_pytorch_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch raises an error of its own while it handles that of the disk."""
+
+    @contextlib.contextmanager
+    def full(*_: Any) -> Iterator[BinaryIO]:
+        with open("/dev/full", "wb") as stream:
+            yield stream
+
+    monkeypatch.setattr(weights_module, "whole_file", full)
+    with pytest.raises(CheckpointWriteError, match=r"\(\[Errno 28\] No space left.*\); free space on that disk"):
+        save_checkpoint({"weight": torch.ones(10**6)}, tmp_path / "model.pt")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(CheckpointWriteError, match="Could not write the checkpoint .*file/models/model.pt"):
+    with pytest.raises(CheckpointWriteError, match="Could not write .*file/models/model.pt"):
         save_checkpoint({}, tmp_path / "file" / "models" / "model.pt")
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
+import sqlite3
 import threading
 import time
 from pathlib import Path
@@ -96,6 +99,75 @@ def test_new_folders_make_new_runs_even_under_the_same_name(uri: str, tmp_path: 
     assert len(runs(uri)) == 3
 
 
+def kill_before_a_checkpoint(uri: str, folder: Path, **kwargs: Any) -> None:
+    """Leave what a process leaves behind that is killed in its third step."""
+    handler = tracker(uri, folder, join=False, **kwargs)
+    engine = trainer(train_handlers=[handler])
+
+    def kill() -> None:
+        handler.flush()
+        assert handler.outbox is not None
+        handler.outbox.close(10)
+        handler.outbox = None
+        raise RuntimeError("killed")
+
+    engine.add_event_handler(Events.ITERATION_STARTED(once=3), kill)
+    with pytest.raises(RuntimeError, match="killed"):
+        engine.run()
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_begins_again_as_the_same_run(
+    uri: str, tmp_path: Path
+) -> None:
+    same = {"params": {"seed": 0}, "tags": {"medcontext.data_hash": "abc"}}
+    for _ in range(2):
+        kill_before_a_checkpoint(uri, tmp_path, **same)
+    assert [run.info.status for run in runs(uri)] == ["RUNNING"]
+    first = points(uri, "train_loss")
+    assert [step for step, _ in first] == [1, 2]
+    trainer(train_handlers=[tracker(uri, tmp_path, join=False, **same)]).run()
+    assert [run.info.status for run in runs(uri)] == ["FINISHED"]
+    assert points(uri, "train_loss")[:2] == first
+    assert [step for step, _ in points(uri, "train_loss")] == [1, 2, 3, 4]
+    assert "medcontext.resumed_at_step" not in runs(uri)[0].data.tags
+
+
+@pytest.mark.parametrize("other", [{"params": {"seed": 1}}, {"tags": {"medcontext.data_hash": "def"}}])
+def test_a_killed_run_with_other_settings_or_cases_is_ended(
+    uri: str, tmp_path: Path, other: dict[str, dict[str, Any]]
+) -> None:
+    same = {"params": {"seed": 0}, "tags": {"medcontext.data_hash": "abc"}}
+    kill_before_a_checkpoint(uri, tmp_path, **same)
+    trainer(train_handlers=[tracker(uri, tmp_path, join=False, **{**same, **other})]).run()
+    assert sorted(run.info.status for run in runs(uri)) == ["FINISHED", "KILLED"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda file: file.unlink(), r"the database \S*mlruns.db is gone"),
+        (lambda file: sqlite3.connect(file).executescript("DROP TABLE metrics"), "no such table: metrics"),
+    ],
+    ids=["gone", "damaged"],
+)
+def test_a_database_that_fails_in_mid_training_is_told_in_one_sentence(
+    uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any, reason: str
+) -> None:
+    handler = tracker(uri, tmp_path / "models", wait=0)
+    engine = trainer(epochs=3, train_handlers=[handler])
+
+    def fail() -> None:
+        assert handler.outbox is not None
+        handler.outbox.settle(10)
+        spoil(tmp_path / "mlruns.db")
+
+    engine.add_event_handler(Events.EPOCH_COMPLETED(once=1), fail)
+    engine.run()
+    assert re.search(rf"MLflow is unreachable \({reason}\); records are kept and sent later.", caplog.text)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert list((tmp_path / "models").glob("mlflow_unsent_*.jsonl"))
+
+
 def test_an_evaluation_of_foreign_weights_leaves_their_folder_alone(uri: str, tmp_path: Path) -> None:
     engine = evaluator()
     tracker(uri, tmp_path / "models").attach(engine)
@@ -139,7 +211,7 @@ def test_steps_that_are_trained_again_keep_their_first_values(uri: str, tmp_path
         return trainer(epochs=epochs, train_handlers=handlers)
 
     cut = checkpointed(2, tags={"medcontext.steps": 8}, params={"max_epochs": 2, "seed": 0})
-    cut.add_event_handler(Events.ITERATION_COMPLETED(once=6), fail)
+    cut.add_event_handler(Events.ITERATION_STARTED(once=7), fail)
     with pytest.raises(RuntimeError, match="x"):
         cut.run()
     first = points(uri, "train_loss")

@@ -44,7 +44,8 @@ from medcontext.data import (
 )
 from medcontext.data.partial import annotated_nowhere
 from medcontext.engines.trainer import USING_UNLABELED, TrainingMode, TrainingPasses
-from medcontext.handlers.checkpoints import SELECTIONS, training_states
+from medcontext.handlers.checkpoints import SELECTIONS
+from medcontext.handlers.training_state import training_states
 from medcontext.inferers import flip_axes
 from medcontext.labels import component_ids, label_ids, label_names, map_labels
 from medcontext.losses.pseudo_labels import check_thresholds

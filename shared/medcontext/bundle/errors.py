@@ -17,6 +17,7 @@ import monai
 
 import medcontext
 from medcontext.data import ImageValueError
+from medcontext.faults import disk_remedy, explained
 from medcontext.handlers import NonFiniteLossError, PredictionWriteError, ResumeError
 from medcontext.inferers import NonFinitePredictionError
 from medcontext.networks import CheckpointWriteError
@@ -25,7 +26,7 @@ from medcontext.scans import ImageReadError
 from medcontext.text import printable
 from medcontext.tracking.outbox import TrackingError
 
-__all__ = ["MISTAKES", "STOPS", "TRACEBACK_FILE", "one_sentence", "removed_on_failure"]
+__all__ = ["FaultError", "MISTAKES", "STOPS", "TRACEBACK_FILE", "known_faults", "one_sentence", "removed_on_failure"]
 
 TRACEBACK_FILE = "traceback.txt"
 """File in a run's folder with the traceback of the error that ended it or prevented its start."""
@@ -33,8 +34,14 @@ TRACEBACK_FILE = "traceback.txt"
 MISTAKES: tuple[type[BaseException], ...] = (ValueError, TypeError, FileNotFoundError, ImportError, AssertionError)
 """Errors that a component raises for invalid arguments."""
 
+
+class FaultError(RuntimeError):
+    """The disk, or a process of a loader, failed."""
+
+
 STOPS: tuple[type[BaseException], ...] = (
     CalibrationError,
+    FaultError,
     NonFiniteLossError,
     CheckpointWriteError,
     ImageReadError,
@@ -148,13 +155,45 @@ def _message_from_loader(error: Exception, kinds: tuple[type[BaseException], ...
     return match[1] if match else None
 
 
+def known_faults() -> contextlib.AbstractContextManager[None]:
+    """Put failures of the disk and of loaders' processes into words.
+
+    Raises:
+        FaultError: In place of such a failure.
+    """
+    return explained(lambda error: _loader_fault(error) or _disk_fault(error))
+
+
+def _loader_fault(error: Exception) -> FaultError | None:
+    match = re.search(r"DataLoader worker \(pid.*?\) (?:is killed by signal: (.+?)\.|exited unexpectedly)", str(error))
+    if match is None:
+        return None
+    if match[1] and match[1].startswith("Bus error"):
+        return FaultError(
+            "A loader's process ran out of shared memory; raise its limit (docker run --shm-size=8g), or lower "
+            "num_workers, then resume."
+        )
+    how = f"was killed ({match[1]})" if match[1] else "ended unexpectedly"
+    return FaultError(
+        f"A loader's process {how}, most likely because memory ran out; lower num_workers or cache_rate, then resume."
+    )
+
+
+def _disk_fault(error: Exception) -> FaultError | None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, (OSError, *STOPS)):
+        cause = cause.__cause__  # MONAI wraps errors of a component's constructor
+    remedy = disk_remedy(cause) if isinstance(cause, OSError) and not isinstance(cause, STOPS) else None
+    return None if remedy is None else FaultError(f"{cause}; {remedy}.")
+
+
 @contextlib.contextmanager
 def removed_on_failure(output_dir: Path) -> Iterator[None]:
     """Remove the folder if it was created for a run that could not be built."""
     existed = output_dir.exists()
     try:
         yield
-    except Exception:
+    except BaseException:
         if not existed:
             shutil.rmtree(output_dir, ignore_errors=True)
         raise

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
-import signal
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +20,9 @@ from medcontext.bundle.checks import (
     check_network,
     check_run_folder,
 )
-from medcontext.bundle.errors import STOPS, one_sentence, removed_on_failure
+from medcontext.bundle.errors import MISTAKES, STOPS, FaultError, known_faults, one_sentence, removed_on_failure
 from medcontext.bundle.model_settings import take_settings
+from medcontext.bundle.signals import ended_by_signals, stopped_by_signals
 from medcontext.bundle.values import settle_values, settled
 from medcontext.cases import failed_cases, failures_sentence
 from medcontext.storage.addresses import without_password
@@ -60,6 +57,7 @@ def build_network(workflow: ConfigWorkflow) -> nn.Module:
     return network
 
 
+@ended_by_signals()
 def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None) -> None:
     """Check a run, build its ``engine``, and print where its outputs are written.
 
@@ -73,7 +71,7 @@ def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None
             are refused; settings that were not given are taken from ``model.json`` beside the weights in any case.
 
     Raises:
-        SystemExit: If a check fails; the message is one sentence.
+        SystemExit: If a check fails, or a signal arrives; the message is one sentence.
     """
     parser = workflow.parser
     if settings_check is not None:
@@ -100,7 +98,11 @@ def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None
     with one_sentence():
         if first_process and "tracking_uri" in parser.get():
             check_tracking(parser.get_parsed_content("tracking_uri"))
-    with one_sentence(folder=output_dir), removed_on_failure(output_dir):
+    with (
+        one_sentence(kinds=(*MISTAKES, FaultError), folder=output_dir),
+        removed_on_failure(output_dir),
+        known_faults(),
+    ):
         parser.get_parsed_content(engine)
     if first_process:
         config_file = output_dir / f"{re.split('#|::', engine)[0]}_config.json"
@@ -137,10 +139,9 @@ def _reserve(parser: Any) -> None:
 
 
 def _record_identity(parser: Any) -> None:
-    """Write the run's name beside the checkpoints; a resumed run keeps its id in MLflow."""
+    """Write the run's name beside the checkpoints; what is known of the run in MLflow is kept."""
     ckpt_dir = parser.get_parsed_content("ckpt_dir")
-    earlier = read_identity(ckpt_dir) if parser.get_parsed_content("resume") else {}
-    write_identity(ckpt_dir, **{**earlier, "run_name": str(parser.get_parsed_content("run_name"))})
+    write_identity(ckpt_dir, **{**read_identity(ckpt_dir), "run_name": str(parser.get_parsed_content("run_name"))})
 
 
 def run(workflow: ConfigWorkflow, engine: Any) -> None:
@@ -156,12 +157,12 @@ def run(workflow: ConfigWorkflow, engine: Any) -> None:
     Raises:
         SystemExit: If cases failed, after the others; or at once if a loss is not finite, an image cannot be read in
             training, a checkpoint or prediction cannot be written, a training run cannot be resumed from its
-            checkpoint, or MLflow is unreachable.
+            checkpoint, MLflow is unreachable, or a signal arrives.
     """
     output_dir = Path(workflow.parser.get_parsed_content("output_dir"))
     engine.logger.addFilter(_shorten_exception)
     try:
-        with _sigterm_as_exit(), one_sentence(kinds=STOPS, folder=output_dir):
+        with stopped_by_signals(engine), one_sentence(kinds=STOPS, folder=output_dir), known_faults():
             engine.run()
     finally:
         release(Path(workflow.parser.get_parsed_content("ckpt_dir")))
@@ -183,25 +184,6 @@ def _shorten_exception(record: logging.LogRecord) -> bool:
     if "terminating due to exception" in str(record.msg):
         record.msg = str(record.msg).partition("\n")[0]
     return True
-
-
-@contextlib.contextmanager
-def _sigterm_as_exit() -> Iterator[None]:
-    """Let SIGTERM, with which schedulers end jobs, end the run as Ctrl-C does, unless the program handles it itself."""
-
-    def terminate(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    unhandled = (
-        threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    )
-    if unhandled:
-        signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        if unhandled:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def seed_of(parser: Any) -> int:

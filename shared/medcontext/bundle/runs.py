@@ -10,7 +10,7 @@ from pathlib import Path
 import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 
-from medcontext.handlers.checkpoints import training_states
+from medcontext.handlers.training_state import training_states
 from medcontext.tracking.identity import read_identity
 
 __all__ = ["checkpoint_run", "has_training_state", "latest_run", "new_run_name", "run_folder"]

@@ -61,9 +61,9 @@ def main() -> None:
         if isinstance(error, TypeError) and not _is_refusal(error):
             raise
         sys.exit(f"medcontext: {printable(str(error))}")
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as end:
         print("medcontext: interrupted; the same command resumes, or starts again.", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(128 + (end.args[0] if end.args else signal.SIGINT))
 
 
 def _is_refusal(error: TypeError) -> bool:

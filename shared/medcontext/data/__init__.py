@@ -35,6 +35,7 @@ from medcontext.data.datasets import (
 from medcontext.data.images import list_images
 from medcontext.data.partial import MarkUnannotatedd, unannotated_labels
 from medcontext.data.plausibility import CheckImaged, ImageValueError
+from medcontext.data.sampling import EpochSampler, SeededDataset, derived_seed, start_loader
 from medcontext.data.sides import sided_axes, sided_labels
 from medcontext.data.unlabeled import PairedDataset, load_unlabeled, pair_unlabeled
 from medcontext.labels import count_classes
@@ -45,9 +46,11 @@ __all__ = [
     "BRATS_LABELS",
     "BTCV_LABELS",
     "CheckImaged",
+    "EpochSampler",
     "ImageValueError",
     "MarkUnannotatedd",
     "PairedDataset",
+    "SeededDataset",
     "HIPPOCAMPUS_LABELS",
     "btcv_labels",
     "cached_dataset",
@@ -61,6 +64,7 @@ __all__ = [
     "errors_of",
     "count_classes",
     "data_hash",
+    "derived_seed",
     "describe_cases",
     "label_mapping",
     "list_images",
@@ -73,6 +77,7 @@ __all__ = [
     "problems_table",
     "sided_axes",
     "sided_labels",
+    "start_loader",
     "synapse_organs",
     "unannotated_labels",
 ]

@@ -17,6 +17,7 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.utils import convert_to_tensor
 
 import medcontext
+from medcontext.faults import disk_remedy
 from medcontext.storage.files import whole_file
 from medcontext.storage.parts import parts_of
 
@@ -67,8 +68,14 @@ class DiskCacheDataset(PersistentDataset):
                 logger.warning("%s is damaged (%s) and is rebuilt", file, type(error).__name__)
         prepared = self._pre_transform(deepcopy(item_transformed))
         content = convert_to_tensor(prepared, convert_numeric=False, track_meta=False)
-        with whole_file(file) as stream:
-            torch.save(content, stream)
+        try:
+            with whole_file(file) as stream:
+                torch.save(content, stream)
+        except (OSError, RuntimeError) as error:
+            remedy = disk_remedy(error)
+            if remedy is None:
+                raise
+            logger.warning("%s could not be cached and will be prepared again; %s.", file, remedy)
         return prepared
 
 

@@ -59,11 +59,13 @@ class TrainingPasses(StrEnum):
 class MedContextEvents(EventEnum):
     """Events in addition to ignite's and MONAI's.
 
-    ``OPTIMIZER_STEPPED`` fires after an optimizer step, hence once per accumulation window. ``RUN_ABORTED`` fires when
-    an exception, ``KeyboardInterrupt`` included, ends a run; the exception is in ``engine.state.exception``.
+    ``OPTIMIZER_STEPPED`` fires after an optimizer step, hence once per accumulation window. ``STATE_SAVING`` fires
+    before the training state is saved, from which a resumed run starts. ``RUN_ABORTED`` fires when an exception,
+    ``KeyboardInterrupt`` included, ends a run; the exception is in ``engine.state.exception``.
     """
 
     OPTIMIZER_STEPPED = "optimizer_stepped"
+    STATE_SAVING = "state_saving"
     RUN_ABORTED = "run_aborted"
 
 
@@ -124,6 +126,10 @@ class MedContextTrainer(SupervisedTrainer):
     Attributes:
         context_strength: factor of the consistency weight, set by :class:`~medcontext.handlers.ContextSchedule`.
         unlabeled_strength: the same for the unlabelled term; at 0, unlabelled crops are left out of the step.
+        state.epoch_unfinished: whether all steps of an epoch are done, but not what is due at its end, such as
+            validation.
+        stop_signal: number of the signal that asks the run to stop, 0 if there is none; a
+            :class:`~medcontext.handlers.TrainingCheckpoint` then saves the state and ends the run.
 
     Raises:
         ValueError: If ``mode`` or ``passes`` is unknown, the two cannot be combined, the mode lacks what it needs, or
@@ -155,6 +161,7 @@ class MedContextTrainer(SupervisedTrainer):
         self.organ_dropout = organ_dropout
         self.max_grad_norm = max_grad_norm
         self.context_strength = self.unlabeled_strength = 1.0
+        self.stop_signal = 0
         if self.mode in USING_UNLABELED and teacher is None:
             raise ValueError(f"mode {mode!r} needs a teacher, whose predictions label the unlabelled scans.")
         if self.mode is TrainingMode.MEDCONTEXT_UNLABELED and organ_dropout is None:
@@ -171,6 +178,8 @@ class MedContextTrainer(SupervisedTrainer):
         half = self.amp and self.amp_kwargs.get("dtype", torch.float16) is torch.float16
         self._masks_tokens = any(isinstance(module, TokenMasking) for module in network.modules())
         self.scaler = torch.amp.GradScaler(device, enabled=half and device == "cuda")
+        self.state.epoch_unfinished = False
+        self.state_dict_user_keys.append("epoch_unfinished")
 
     def run(self) -> None:
         """Train, keeping the gradient scaler that a checkpoint restored, and fire an event if the run is cut short."""
@@ -186,9 +195,9 @@ class MedContextTrainer(SupervisedTrainer):
         if batchdata is None:
             raise ValueError("Must provide batch data for current iteration.")
         batch = self._unpack(batchdata)
-        first, last = self._accumulation_window()
+        last = self.closes_window
         self.network.train()
-        if first:
+        if self._opens_window:
             self.optimizer.zero_grad(set_to_none=self.optim_set_to_none)
         output: dict[str, Any] = {CommonKeys.IMAGE: batch.image, CommonKeys.LABEL: batch.label}
         self.state.output = output
@@ -232,11 +241,22 @@ class MedContextTrainer(SupervisedTrainer):
             else _without_metadata(value).to(self.state.device, non_blocking=self.non_blocking, **self.to_kwargs)
         )
 
-    def _accumulation_window(self) -> tuple[bool, bool]:
-        """Return whether this iteration opens and whether it closes a window; the end of an epoch closes one too."""
-        steps, length = self.accumulation_steps, self.state.epoch_length
-        position = self.state.iteration - 1 if length is None else (self.state.iteration - 1) % length
-        return position % steps == 0, (position + 1) % steps == 0 or position + 1 == length
+    @property
+    def _position(self) -> int:
+        """Place of this iteration in its epoch, from 0."""
+        length = self.state.epoch_length
+        return int(self.state.iteration - 1 if length is None else (self.state.iteration - 1) % length)
+
+    @property
+    def _opens_window(self) -> bool:
+        """Whether gradients add up from this iteration on."""
+        return self._position % self.accumulation_steps == 0
+
+    @property
+    def closes_window(self) -> bool:
+        """Whether the optimizer steps at the end of this iteration; at the end of an epoch it always does."""
+        done = self._position + 1
+        return done % self.accumulation_steps == 0 or done == self.state.epoch_length
 
     def _single_pass(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
         """Run each crop once, masked or whole, with the unlabelled ones in the same batch."""

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from medcontext.experiment.grid import config_file
 from medcontext.experiment.planning import Job
-from medcontext.handlers.checkpoints import training_states
+from medcontext.handlers.training_state import training_states
 from medcontext.storage.files import write_file
 from medcontext.tracking.tracker import check_tracking
 

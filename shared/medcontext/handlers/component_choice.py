@@ -104,7 +104,7 @@ class ComponentChoice:
         try:
             write_file(file, csv_bytes(counts))
         except OSError as error:
-            raise CheckpointWriteError(f"Could not write {file} ({error}); free disk space, then resume.") from error
+            raise CheckpointWriteError(file, error) from error
         write_model_file(self.path, {**read_model_file(self.path), "postprocessing": asdict(evidence)})
         logger.info(evidence.sentence)
 

@@ -1,43 +1,55 @@
-"""Random states that depend on the epoch only."""
+"""Random numbers that depend on the place in training alone."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ignite.engine import Engine, Events
-from monai.data.utils import set_rnd
 from monai.utils import set_determinism
+from torch.utils.data import DataLoader
 
 from medcontext.checks import check_integer
+from medcontext.data.sampling import EpochSampler, SeededDataset, derived_seed
 
-__all__ = ["EpochSeed"]
+__all__ = ["Seeding"]
 
 
-class EpochSeed:
-    """Seed all random number generators from (seed, epoch, rank) at the start of each epoch.
+class Seeding:
+    """Seed each step from (seed, step, rank), and let the loader draw each sample from (seed, epoch, index).
 
-    A run resumed at the end of an epoch then sees the same crops, masks and order of cases as without the interruption,
-    with any number of loader workers.
+    What a step computes then depends on nothing that went before but the weights: a run resumed in the middle of an
+    epoch sees the same crops, masks and dropout as without the interruption, with any number of loader processes.
 
     Args:
         seed: seed of the run.
-        dataset: training dataset, whose random transforms are seeded too.
+        loader: loader of the training samples, from a :class:`~medcontext.data.SeededDataset` through an
+            :class:`~medcontext.data.EpochSampler`.
 
     Raises:
-        TypeError: If ``seed`` is not an integer.
-        ValueError: If it is negative.
+        TypeError: If ``seed`` is not an integer, or the loader has another dataset or sampler.
+        ValueError: If ``seed`` is negative.
     """
 
-    def __init__(self, seed: int, dataset: Any) -> None:
+    def __init__(self, seed: int, loader: DataLoader[object]) -> None:
         self.seed = check_integer("seed", seed, minimum=0, remedy="give another whole number for another draw")
-        self.dataset = dataset
+        if not isinstance(loader.dataset, SeededDataset) or not isinstance(loader.sampler, EpochSampler):
+            raise TypeError(
+                "A run can be resumed exactly only if train#dataloader takes a medcontext.data.SeededDataset and "
+                "train#sampler is a medcontext.data.EpochSampler."
+            )
+        self.dataset, self.sampler = loader.dataset, loader.sampler
+        self.batch_size = loader.batch_size or 1
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the start of epochs."""
-        engine.add_event_handler(Events.EPOCH_STARTED, self)
+        """Subscribe to the start of epochs and steps."""
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def start_epoch(self, engine: Engine) -> None:
+        """Tell the loader the epoch, and how much of it a resumed run has trained already."""
+        self.dataset.epoch = engine.state.epoch
+        self.sampler.set_epoch(engine.state.epoch)
+        steps = engine.state.iteration - (engine.state.epoch - 1) * int(engine.state.epoch_length)
+        self.sampler.position = steps * self.batch_size
 
     def __call__(self, engine: Engine) -> None:
-        """Seed the starting epoch."""
-        seed = (self.seed * 1_000_003 + engine.state.epoch * 1009 + engine.state.rank) % 2**31
-        set_determinism(seed)
-        set_rnd(self.dataset, seed)
+        """Seed the starting step, differently from all samples."""
+        set_determinism(derived_seed(self.seed, engine.state.iteration, engine.state.rank, 1))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from medcontext.faults import disk_remedy
 from medcontext.networks.model_file import MODEL_INFO_FILE, check_weights_hash
 from medcontext.networks.state_dicts import StateDict, best_state, check_finite, misfit, refuse_ensemble
 from medcontext.storage.files import json_text, whole_file, write_file
@@ -27,7 +28,22 @@ __all__ = [
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint could not be written, such as on a full disk."""
+    """A checkpoint could not be written, such as on a full disk.
+
+    Args:
+        path: the file.
+        error: what prevented it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], error: BaseException) -> None:
+        remedy = disk_remedy(error) or "check the disk"
+        super().__init__(f"Could not write {path} ({_disk_error(error)}); {remedy}, then resume.")
+
+
+def _disk_error(error: BaseException) -> BaseException:
+    """Return the disk's error, which PyTorch replaces by one of its own."""
+    context = error.__context__
+    return context if isinstance(context, OSError) and not isinstance(error, OSError) else error
 
 
 def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path | None = None) -> None:
@@ -52,9 +68,7 @@ def save_checkpoint(content: Any, path: str | os.PathLike[str], previous: Path |
         with whole_file(Path(path), previous) as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        raise CheckpointWriteError(
-            f"Could not write the checkpoint {path} ({error}); free disk space, then resume."
-        ) from error
+        raise CheckpointWriteError(path, error) from error
 
 
 def write_model_file(ckpt_path: str | os.PathLike[str], content: Mapping[str, Any]) -> None:
@@ -67,7 +81,7 @@ def write_model_file(ckpt_path: str | os.PathLike[str], content: Mapping[str, An
     try:
         write_file(path, json_text(content).encode())
     except OSError as error:
-        raise CheckpointWriteError(f"Could not write {path} ({error}).") from error
+        raise CheckpointWriteError(path, error) from error
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -11,10 +11,16 @@ from monai.utils import path_to_sqlite_uri
 from medcontext.storage.files import remove_unfinished, whole_file
 from medcontext.storage.locks import locked
 
-__all__ = ["make_database"]
+__all__ = ["database_file", "make_database"]
 
 LONGEST = 120.0
 """Maximum number of seconds to wait for another process that makes the same database."""
+
+
+def database_file(tracking_uri: str) -> Path | None:
+    """Return the file of a SQLite database, ``None`` for other addresses."""
+    scheme, _, name = tracking_uri.partition(":///")
+    return None if scheme != "sqlite" or not name or "?" in name or ":memory:" in name else Path(name)
 
 
 def make_database(tracking_uri: str) -> None:
@@ -30,9 +36,8 @@ def make_database(tracking_uri: str) -> None:
         OSError: If it cannot be written.
         ValueError: If another process has been making it for two minutes.
     """
-    scheme, _, name = tracking_uri.partition(":///")
-    path = Path(name)
-    if scheme != "sqlite" or not name or "?" in name or ":memory:" in name or path.exists():
+    path = database_file(tracking_uri)
+    if path is None or path.exists():
         return
     with locked(path, f"another process is making the database {path}", LONGEST):
         if path.exists():

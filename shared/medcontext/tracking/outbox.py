@@ -21,6 +21,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, ErrorCode
 from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import open_unlinked
+from medcontext.tracking.database import database_file
 from medcontext.tracking.operations import FILE_KINDS, KEPT_KINDS, METRICS_LIMIT, Operation, send
 
 __all__ = [
@@ -62,6 +63,21 @@ def short_requests(timeout: int | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _without_tracebacks() -> Iterator[None]:
+    """Keep MLflow from logging each error of a database with its traceback; it is raised too, and reported."""
+    database = logging.getLogger("mlflow.store.db.utils")
+    database.addFilter(_is_no_error)
+    try:
+        yield
+    finally:
+        database.removeFilter(_is_no_error)
+
+
+def _is_no_error(record: logging.LogRecord) -> bool:
+    return record.levelno < logging.ERROR
+
+
+@contextlib.contextmanager
 def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
     """Report in one sentence, within seconds, that MLflow cannot be used.
 
@@ -79,13 +95,19 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
             "or choose another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
         )
 
-    with explained(explain), short_requests(timeout):
+    with explained(explain), short_requests(timeout), _without_tracebacks():
         yield
 
 
 def short_text(error: Exception, uri: str = "") -> str:
     """Return the informative part of an error of MLflow or of a connection, without passwords, that of ``uri`` too."""
+    file = database_file(uri)
+    if file is not None and not file.exists():
+        return f"the database {file} is gone"
     text = without_password(" ".join(str(error).split()), uri)
+    in_sqlite = re.search(r"\(sqlite3\.\w+\) ([^\[]+)", text)
+    if in_sqlite:
+        return in_sqlite[1].strip()
     if "Caused by" in text:  # of a failed connection, only the innermost error is informative
         text = text.rsplit(": ", 1)[-1].rstrip("'\")")
     return re.split(r"(?<=[a-z])\. ", text)[0][:300]
@@ -145,6 +167,7 @@ class Outbox:
         self._warned: set[str] = set()
         self._requests = contextlib.ExitStack()
         self._requests.enter_context(short_requests())
+        self._requests.enter_context(_without_tracebacks())
         self._thread = threading.Thread(target=self._send_all, name="mlflow outbox", daemon=True)
         self._thread.start()
 
@@ -189,7 +212,7 @@ class Outbox:
         try:
             while self._thread.is_alive() and not self._is_given_up(deadline, wait):
                 self._thread.join(0.1)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # of a signal
             logger.warning("Interrupted while waiting for MLflow.")
         with self._changed:
             self._abandoned = True

@@ -6,8 +6,10 @@ import importlib
 import json
 import logging
 import math
+import re
 import sys
 import time
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,10 @@ __all__ = ["MLflowTracker", "check_tracking"]
 
 logger = logging.getLogger(__name__)
 
+START, START_TAG = "mlflow_start", "mlflow.medcontext.start"
+"""Entry of ``run.json`` and tag of a run for a random text, while the run's id is not known yet."""
+DATA_TAGS = ("medcontext.data_hash", "medcontext.unlabeled_hash")
+"""Tags that tell the cases of a training run."""
 WAIT_AT_THE_START = 10.0
 """Maximum number of seconds to wait until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
@@ -90,8 +96,9 @@ class MLflowTracker(MLFlowHandler):
         cases: cases by section as returned by :func:`medcontext.data.describe_cases`; their hash becomes a dataset
             input of the run, their list the file ``cases/<section>.json``.
         validator: engine whose metrics are logged along with the trainer's.
-        join: whether to join the run that is recorded beside the checkpoints, if there is one; not for a new training
-            run.
+        join: whether to join the run that is recorded beside the checkpoints, if there is one. A new training run joins
+            it only if it is an attempt with the same parameters and cases that did not finish, so that one that is
+            killed before its first checkpoint and started again remains one run.
         system_metrics: whether to sample the load of the machine every ten seconds during training.
         model: arguments of :func:`~medcontext.tracking.models.log_model` to log the best network as an MLflow model at
             the end, without ``weights``, which are those in ``ckpt_dir``; ``None`` logs no model.
@@ -161,6 +168,7 @@ class MLflowTracker(MLFlowHandler):
         engine.add_event_handler(Events.ITERATION_STARTED, self._start_step)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.iteration_completed)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+        engine.add_event_handler(MedContextEvents.STATE_SAVING, self.flush)
         engine.add_event_handler(MedContextEvents.RUN_ABORTED, self._aborted)
         if self.validator is not None:
             self.validator.add_event_handler(Events.COMPLETED, self._validated)
@@ -172,22 +180,27 @@ class MLflowTracker(MLFlowHandler):
             TrackingError: If MLflow is unreachable.
         """
         training = isinstance(engine, MedContextTrainer)
+        self.step = engine.state.iteration if training else 0
         uri = str(self.client.tracking_uri)
         with reach(uri):
             self._set_experiment()
             if EXPERIMENT_KIND[0] not in self.experiment.tags:
                 self.client.set_experiment_tag(self.experiment.experiment_id, *EXPERIMENT_KIND)
-            recorded = self._recorded_run() if self.join else None
+            recorded = self._recorded_run() if self.join or training else None
         if recorded is not None:
             recorded = self._updated_from_unsent(recorded, uri)
         with reach(uri):
-            self.cur_run = recorded or self.client.create_run(self.experiment.experiment_id, run_name=self.run_name)
+            if recorded is not None and not self.join:
+                recorded = self._begun_before(recorded)
+            self.cur_run = recorded or self._new_run(training)
         run_id = self.cur_run.info.run_id
         self.outbox = Outbox(self.client, run_id, unsent_file(self.ckpt_dir, run_id), uri, ahead=training)
         self._owns_status = training or recorded is None
         if training:
             name = str(self.cur_run.info.run_name)
-            write_identity(self.ckpt_dir, **{"run_name": name, **read_identity(self.ckpt_dir), "mlflow_run_id": run_id})
+            known = {"run_name": name, **read_identity(self.ckpt_dir), "mlflow_run_id": run_id}
+            known.pop(START, None)
+            write_identity(self.ckpt_dir, **known)
         self.outbox.put(*self._opening_operations(engine, joined=recorded is not None))
         # MONAI's own handler, which --tracking mlflow adds, logs parameters next, which fails if both do at once
         self.outbox.settle(WAIT_AT_THE_START)
@@ -205,9 +218,8 @@ class MLflowTracker(MLFlowHandler):
         if training and joined:
             tags |= self._changed_params(known)
             steps = known.tags.get("medcontext.resumed_at_step")
-            tags["medcontext.resumed_at_step"] = (
-                f"{steps}, {engine.state.iteration}" if steps else engine.state.iteration
-            )
+            step = engine.state.iteration
+            tags |= {"medcontext.resumed_at_step": f"{steps}, {step}" if steps else step} if step else {}
         params = {name: value for name, value in self.params.items() if clean_key(name) not in known.params}
         operations = [status_operation(RunStatus.RUNNING)] if self._owns_status else []
         operations += note_operations(params, tags)
@@ -245,6 +257,38 @@ class MLflowTracker(MLFlowHandler):
                 return None  # the checkpoint came from another machine's database
             raise
         return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+
+    def _new_run(self, training: bool) -> Any:
+        """Create a run, unless a process did that was killed before it could note the run's id.
+
+        What it is to be found by is therefore noted first.
+        """
+        experiment = self.experiment.experiment_id
+        if not training:
+            return self.client.create_run(experiment, run_name=self.run_name)
+        known = read_identity(self.ckpt_dir)
+        if re.fullmatch(r"[0-9a-f]{32}", known.get(START, "")):
+            found = self.client.search_runs([experiment], f"tags.`{START_TAG}` = '{known[START]}'", max_results=1)
+            if found:
+                return found[0]
+        start = uuid.uuid4().hex
+        write_identity(self.ckpt_dir, **{"run_name": str(self.run_name), **known, START: start})
+        return self.client.create_run(experiment, run_name=self.run_name, tags={START_TAG: start})
+
+    def _begun_before(self, recorded: Any) -> Any:
+        """Return the run of an earlier attempt at this training that saved no state, ``None`` if it was another.
+
+        One that a kill left as running is marked ``KILLED`` if it was another.
+        """
+        if recorded.info.status == RunStatus.to_string(RunStatus.FINISHED):
+            return None
+        known = recorded.data
+        same_cases = all(known.tags.get(name, self.tags.get(name)) == self.tags.get(name) for name in DATA_TAGS)
+        if same_cases and not self._changed_params(known):
+            return recorded
+        if recorded.info.status == RunStatus.to_string(RunStatus.RUNNING):
+            self.client.set_terminated(recorded.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+        return None
 
     def _updated_from_unsent(self, run: Any, uri: str) -> Any:
         """Send the records that are kept beside the checkpoints, and return the updated run."""
