@@ -21,7 +21,7 @@ __all__ = ["write_ranking"]
 
 PAGE = "ranking.html"
 PICTURES = 10
-EVIDENCE = "Ranked scans have not been shown to teach a network more than random ones do."
+EVIDENCE = "In our trial on the hippocampus, ranked scans taught a network no more than random ones did."
 
 
 def write_ranking(
