@@ -120,4 +120,4 @@ def test_from_folds_to_final_models(
         run_trained(UNETR, "evaluating", "train", "evaluate", ckpt_dir=models)
         assert read_json(Path(models).parent / "evaluation" / "summary.json")["cases"] == 2
         run_trained(UNETR, "inferring", "inference", ckpt_dir=models, dataset_dir=str(home / "data/btcv/Training/img"))
-        assert len(list((Path(models).parent / "predictions").glob("*_seg.nii.gz"))) == 4
+        assert len(list((Path(models).parent / "predictions").glob("*_seg.nii.gz"))) == 6
