@@ -142,7 +142,7 @@ def test_a_zip_that_is_listed_but_not_there(server: FileServer, out: Path) -> No
         (zipped(BIG)[:-100], "is neither a folder nor a complete zip"),
         (zipped(BIG).replace(WEIGHTS[:50], WEIGHTS[:49] + b"?"), "is damaged .*; download it again"),
     ],
-    ids=lambda value: "zip" if isinstance(value, bytes) else None,  # zips hold the time, by which the names would differ
+    ids=lambda value: "zip" if isinstance(value, bytes) else None,  # zips hold the time
 )
 def test_a_zip_that_is_not_safe_leaves_nothing(content: bytes, message: str, server: FileServer, out: Path) -> None:
     republish(server, content)
