@@ -70,6 +70,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
         "model.json",
         "student.pt",
         "teacher.pt",
+        "components.csv",
         "last.pt",
         "previous.pt",
         "history.csv",

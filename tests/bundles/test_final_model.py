@@ -16,7 +16,6 @@ import pytest
 from bundle_runs import TINY, UNETR, read_json, run, run_trained, train, workflow_for
 from forks import ForkedCommand
 from medcontext import cli
-from medcontext.handlers import ComponentChoice
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -90,8 +89,10 @@ def test_a_training_run_records_its_choice(home: Path) -> None:
     assert content["cases"] == 1
     assert content["dice"].keys() == read_json(folder / "models" / "model.json")["settings"]["labels"].keys()
     assert len(pd.read_csv(folder / "models" / "components.csv")["case"].unique()) == 1
-    get = workflow_for(UNETR, "train", validation_cases=0).parser.get_parsed_content
-    assert not [handler for handler in get("train#handlers") if isinstance(handler, ComponentChoice)]
+    parser = workflow_for(UNETR, "train", validation_cases=0).parser
+    targets = [handler.get("_target_") if isinstance(handler, dict) else None for handler in parser["train#handlers"]]
+    place = targets.index("medcontext.handlers.ComponentChoice")
+    assert parser.get_parsed_content(f"train#handlers#{place}#_disabled_") is True
 
 
 @pytest.mark.slow
