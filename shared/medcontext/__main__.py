@@ -14,5 +14,8 @@ def _interrupt(number: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
-    main()
+    handler = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        main()
+    finally:  # for programs that run this module within their own process
+        signal.signal(signal.SIGTERM, handler)
