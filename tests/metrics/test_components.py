@@ -56,7 +56,7 @@ def test_the_largest_component_is_kept_of_labels_that_gain() -> None:
 def test_nothing_is_kept_where_nothing_is_gained(prediction: torch.Tensor) -> None:
     evidence = chosen((prediction, TRUTH))
     assert evidence.largest_components == []
-    assert evidence.sentence.startswith("No label gains Dice on 1 validation cases")
+    assert evidence.sentence.startswith("No label gains Dice on 1 validation case if")
 
 
 def test_a_label_that_gains_in_one_case_and_loses_more_in_another() -> None:

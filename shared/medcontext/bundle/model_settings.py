@@ -156,7 +156,7 @@ def _fill(parser: Any, settings: Mapping[str, Any], given: Mapping[str, str], ck
     dataset = read_model_file(ckpt_path).get("dataset") if isinstance(ckpt_path, str | Path) else None
     for key in taken:
         parser[key] = settings[key]
-    if is_evaluation and "dataset" not in given and re.fullmatch(r"\w[\w-]*", str(dataset)):
+    if is_evaluation and "dataset" not in given and isinstance(dataset, str) and re.fullmatch(r"\w[\w-]*", dataset):
         parser["dataset"] = dataset
     if idist.get_rank() == 0:
         logger.info("%s taken from %s.", ", ".join(taken), _file(ckpt_path))

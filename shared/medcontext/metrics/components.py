@@ -36,11 +36,12 @@ class ComponentEvidence:
     @property
     def sentence(self) -> str:
         """What was chosen, in words."""
+        cases = f"{self.cases} validation case{'s' if self.cases > 1 else ''}"
         gains = {name: self.dice[name]["largest"] - self.dice[name]["whole"] for name in self.largest_components}
         if not gains:
-            return f"No label gains Dice on {self.cases} validation cases if only its largest component is kept."
+            return f"No label gains Dice on {cases} if only its largest component is kept."
         kept = ", ".join(f"{name} ({gain:+.3f} Dice)" for name, gain in gains.items())
-        return f"Only the largest component is kept of {kept}, by {self.cases} validation cases."
+        return f"Only the largest component is kept of {kept}, by {cases}."
 
 
 def component_counts(
