@@ -90,6 +90,10 @@ def test_with_few_cases_a_sentence_says_why_there_is_no_estimate(home: Path, cap
     assert reason in read_json(predict(models, data) / "case13.json")["quality"]["reason"]
     assert not (out / "quality.csv").exists()
 
+    next(iter(data.rglob("case05*.nii.gz"))).write_bytes(b"")  # a case that cannot be read does not end the others
+    evaluate(models, data)
+    assert reason.replace("are 9", "are 8") in caplog.text
+
 
 def test_several_checkpoints_have_no_estimate(home: Path) -> None:
     data = write_scans(home / "mine", 2)

@@ -323,18 +323,17 @@ def _check_data(parser: Any) -> None:
     if problems and first_process:
         print(problems_table(problems), file=sys.stderr)
     errors = errors_of(problems)
+    used = [case for cases in sections.values() for case in cases]
     if first == "test":  # the others are evaluated without
-        _mark_problems(sections[first], {problem.image: str(problem) for problem in errors if problem.image})
+        _mark_problems(used, {problem.image: str(problem) for problem in errors if problem.image})
         errors = [problem for problem in errors if not problem.image]
     if errors:
         raise ValueError(f"{datalist}: {_problems_text(errors)}")
     if first == "test":
-        _mark_problems(
-            sections[first], _memory_problems(parser, sections[first], parser.get_parsed_content("out_channels"))
-        )
+        _mark_problems(used, _memory_problems(parser, used, parser.get_parsed_content("out_channels")))
+        _refuse_if_none_is_left(sections[first])
         return
     _check_annotated(sections, parser.get_parsed_content("labels"))
-    used = [case for cases in sections.values() for case in cases]
     too_large = _memory_problems(parser, used, parser.get_parsed_content("in_channels") + 1)
     if too_large:
         raise ValueError(_problems_text(list(too_large.values())))
@@ -350,13 +349,12 @@ def _check_annotated(sections: Mapping[str, Sequence[Any]], labels: Mapping[str,
 
 
 def _mark_problems(cases: Sequence[dict[str, Any]], problems: Mapping[str, str]) -> None:
-    """Mark cases by the problems that any process found, by their images; raise ValueError if no case is left."""
+    """Mark cases by the problems that any process found, by their images."""
     shares: Any = [problems] if idist.get_world_size() == 1 else idist.all_gather(dict(problems))
     known = {image: text for share in shares for image, text in share.items()}
     for case in cases:
         image = case_files(case)[0]
         case |= {"problem": known[image]} if image in known else {}
-    _refuse_if_none_is_left(cases)
 
 
 def check_images_of(parser: Any) -> None:
@@ -366,6 +364,7 @@ def check_images_of(parser: Any) -> None:
         problems = [case["problem"]] if "problem" in case else check_images([case], in_channels)
         case |= {"problem": problems[0]} if problems else {}
     _mark_problems(cases, _memory_problems(parser, cases, parser.get_parsed_content("out_channels")))
+    _refuse_if_none_is_left(cases)
 
 
 def _memory_problems(parser: Any, cases: Sequence[dict[str, Any]], channels: int) -> dict[str, str]:
