@@ -20,7 +20,7 @@ LAYERS = (
     ("scans",),
     ("data", "engines", "inferers"),
     ("reliability",),
-    ("cases", "phantoms", "providers", "report"),
+    ("cases", "inspection", "phantoms", "providers", "report"),
     ("audit", "handlers"),
     ("tracking",),
     ("bundle",),

@@ -5,16 +5,16 @@ Their modules contain only signatures and docstrings; a command imports what it 
 
 from __future__ import annotations
 
-import inspect
 import signal
 import sys
 import traceback
 from collections.abc import Callable
+from inspect import getdoc
 
 import fire
 
 from medcontext import checks
-from medcontext.cli.bundles import convert_weights, download
+from medcontext.cli.bundles import convert_weights, download, inspect
 from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.ranking import rank
 from medcontext.cli.results import compare, send_unsent
@@ -29,6 +29,7 @@ __all__ = [
     "download",
     "experiment",
     "finalize",
+    "inspect",
     "main",
     "phantoms",
     "plan",
@@ -42,7 +43,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "data": (prepare, check, plan, phantoms),
     "training": (preview, experiment, finalize),
     "results": (compare, rank, send_unsent),
-    "bundles": (download, convert_weights),
+    "bundles": (download, inspect, convert_weights),
 }
 """Commands by subject."""
 
@@ -80,4 +81,4 @@ def _overview() -> str:
 
 
 def _summary(command: Callable[..., None]) -> str:
-    return (inspect.getdoc(command) or "").partition("\n")[0]
+    return (getdoc(command) or "").partition("\n")[0]

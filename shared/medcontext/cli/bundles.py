@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["convert_weights", "download"]
+__all__ = ["convert_weights", "download", "inspect"]
 
 
 def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> None:
     """Download a bundle from any collection, check it, and unpack it; without a name, list the bundles.
+
+    What the bundle would run beyond the allow-list of ``inspect`` is reported, and should be read before it is run.
 
     Args:
         name: name of the bundle, or ``NAME@VERSION``; by default the latest version.
@@ -18,13 +21,43 @@ def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> 
             call can be repeated.
     """
     from medcontext.hub.collection import read_collection
-    from medcontext.hub.download import download_bundle
 
     if name is not None:
-        print(download_bundle(str(name), str(source), str(bundle_dir)))
+        _download(str(name), str(source), str(bundle_dir))
         return
     for bundle in read_collection(str(source)).bundles:
         print(bundle.name, bundle.version)
+
+
+def _download(name: str, source: str, bundle_dir: str) -> None:
+    from medcontext.hub.download import download_bundle
+    from medcontext.inspection import inspect_bundle
+
+    folder = download_bundle(name, source, bundle_dir)
+    print(folder)
+    inspection = inspect_bundle(folder)
+    for line in inspection.lines():
+        if line.startswith("REFUSED"):
+            print(line, file=sys.stderr)
+    print(inspection.sentence, file=sys.stderr)
+
+
+def inspect(bundle: str) -> None:
+    """List what a bundle would run, whether each is on an allow-list, and its checksums; nothing of it is run.
+
+    Every expression, import, ``_target_``, log handler and program is listed. The command ends with an error if one is
+    not on the list, or a checksum differs: read these before you run the bundle.
+
+    Args:
+        bundle: folder or archive of a bundle.
+    """
+    from medcontext.inspection import inspect_bundle
+
+    inspection = inspect_bundle(str(bundle))
+    print(*inspection.lines(), sep="\n")
+    if inspection.problems:
+        sys.exit(f"medcontext: {inspection.sentence}")
+    print(inspection.sentence)
 
 
 def convert_weights(

@@ -22,7 +22,7 @@ from medcontext.storage.transfer import transfer_files
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["download_bundle"]
+__all__ = ["download_bundle", "large_files"]
 
 MOST_FILES = 10_000
 MOST_RATIO = 100
@@ -154,7 +154,7 @@ def _add_large_files(bundle: Path, work: Path) -> None:
     MONAI's ``download_large_files`` accepts files without a hash, and leaves the first in place if the second fails.
     """
     arrived = {}
-    for large in _large_files(bundle):
+    for large in large_files(bundle):
         path = bundle / large.path
         if not path.is_file():
             arrived[path] = fetch(large.url, work / large.digest.value, large.digest)
@@ -165,7 +165,7 @@ def _add_large_files(bundle: Path, work: Path) -> None:
         file.replace(path)
 
 
-def _large_files(bundle: Path) -> Iterator[LargeFile]:
+def large_files(bundle: Path) -> Iterator[LargeFile]:
     """Yield the large files that a bundle lists for MONAI."""
     lists = sorted(path for path in bundle.glob("large_files*") if path.suffix in (".yml", ".yaml", ".json"))
     for file in lists:
