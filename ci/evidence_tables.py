@@ -125,7 +125,9 @@ def variants_document(rows: pd.DataFrame) -> str:
     parts = [
         "# Variants",
         "What was tried to choose the defaults, on a fold of the training cases: the test cases had no part in it. "
-        "[variants.json](../../../ci/evidence/variants.json) says how a variant differs from `medcontext`, which is "
+        "[variants.json](../../../ci/evidence/variants.json) and "
+        "[two_labels.json](../../../ci/evidence/two_labels.json), which is run and collected alike, have the settings "
+        "and how a variant differs from `medcontext`, which is "
         "`train.json` as it was then. Mean Dice of every run of [variants.csv](variants.csv), and its difference to "
         "the baseline of the same draw, with the variant's overrides where that was trained too, with 95 % intervals "
         "over draws by Student's t. To repeat it:",

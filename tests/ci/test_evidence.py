@@ -319,3 +319,6 @@ def test_the_readme_gives_the_means_of_the_variants() -> None:
     )
     sentence = f"plain training {many - few:.3f} (24 cases, {many:.3f} against {few:.3f}, one draw)"
     assert sentence in " ".join(text.split())
+    two = means.loc["hippocampus-2", ""]
+    sentence = f"plain training reached {two['baseline']}, MedContext {two['medcontext']} and with scans without labels"
+    assert f"{sentence} {two['medcontext_unlabeled']} (two draws)" in " ".join(text.split())
