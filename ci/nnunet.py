@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from evidence import SETTINGS, Setting, csv_file, dice_columns, experiment_folder, merge_rows, read_settings
-from evidence_tables import DEFAULT, NNUNET
+from evidence_tables import COLUMNS, DEFAULT, NNUNET
 from medcontext.data import case_name, load_cases, load_datalist
 from medcontext.experiment import Job, checked_configuration
 from medcontext.labels import label_names
@@ -63,28 +63,27 @@ def run(
         budget = _processor_seconds(path, setting.name) if seconds is None else seconds
         drawn = replace(setting, draws={DEFAULT: draws})
         for job in drawn.plan(data, "nnunet", test_fold=test_fold):
+            configuration = checked_configuration(job.training["config_file"], _overrides(job))
             own = folder / f"{setting.name}-s{job.cell.seed}"
             if not (own / "predictions" / "training.json").is_file():
-                train(job, own.absolute(), budget, batch_size)
-            merge_rows(path, [row(job, setting, own, test_fold)])
+                train(job, configuration, own.absolute(), budget, batch_size)
+            merge_rows(path, [row(job, configuration, setting, own, test_fold)])
 
 
 def _processor_seconds(path: Path, setting: str) -> float:
-    rows = pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=["setting"])
-    own = rows[rows["setting"] == setting]
-    own = own[(own["mode"] == DEFAULT) & (own["variant"] == "")] if len(own) else own
-    if not len(own):
+    rows = pd.read_csv(path, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    own = rows[rows[["setting", "variant", "mode"]].eq([setting, "", DEFAULT]).all(axis=1)]
+    if own.empty:
         raise ValueError(f"{path} has no runs of {DEFAULT} for {setting}; collect them, or give --seconds.")
     return float(own["processor_seconds"].mean())
 
 
-def train(job: Job, folder: Path, seconds: float, batch_size: int | None) -> None:
+def train(job: Job, configuration: Any, folder: Path, seconds: float, batch_size: int | None) -> None:
     """Train nnU-Net on a job's labelled cases, those for validation included, and predict its test cases.
 
     nnU-Net needs no validation cases, so all labels train.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    configuration = checked_configuration(job.training["config_file"], _overrides(job))
     datalist = configuration.get_parsed_content("datalist")
     cases = configuration.get_parsed_content("cases")
     name = f"Dataset001_{job.cell.dataset_name}"
@@ -137,9 +136,8 @@ def _ids(datalist: str) -> dict[str, int]:
     return {name: value for value, name in label_names(load_datalist(datalist)).items() if value}
 
 
-def row(job: Job, setting: Setting, folder: Path, test_fold: int | None) -> dict[str, Any]:
+def row(job: Job, configuration: Any, setting: Setting, folder: Path, test_fold: int | None) -> dict[str, Any]:
     """The CSV file's row of a draw."""
-    configuration = checked_configuration(job.training["config_file"], _overrides(job))
     datalist, reported = (configuration.get_parsed_content(key) for key in ("datalist", "reported"))
     ids = _ids(datalist)
     labels = {name: ids[name] for name in reported}

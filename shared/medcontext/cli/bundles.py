@@ -31,15 +31,12 @@ def download(name: str | None = None, *, source: str, bundle_dir: str = ".") -> 
 
 def _download(name: str, source: str, bundle_dir: str) -> None:
     from medcontext.hub.download import download_bundle
-    from medcontext.inspection import inspect_bundle
+    from medcontext.inspection import inspect_bundle, line
 
     folder = download_bundle(name, source, bundle_dir)
     print(folder)
     inspection = inspect_bundle(folder)
-    for line in inspection.lines():
-        if line.startswith("REFUSED"):
-            print(line, file=sys.stderr)
-    print(inspection.sentence, file=sys.stderr)
+    print(*map(line, inspection.problems), inspection.sentence, sep="\n", file=sys.stderr)
 
 
 def inspect(bundle: str) -> None:
@@ -51,10 +48,10 @@ def inspect(bundle: str) -> None:
     Args:
         bundle: folder or archive of a bundle.
     """
-    from medcontext.inspection import inspect_bundle
+    from medcontext.inspection import inspect_bundle, line
 
     inspection = inspect_bundle(str(bundle))
-    print(*inspection.lines(), sep="\n")
+    print(*map(line, inspection.items), sep="\n")
     if inspection.problems:
         sys.exit(f"medcontext: {inspection.sentence}")
     print(inspection.sentence)

@@ -14,7 +14,7 @@ from medcontext.inspection.findings import Finding, config_findings, log_finding
 from medcontext.storage.archives import open_source
 from medcontext.text import printable
 
-__all__ = ["Inspection", "inspect_bundle"]
+__all__ = ["Inspection", "inspect_bundle", "line"]
 
 _CONFIGS = (".json", ".yaml", ".yml")
 _PROGRAMS = (".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh", ".bat", ".exe", ".ts", ".pth")
@@ -35,10 +35,14 @@ class Inspection:
     checksums: tuple[Checksum, ...]
 
     @property
+    def items(self) -> tuple[Finding | Checksum, ...]:
+        """All findings and checksums."""
+        return (*self.findings, *self.checksums)
+
+    @property
     def problems(self) -> tuple[Finding | Checksum, ...]:
         """What is not on the allow-list, and files that differ."""
-        findings = (finding for finding in self.findings if finding.problem)
-        return (*findings, *(checksum for checksum in self.checksums if checksum.problem))
+        return tuple(item for item in self.items if item.problem)
 
     @property
     def sentence(self) -> str:
@@ -50,18 +54,15 @@ class Inspection:
         sums = f"{differ} of {len(self.checksums)} checksums differ" if differ else "all checksums agree"
         return f"{counts}: {listed}; {sums if self.checksums else 'no checksums to compare'}."
 
-    def lines(self) -> Iterator[str]:
-        """Yield a line for each finding and checksum."""
-        for finding in self.findings:
-            text = " ".join(finding.text.split())
-            shown = text if len(text) <= _WIDTH else f"{text[:_WIDTH]}…"
-            yield _line(finding.problem, f"{finding.kind:<10} {finding.file} {finding.key}: {shown}")
-        for checksum in self.checksums:
-            yield _line(checksum.problem, f"{'checksum':<10} {checksum.file}, by {checksum.by}")
 
-
-def _line(problem: str, text: str) -> str:
-    return printable(f"REFUSED {text} ({problem})" if problem else f"ok      {text}")
+def line(item: Finding | Checksum) -> str:
+    """Return a line for the terminal that says what was found and whether it is refused, and why."""
+    if isinstance(item, Checksum):
+        text = f"{'checksum':<10} {item.file}, by {item.by}"
+    else:
+        shown = " ".join(item.text.split())
+        text = f"{item.kind:<10} {item.file} {item.key}: {shown if len(shown) <= _WIDTH else f'{shown[:_WIDTH]}…'}"
+    return printable(f"REFUSED {text} ({item.problem})" if item.problem else f"ok      {text}")
 
 
 def inspect_bundle(path: str | Path) -> Inspection:
