@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Self
 
 from dynamic_network_architectures.architectures import unet
-from monai.utils import ensure_tuple_rep
 from torch import Tensor, nn
 
 from medcontext.networks.scripting import TracedNetwork
-from medcontext.networks.sizes import check_strided_size
+from medcontext.networks.sizes import check_strided_size, stride_products
 
 __all__ = ["ResidualEncoderUNet"]
 
-PerStage = Sequence[int] | Sequence[Sequence[int]]
+PerStage = Sequence[int | Sequence[int]]
 
 
 class ResidualEncoderUNet(unet.ResidualEncoderUNet):
@@ -96,8 +94,7 @@ class ResidualEncoderUNet(unet.ResidualEncoderUNet):
         )
         self.in_channels = in_channels
         self.deep_supervision = deep_supervision
-        steps = [ensure_tuple_rep(stride, 3) for stride in strides]
-        self.divisors: tuple[int, ...] = tuple(prod(along) for along in zip(*steps, strict=True))
+        self.divisors = stride_products(strides)
         self.apply(self.initialize)
 
     def train(self, mode: bool = True) -> Self:

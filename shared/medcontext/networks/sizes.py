@@ -14,7 +14,14 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-__all__ = ["check_crop_size", "check_image_size", "check_multiples", "check_strided_size", "crop_divisors"]
+__all__ = [
+    "check_crop_size",
+    "check_image_size",
+    "check_multiples",
+    "check_strided_size",
+    "crop_divisors",
+    "stride_products",
+]
 
 
 def check_multiples(name: str, sizes: Sequence[int], divisors: Sequence[int], least: Sequence[int]) -> None:
@@ -104,11 +111,22 @@ def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
         check("roi_size", roi_size, divisors)
 
 
+def stride_products(strides: Sequence[int | Sequence[int]]) -> tuple[int, int, int]:
+    """Return the product of strides along each of three axes.
+
+    Example:
+        >>> stride_products([1, (1, 2, 2), 2])
+        (2, 4, 4)
+    """
+    first, second, third = (prod(steps) for steps in zip(*(ensure_tuple_rep(step, 3) for step in strides), strict=True))
+    return (first, second, third)
+
+
 def crop_divisors(definition: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return voxels for each axis, of which a network of one of the bundles takes every multiple.
 
     Args:
-        definition: ``_target_`` and arguments of UNETR, SwinUNETR, nnFormer or UNETR++.
+        definition: ``_target_`` and arguments of UNETR, SwinUNETR, nnFormer, UNETR++ or the residual encoder U-Net.
 
     Raises:
         ValueError: If it is another network.
@@ -123,9 +141,10 @@ def crop_divisors(definition: Mapping[str, Any]) -> tuple[int, int, int]:
     patch: tuple[int, int, int] = ensure_tuple_rep(definition.get("patch_size", 2), 3)
     if kind == "SwinUNETR":
         return (patch[0] ** 5, patch[1] ** 5, patch[2] ** 5)
+    if kind == "ResidualEncoderUNet":
+        stages = len(definition.get("features_per_stage", range(6)))
+        return stride_products(definition.get("strides", [1] + [2] * (stages - 1)))
     if kind not in ("NNFormer", "UNETRPlusPlus"):
         raise ValueError(f"The crops that {kind} takes are not known; set roi_size yourself.")
     mergings = len(definition["depths"]) - 1
-    strides = [ensure_tuple_rep(step, 3) for step in definition.get("merging_strides", [2] * mergings)]
-    first, second, third = (prod(steps) for steps in zip(patch, *strides, strict=True))
-    return (first, second, third)
+    return stride_products([patch, *definition.get("merging_strides", [2] * mergings)])
