@@ -143,6 +143,14 @@ def test_what_is_given_otherwise_is_refused(
     assert any(re.search(f"settings_check is off: {message}", text) for text in caplog.messages)
 
 
+def test_views_that_training_did_not_mirror_are_refused(ckpt_dir: str) -> None:
+    for flips in (["A", "S"], [1]):
+        workflow = workflow_for(UNETR, "inference", tiny=False, ckpt_dir=ckpt_dir, tta_flips=flips)
+        message = "tta_flips mirrors along A.*, along which training did not mirror.*Leave out what was given"
+        with pytest.raises(ValueError, match=message):
+            take_settings(workflow, check=True)
+
+
 def called(workflow: Any, config_file: Any = None, **override: Any) -> str:
     """What is said where MONAI's ``run``, which has these variables, started the workflow."""
     with pytest.raises(ValueError, match="but the weights were trained with") as refusal:

@@ -78,8 +78,13 @@ def _name(images: Tensor) -> str:
     return str(files[0])
 
 
-def flip_axes(flips: Sequence[str | int], orientation: str) -> list[int]:
+def flip_axes(flips: Sequence[str | int], orientation: str, key: str = "tta_flips") -> list[int]:
     """Return the spatial axes that are named by the letter of an end or by number.
+
+    Args:
+        flips: the axes, such as ``["R", 1]``.
+        orientation: axis codes of the volumes, such as ``"RAS"``.
+        key: configuration key that holds the axes, for the error.
 
     Raises:
         ValueError: If there is no such axis.
@@ -88,10 +93,12 @@ def flip_axes(flips: Sequence[str | int], orientation: str) -> list[int]:
         >>> flip_axes(["L", 1], orientation="RAS")
         [0, 1]
     """
-    return [_flip_axis(flip, orientation) for flip in flips]
+    if isinstance(flips, (str, int)):
+        raise ValueError(f"{key} must be a list of axes, such as ['A', 'S'], got {flips!r}.")
+    return [_flip_axis(flip, orientation, key) for flip in flips]
 
 
-def _flip_axis(flip: str | int, orientation: str) -> int:
+def _flip_axis(flip: str | int, orientation: str, key: str) -> int:
     if isinstance(flip, str) and len(flip) == 1:
         pair = next((ends for ends in _ENDS if flip.upper() in ends), "")
         axes = [axis for axis, end in enumerate(orientation) if end in pair]
@@ -100,6 +107,5 @@ def _flip_axis(flip: str | int, orientation: str) -> int:
     elif isinstance(flip, int) and not isinstance(flip, bool) and 0 <= flip < len(orientation):
         return flip
     raise ValueError(
-        f"tta_flips must hold axes of {orientation}, by letter or by number from 0 to {len(orientation) - 1}, "
-        f"got {flip!r}."
+        f"{key} must hold axes of {orientation}, by letter or by number from 0 to {len(orientation) - 1}, got {flip!r}."
     )

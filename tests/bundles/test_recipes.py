@@ -134,7 +134,7 @@ def test_paper_follows_the_dataset(
     assert get("consistency").form == "official"
     assert (get("teacher_momentum"), get("teacher_warmup")) == ([0.996, 1.0], 0.01)
     assert (get("select_checkpoint"), get("cases#validation")) == ("student_last", [])
-    assert (get("passes"), get("sided_mirroring"), get("unmirrored_axes")) == ("separate", "allow", [])
+    assert (get("passes"), get("sided_mirroring"), get("mirrored_axes")) == ("separate", "allow", [0, 1, 2])
 
 
 @pytest.mark.parametrize("dataset", ["btcv", "acdc", "brats"])

@@ -208,6 +208,7 @@ MIRRORING = {"spatial": [{"_target_": "RandFlipd", "keys": ["image", "label"], "
     [
         pytest.param({"augmentation": MIRRORING}, marks=pytest.mark.slow),
         {"orientation": "LPI", "augmentation": MIRRORING},
+        pytest.param({"mirrored_axes": ["R"]}, marks=pytest.mark.slow),
     ],
 )
 def test_mirroring_of_labels_with_sides_is_refused(home: Path, overrides: dict[str, Any]) -> None:
@@ -242,15 +243,14 @@ def test_averaging_over_mirrored_views_is_refused_too(home: Path, flips: list[st
 
 
 @for_bundles()
-def test_training_mirrors_no_axis_whose_labels_have_sides(bundle: str, home: Path) -> None:
+def test_training_mirrors_the_axes_that_are_asked_for(bundle: str, home: Path) -> None:
     from medcontext.transforms import mirrored_axes
 
     keys = {"dataset_dir": str(home / "data" / "btcv")}
-    for dataset, sided in (("btcv", True), ("acdc", False), ("brats", False)):
-        get = workflow_for(bundle, "train", dataset, tiny=False, **keys).parser.get_parsed_content
-        left_and_right = next(axis for axis, code in enumerate(get("orientation")) if code in "LR")
-        mirrored = mirrored_axes(get("augmentation"), 3)
-        assert mirrored == {0, 1, 2} - ({left_and_right} if sided else set())
-        assert get("unmirrored_axes") == ([left_and_right] if sided else [])
+    for asked, expected in (([], set()), (["A", "S"], {"A", "S"}), ([0], None)):
+        get = workflow_for(bundle, "train", tiny=False, mirrored_axes=asked, **keys).parser.get_parsed_content
+        axes = {axis for axis, end in enumerate(get("orientation")) if {"P": "A", "I": "S"}.get(end, end) in asked}
+        assert mirrored_axes(get("augmentation"), 3) == ({0} if expected is None else axes)
+        assert expected is None or len(axes) == len(expected)
     published = workflow_for(bundle, "train", "paper", tiny=False, **keys).parser.get_parsed_content
     assert mirrored_axes(published("augmentation"), 3) == {0, 1, 2}

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ignite.engine import Events
 
-from medcontext.handlers import NonFiniteLossError, ProgressBar, StopOnNonFiniteLoss
+from medcontext.handlers import NonFiniteLossError, ProgressBar, StopOnNonFiniteLoss, step_values
 from tiny import TinyNet, batches, trainer
 
 
@@ -26,6 +27,21 @@ def test_gradients_that_are_not_finite_stop_before_the_step() -> None:
     with pytest.raises(NonFiniteLossError, match="Gradients not finite at step 1"):
         trainer(network, train_handlers=[StopOnNonFiniteLoss()]).run()
     torch.testing.assert_close(dict(network.state_dict()), before)
+
+
+def test_scalars_are_read_once_a_step() -> None:
+    engine = trainer(train_handlers=[StopOnNonFiniteLoss()], decollate=False)
+    read: list[float] = []
+
+    @engine.on(Events.ITERATION_COMPLETED)
+    def change_the_output() -> None:
+        loss = engine.state.output["loss"]
+        before = float(loss)
+        loss.zero_()
+        read.append(step_values(engine)["train_loss"] - before)
+
+    engine.run()
+    assert read == [0.0] * 4
 
 
 def test_the_bar_shows_all_steps_losses_and_epochs(capsys: pytest.CaptureFixture[str]) -> None:

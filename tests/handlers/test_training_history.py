@@ -41,9 +41,7 @@ def test_a_row_per_epoch_with_means_and_validation(tmp_path: Path) -> None:
     handlers = [TeacherUpdate(0.9), ValidationHandler(interval=2, validator=dice), TrainingHistory(path, dice)]
     engine = trainer(epochs=3, passes="separate", train_handlers=handlers)
     losses: list[float] = []
-    engine.add_event_handler(
-        Events.ITERATION_COMPLETED, lambda e: losses.append(step_values(e.state.output)["train_loss"])
-    )
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda e: losses.append(step_values(e)["train_loss"]))
     engine.run()
     table = pd.read_csv(path)
     assert list(table.columns) == ["epoch", "step", *STEP_COLUMNS, "val_mean_dice", "val_dice_tail"]

@@ -260,8 +260,11 @@ def _check_stopping(parser: Any) -> None:
 
 
 def _check_mirroring(parser: Any) -> None:
-    """Raise ValueError if images would be mirrored along the axis of sided labels."""
+    """Raise ValueError if images would be mirrored along an axis that they lack, or along that of sided labels."""
     present = parser.get().keys()
+    if "mirrored_axes" in present:
+        key, orientation = "mirrored_axes", str(parser.get_parsed_content("orientation"))
+        flip_axes(parser.get_parsed_content(key), orientation, key)
     if "sided_labels" not in present or parser.get_parsed_content("sided_mirroring") == "allow":
         return
     pairs, orientation = parser.get_parsed_content("sided_labels"), str(parser.get_parsed_content("orientation"))

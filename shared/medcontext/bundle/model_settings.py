@@ -14,6 +14,7 @@ import ignite.distributed as idist
 from monai.bundle import ConfigWorkflow
 
 from medcontext.bundle.workflow import given_keys
+from medcontext.inferers import flip_axes
 from medcontext.networks.model_file import (
     build_component,
     check_component,
@@ -21,6 +22,7 @@ from medcontext.networks.model_file import (
     read_model_file,
     read_settings,
 )
+from medcontext.transforms import mirrored_axes
 
 __all__ = [
     "largest_components",
@@ -52,7 +54,11 @@ def model_settings(workflow: ConfigWorkflow | None) -> dict[str, Any]:
     if workflow is None:
         return {}
     parser = workflow.parser
-    return {key: plain_value(parser, key) for key in FILLED if key in parser.get()}
+    settings = {key: plain_value(parser, key) for key in FILLED if key in parser.get()}
+    if "augmentation" in parser.get():
+        axes = mirrored_axes(parser.get_parsed_content("augmentation"), len(settings["orientation"]))
+        settings["mirrored_axes"] = sorted(axes)
+    return settings
 
 
 def plain_value(parser: Any, key: str) -> Any:
@@ -112,7 +118,7 @@ def take_settings(workflow: ConfigWorkflow, *, check: bool) -> None:
         return
     given = given_keys(workflow)
     _fill(parser, settings, given, ckpt_path)  # first, since what was given may refer to it
-    differing = list(_differing(parser, settings, given))
+    differing = [*_differing(parser, settings, given), *_unlearned_views(parser, settings)]
     if differing and check:
         raise ValueError(
             f"{'; '.join(differing)} ({_file(ckpt_path)}). Leave out what was given, or add --settings_check False "
@@ -135,6 +141,16 @@ def _differing(parser: Any, settings: Mapping[str, Any], given: Mapping[str, str
             if value != settings[key]:
                 own, trained = _values_that_differ(key, value, settings[key])
                 yield f"{own}{given[key]}, but the weights were trained with {trained}"
+
+
+def _unlearned_views(parser: Any, settings: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the mirrored views over which predictions would be averaged though the network has never seen such."""
+    if "tta_flips" in parser.get() and "mirrored_axes" in settings:
+        orientation = parser.get_parsed_content("orientation")
+        axes = set(flip_axes(parser.get_parsed_content("tta_flips"), orientation)) - set(settings["mirrored_axes"])
+        if axes:
+            ends = ", ".join(orientation[axis] for axis in sorted(axes))
+            yield f"tta_flips mirrors along {ends}, along which training did not mirror (mirrored_axes)"
 
 
 def _values_that_differ(key: str, value: Any, trained: Any) -> tuple[str, str]:

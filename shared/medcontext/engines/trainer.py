@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medcontext.checks import check_above_zero, check_choice
 from medcontext.keys import MedContextKeys
-from medcontext.losses import MedContextLoss, full_resolution, select_samples
+from medcontext.losses import MedContextLoss, full_resolution, sample_index, select_samples
 from medcontext.networks import TokenMasking, plain_network
 
 __all__ = ["Batch", "MedContextEvents", "MedContextTrainer", "TrainingMode", "TrainingPasses"]
@@ -261,11 +261,9 @@ class MedContextTrainer(SupervisedTrainer):
     def _single_pass(self, output: dict[str, Any], batch: Batch, *, sync: bool) -> None:
         """Run each crop once, masked or whole, with the unlabelled ones in the same batch."""
         count = len(batch.image)
-        teacher_pred = (
-            self._teacher_logits(batch.image[batch.masked])
-            if self._compares_with_teacher and any(batch.masked)
-            else None
-        )
+        teacher_pred = None
+        if self._compares_with_teacher and any(batch.masked):
+            teacher_pred = self._teacher_logits(batch.image[sample_index(batch.masked, batch.image.device)])
         strong, unlabeled_pred = self._unlabeled_crops(batch)
         with self._gradient_sync(sync):
             with self._autocast():

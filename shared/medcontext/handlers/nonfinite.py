@@ -7,8 +7,9 @@ import math
 import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
+from torch import Tensor, nn
 
-from medcontext.handlers.step_values import step_values
+from medcontext.handlers.step_values import read_step
 
 __all__ = ["NonFiniteLossError", "StopOnNonFiniteLoss"]
 
@@ -29,24 +30,26 @@ class StopOnNonFiniteLoss:
     """
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the losses and the gradients of each step."""
-        engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
-        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self.check_gradients)
+        """Subscribe to the end of each backward pass whose results are recorded."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Check each loss term."""
-        nonfinite = [name for name, value in step_values(engine.state.output).items() if not math.isfinite(value)]
+        """Check each loss term, and the norm of all gradients, which are read from the device together."""
+        gradients = [] if engine.scaler.is_enabled() else _gradients(engine.network)
+        norm = [torch.nn.utils.get_total_norm(gradients)] if gradients else []
+        terms, norms = read_step(engine, *norm)
+        nonfinite = [name for name, value in terms.items() if not math.isfinite(value)]
         if nonfinite:
             raise NonFiniteLossError(
                 f"{', '.join(nonfinite)} not finite at step {engine.state.iteration}; the weights are those before the "
                 "step. Lower learning_rate, set amp to false, or look for non-finite voxels in the images, then resume."
             )
-
-    def check_gradients(self, engine: Engine) -> None:
-        """Check the norm of all gradients."""
-        gradients = [p.grad for p in engine.network.parameters() if p.grad is not None]
-        if not engine.scaler.is_enabled() and not torch.nn.utils.get_total_norm(gradients).isfinite():
+        if not all(map(math.isfinite, norms)):
             raise NonFiniteLossError(
                 f"Gradients not finite at step {engine.state.iteration}; the weights are those before the step. "
                 "Lower learning_rate or set max_grad_norm, then resume."
             )
+
+
+def _gradients(network: nn.Module) -> list[Tensor]:
+    return [parameter.grad for parameter in network.parameters() if parameter.grad is not None]

@@ -48,9 +48,7 @@ class ProgressBar:
 
     def __call__(self, engine: Engine) -> None:
         """Count one step and show its loss terms."""
-        shown = {
-            name.removeprefix("train_"): f"{value:.3g}" for name, value in step_values(engine.state.output).items()
-        }
+        shown = {name.removeprefix("train_"): f"{value:.3g}" for name, value in step_values(engine).items()}
         shown["epoch"] = f"{engine.state.epoch}/{engine.state.max_epochs}"
         if self.validator is not None and self.validator.state.metrics:
             name = self.validator.state.key_metric_name

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+import torch
 from ignite.engine import Engine
 from monai.utils import CommonKeys
+from torch import Tensor
 
 from medcontext.keys import MedContextKeys
 
-__all__ = ["STEP_METRICS", "engine_metrics", "step_values", "train_metrics", "write_step"]
+__all__ = ["STEP_METRICS", "engine_metrics", "read_step", "step_values", "train_metrics", "write_step"]
 
 STEP_METRICS = {
     CommonKeys.LOSS: "train_loss",
@@ -24,23 +26,39 @@ STEP_METRICS = {
 """Entries of the trainer's output and the names they are logged under."""
 
 
-def step_values(output: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the scalars in a trainer's output by the names that they are logged under.
+def step_values(engine: Engine) -> dict[str, float]:
+    """Return the scalars of an engine's last step by the names that they are logged under.
+
+    They are read from the device once a step, whatever number of handlers asks for them.
+    """
+    return read_step(engine)[0]
+
+
+def read_step(engine: Engine, *others: Tensor) -> tuple[dict[str, float], list[float]]:
+    """Return the scalars of an engine's last step, and other scalars, read from the device in a single transfer.
 
     Args:
-        output: the output, or its decollated items, in each of which MONAI repeats the scalars.
-
-    Example:
-        >>> step_values([{"loss": 0.5, "loss_supervised": 0.25}])
-        {'train_loss': 0.5, 'train_loss_supervised': 0.25}
+        engine: engine whose output holds scalars, or decollated items, in each of which MONAI repeats them.
+        others: scalar tensors to read along with them.
     """
+    step, values = getattr(engine.state, "step_values", (None, {}))
+    if step == engine.state.iteration and not others:
+        return values, []
+    output = engine.state.output
     item = output if isinstance(output, Mapping) else output[0]
-    return {name: float(item[key]) for key, name in STEP_METRICS.items() if key in item}
+    names = [name for key, name in STEP_METRICS.items() if key in item]
+    scalars = [item[key] for key in STEP_METRICS if key in item]
+    device = engine.state.device
+    tensors = [torch.as_tensor(scalar, dtype=torch.float32, device=device) for scalar in (*scalars, *others)]
+    numbers = torch.stack(tensors).tolist()
+    values = dict(zip(names, numbers, strict=False))
+    engine.state.step_values = engine.state.iteration, values
+    return values, numbers[len(names) :]
 
 
 def train_metrics(engine: Engine) -> dict[str, float]:
     """Return all scalars of the last step: loss terms, masked fraction, learning rate and teacher momentum."""
-    values = step_values(engine.state.output)
+    values = dict(step_values(engine))
     values["learning_rate"] = float(engine.optimizer.param_groups[0]["lr"])
     momentum = getattr(engine.state, "teacher_momentum", None)
     if momentum is not None:

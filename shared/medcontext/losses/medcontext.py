@@ -13,7 +13,7 @@ from medcontext.keys import MedContextKeys
 from medcontext.losses.consistency import ConsistencyLoss
 from medcontext.losses.pseudo_labels import PseudoLabelLoss
 
-__all__ = ["MedContextLoss", "full_resolution", "select_samples"]
+__all__ = ["MedContextLoss", "full_resolution", "sample_index", "select_samples"]
 
 Prediction = Tensor | Sequence[Tensor]
 
@@ -28,7 +28,7 @@ def full_resolution(prediction: Prediction) -> Tensor:
     return prediction if isinstance(prediction, Tensor) else prediction[0]
 
 
-def select_samples(prediction: Prediction, index: slice | Sequence[int]) -> Prediction:
+def select_samples(prediction: Prediction, index: slice | Sequence[int] | Tensor) -> Prediction:
     """Return the given samples of a batch of predictions, of every output where deep supervision returns several.
 
     Example:
@@ -38,6 +38,16 @@ def select_samples(prediction: Prediction, index: slice | Sequence[int]) -> Pred
         [tensor([0, 1]), tensor([4, 5])]
     """
     return prediction[index] if isinstance(prediction, Tensor) else [output[index] for output in prediction]
+
+
+def sample_index(chosen: Sequence[bool], device: torch.device) -> Tensor:
+    """Return the places of the chosen samples, to index a batch on a device without waiting for it as a list does.
+
+    Example:
+        >>> sample_index([True, False, True], torch.device("cpu"))
+        tensor([0, 2])
+    """
+    return torch.tensor(chosen).nonzero().flatten().to(device, non_blocking=True)
 
 
 class MedContextLoss(nn.Module):
@@ -174,16 +184,16 @@ class MedContextLoss(nn.Module):
             context_mask: (B, 1, \*spatial), 1 where the image was dropped.
             strength: factor of the consistency weight, from a schedule.
         """
-        hidden = [i for i, is_masked in enumerate(masked) if is_masked]
-        whole = [i for i, is_masked in enumerate(masked) if not is_masked]
+        hidden = sample_index(masked, label.device)
+        whole = sample_index([not is_masked for is_masked in masked], label.device)
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=label.device)
-        if whole:
-            whole_pred = pred if not hidden else select_samples(pred, whole)
+        if len(whole):
+            whole_pred = select_samples(pred, whole) if len(hidden) else pred
             terms[MedContextKeys.LOSS_SUPERVISED] = self.supervised(whole_pred, label[whole])
             total = total + len(whole) / len(masked) * terms[MedContextKeys.LOSS_SUPERVISED]
-        if hidden:
-            masked_pred = pred if not whole else select_samples(pred, hidden)
+        if len(hidden):
+            masked_pred = select_samples(pred, hidden) if len(whole) else pred
             mask = None if context_mask is None else context_mask[hidden]
             context_terms = self.context_terms(masked_pred, label[hidden], teacher_pred, mask)
             total = total + len(hidden) / len(masked) * self.weighted(context_terms, strength)

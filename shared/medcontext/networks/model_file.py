@@ -255,6 +255,11 @@ def _check_sides(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be pairs of names, got {value!r}")
 
 
+def _check_axes(name: str, value: Any) -> None:
+    if not isinstance(value, list) or any(axis not in (0, 1, 2) for axis in value):
+        raise ValueError(f"{name} must be a list of axes, got {value!r}")
+
+
 def _check_definition(name: str, value: Any) -> None:
     if not isinstance(value, dict):
         raise ValueError(f"{name} must be a definition, got {value!r}")
@@ -271,5 +276,6 @@ _SETTINGS: dict[str, Callable[[str, Any], Any]] = {
     "spacing": partial(_check_list, check=partial(check_above_zero, remedy="give mm")),
     "intensity": _check_definition,
     "roi_size": partial(check_integers, minimum=1),
+    "mirrored_axes": _check_axes,
 }
 """Settings that weights need, by configuration key, and the check of each."""

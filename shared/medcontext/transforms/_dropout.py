@@ -188,22 +188,28 @@ class ContextDropout(RandomizableTransform):
             )
         plain = convert_to_tensor(img, track_meta=False)
         mask = torch.from_numpy(self.mask).to(plain.device)
-        masked = convert_to_dst_type(self._filled(plain, mask), img)[0]
+        masked = convert_to_dst_type(self._filled(plain), img)[0]
         return masked, convert_to_dst_type(mask[None].float(), img, dtype=torch.float32)[0]
 
-    def _filled(self, img: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if self.fill == "zero" or not mask.any() or mask.all():  # with nothing kept there is no mean either
-            return img.masked_fill(mask, 0)
-        axes = tuple(range(1, img.ndim))
-        kept, count = ~mask, int((~mask).sum())
-        mean = (img.float() * kept).sum(dim=axes, keepdim=True) / count
-        if self.fill == "mean":
-            return torch.where(mask, mean.to(img.dtype), img)
-        deviation = (((img.float() - mean) * kept).square().sum(dim=axes) / count).sqrt()
-        noise = torch.as_tensor(self._noise, device=img.device)
-        filled = img.clone()
-        filled[:, mask] = (mean.flatten(1) + deviation[:, None] * noise).to(img.dtype)
-        return filled
+    def _filled(self, img: torch.Tensor) -> torch.Tensor:
+        dropped = torch.from_numpy(np.flatnonzero(self.mask)).to(img.device)
+        voxels = img.flatten(1)
+        filled = voxels.clone(memory_format=torch.contiguous_format)
+        if self.fill == "zero" or len(dropped) in (0, self.mask.size):  # with nothing kept there is no mean either
+            return filled.index_fill_(1, dropped, 0).view(img.shape)
+        values = voxels.float()
+        fill = mean = _mean_without(values, dropped)
+        if self.fill == "noise":
+            deviation = _mean_without((values - mean).square(), dropped).sqrt()
+            fill = mean + deviation * torch.as_tensor(self._noise, device=img.device)
+        filled[:, dropped] = fill.to(img.dtype).expand(-1, len(dropped))
+        return filled.view(img.shape)
+
+
+def _mean_without(values: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
+    """Average ``values`` (C, N) over all but the ``dropped`` positions, as (C, 1)."""
+    total = values.sum(1, keepdim=True) - values[:, dropped].sum(1, keepdim=True)
+    return total / (values.shape[1] - len(dropped))
 
 
 class ContextDropoutd(Randomizable, MapTransform):

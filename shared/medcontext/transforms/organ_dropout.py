@@ -148,15 +148,16 @@ class RandOrganDropout(ContextDropout):
         _check_same_grid(image.shape, label.shape)
         mask = np.zeros(image.shape[1:], bool)
         if self._do_transform:
-            ids = _label_ids(label[0])
-            organs = self._droppable_organs(ids)
-            mask = self._draw(image, ids, self._choose_organs(organs)) if organs.size else self._draw_patches(image)
+            organs = self._droppable_organs(label[0])
+            mask = (
+                self._draw(image, label[0], self._choose_organs(organs)) if organs.size else self._draw_patches(image)
+            )
         self._remember(mask, image.shape[0])
 
-    def _droppable_organs(self, label: NDArray[np.integer]) -> NDArray[np.intp]:
+    def _droppable_organs(self, label: NDArray[Any]) -> NDArray[np.intp]:
         """Return the ids of the organs in ``label`` that may be dropped."""
-        organs = np.flatnonzero(np.bincount(label.ravel()))
-        return organs[organs > 0] if self.organs is None else np.intersect1d(organs, self.organs)
+        organs = np.flatnonzero(np.bincount(label[label > 0].astype(np.intp)))  # the background alone is most of a crop
+        return organs if self.organs is None else np.intersect1d(organs, self.organs)
 
     def _choose_organs(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
         if self.organ_fraction is None:
@@ -172,7 +173,7 @@ class RandOrganDropout(ContextDropout):
         self.patch_dropout.randomize(image)
         return self.patch_dropout.mask
 
-    def _draw(self, image: NDArray[np.generic], label: NDArray[np.integer], organs: NDArray[np.intp]) -> BoolArray:
+    def _draw(self, image: NDArray[np.generic], label: NDArray[Any], organs: NDArray[np.intp]) -> BoolArray:
         size = per_axis("cell_size", self.cell_size, label.shape) if self.shape == "cells" else (1,) * label.ndim
         edges = cell_edges(label.shape, size, [int(self.R.randint(step)) for step in size])
         regions = [self._organ_cells(label == organ, edges) for organ in organs]
@@ -302,12 +303,6 @@ def _check_same_grid(image: Sequence[int], label: Sequence[int]) -> None:
             f"label must be (1, *spatial) with the image's spatial shape, got image {tuple(image)} and label "
             f"{tuple(label)}: put the channel first, turn one-hot labels into ids, and crop both together."
         )
-
-
-def _label_ids(label: NDArray[np.generic]) -> NDArray[np.integer]:
-    """Return the label ids as integers, with ids below 0 as background."""
-    ids = label.astype(np.int32)
-    return np.maximum(ids, 0, out=ids)
 
 
 def _body_mask(image: NDArray[np.generic]) -> BoolArray:
