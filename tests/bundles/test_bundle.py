@@ -601,7 +601,7 @@ def test_metadata_speaks_of_this_version(bundle: str) -> None:
 
 
 @for_bundles()
-@pytest.mark.parametrize("name", ["train", "inference"])
+@pytest.mark.parametrize("name", ["train", pytest.param("inference", marks=pytest.mark.slow)])
 def test_declared_shapes(bundle: str, name: str) -> None:
     configs = ROOT / "bundles" / bundle / "configs"
     small = {key: value for key, value in TINY[bundle].items() if key.startswith("network_def#")}
