@@ -1,7 +1,7 @@
 """Measure what training costs and what its choices are worth, side by side in one run.
 
 python ci/benchmark.py step          time and memory of a MedContext step against a plain one
-python ci/benchmark.py networks      time, memory and operations of the four networks as published
+python ci/benchmark.py networks      time, memory and operations of the networks as published
 python ci/benchmark.py recipes       GPU memory and time of a training step by the recipe of each bundle
 python ci/benchmark.py loader        time to load a batch, with and without caches, against a step that uses it
 python ci/benchmark.py phantoms      generated volumes per second on one core
@@ -38,7 +38,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medcontext.engines import MedContextTrainer
 from medcontext.losses import MedContextLoss
-from medcontext.networks import NNFormer, UNETRPlusPlus, make_teacher, prepare_network
+from medcontext.networks import NNFormer, ResidualEncoderUNet, UNETRPlusPlus, make_teacher, prepare_network
 from medcontext.phantoms.cohort import write_phantoms
 from sync_bundles import bundle_folders
 
@@ -57,11 +57,12 @@ VARIANTS: dict[str, tuple[str | None, dict[str, Any]]] = {
 }
 
 # for Synapse: network, crop, and what its authors print: millions of parameters, and "GFLOPs" that count MACs
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], float, float]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int], float | None, float | None]] = {
     "UNETR": (lambda: UNETR(1, 14, 96, feature_size=32), (96, 96, 96), 92.49, 75.76),  # theirs has feature size 16
     "SwinUNETR": (lambda: SwinUNETR(1, 14, feature_size=48), (96, 96, 96), 62.83, 384.2),
     "nnFormer": (lambda: NNFormer.for_dataset("btcv"), (64, 128, 128), 150.5, 213.4),
     "UNETR++": (lambda: UNETRPlusPlus.for_dataset("btcv"), (64, 128, 128), 42.96, 47.98),
+    "ResEnc U-Net": (lambda: ResidualEncoderUNet(1, 14), (128, 128, 128), None, None),  # nnU-Net plans it by the data
 }
 
 # how a step may be taken: mode and passes

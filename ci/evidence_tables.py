@@ -29,6 +29,7 @@ NETWORKS = {
     "medcontext_swin_unetr": "SwinUNETR",
     "medcontext_nnformer": "nnFormer",
     "medcontext_unetr_plus_plus": "UNETR++",
+    "medcontext_resenc_unet": "ResEnc U-Net",
 }
 
 

@@ -18,8 +18,9 @@ import fire
 BUNDLES = Path(__file__).resolve().parents[1] / "bundles"
 REFERENCE = "medcontext_unetr"
 SWIN, NNFORMER, PLUS = "medcontext_swin_unetr", "medcontext_nnformer", "medcontext_unetr_plus_plus"
-EVERY = (SWIN, NNFORMER, PLUS)
-DEPTH_FIRST = (NNFORMER, PLUS)  # axes S, P, L and nnU-Net's recipe, as their authors trained them
+RESENC = "medcontext_resenc_unet"
+EVERY = (SWIN, NNFORMER, PLUS, RESENC)
+DEPTH_FIRST = (NNFORMER, PLUS, RESENC)  # axes S, P, L and nnU-Net's recipe, as their authors trained them
 
 GEOMETRY = dict.fromkeys(("orientation", "spacing", "roi_size"), DEPTH_FIRST)
 RECIPE = dict.fromkeys(("learning_rate", "warmup_fraction", "max_grad_norm"), DEPTH_FIRST)

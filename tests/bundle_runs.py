@@ -53,11 +53,13 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "decoder_depths": 1,
         "proj_sizes": [8, 8],
     },
+    "medcontext_resenc_unet": {"features_per_stage": [2, 4, 4, 4], "n_blocks_per_stage": [1, 1, 1, 1]},
 }
 GEOMETRIES: dict[str, dict[str, Any]] = {
     "medcontext_swin_unetr": {"roi_size": [32, 32, 64]},  # 32 along every axis is one voxel at the deepest stage
     "medcontext_nnformer": {"spacing": [6.0, 4.5, 4.5]},
     "medcontext_unetr_plus_plus": {"spacing": [6.0, 4.5, 4.5]},
+    "medcontext_resenc_unet": {"spacing": [6.0, 4.5, 4.5]},
 }
 TINY: dict[str, dict[str, Any]] = {
     name: {
@@ -67,7 +69,7 @@ TINY: dict[str, dict[str, Any]] = {
     }
     for name, arguments in NETWORKS.items()
 }
-UNETR, SWIN_UNETR, NNFORMER, UNETR_PLUS_PLUS = TINY
+UNETR, SWIN_UNETR, NNFORMER, UNETR_PLUS_PLUS, RESENC_UNET = TINY
 # what the overlays of the other datasets need besides
 OTHER_DATASETS: dict[tuple[str, str], dict[str, Any]] = {
     (UNETR, "acdc"): {"spacing": [3.0, 3.0, 10.0], "roi_size": [32, 32, 16]},
@@ -79,6 +81,12 @@ OTHER_DATASETS: dict[tuple[str, str], dict[str, Any]] = {
         "network_def#merging_strides": [2],
     },
     (UNETR_PLUS_PLUS, "acdc"): {"spacing": [10.0, 3.0, 3.0], "roi_size": [8, 32, 32]},
+    (RESENC_UNET, "acdc"): {
+        "spacing": [10.0, 3.0, 3.0],
+        "roi_size": [8, 32, 32],
+        "network_def#strides": [1, [1, 2, 2], 2, 2],
+        "network_def#kernel_sizes": [[1, 3, 3], 3, 3, 3],
+    },
     (NNFORMER, "brats"): {"network_def#decoder_num_heads": [2]},
     **{(name, "hippocampus"): {"spacing": [1.5, 1.5, 1.5]} for name in TINY},
 }

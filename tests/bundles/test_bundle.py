@@ -361,7 +361,7 @@ def test_paper_mode_masks_tokens_and_takes_the_last_state(bundle: str, home: Pat
     assert state["token_masking"]["mask_token"].abs().sum() > 0
     torch.testing.assert_close(weights(folder), dict(state["network"]))
     (found,) = runs_of(home)
-    ratio = {UNETR: 0.6, SWIN_UNETR: 0.6, NNFORMER: 0.4, UNETR_PLUS_PLUS: 0.4}[bundle]
+    ratio = 0.6 if bundle in (UNETR, SWIN_UNETR) else 0.4
     assert found.data.metrics["masked_fraction"] == pytest.approx(ratio, abs=0.15)
     assert "dice/val_mean_dice" not in found.data.metrics
     assert found.data.metrics["train_loss_consistency"] < 0.05
@@ -601,7 +601,7 @@ def test_metadata_speaks_of_this_version(bundle: str) -> None:
 
 
 @for_bundles()
-@pytest.mark.parametrize("name", ["train", "inference"])
+@pytest.mark.parametrize("name", ["train", pytest.param("inference", marks=pytest.mark.slow)])
 def test_declared_shapes(bundle: str, name: str) -> None:
     configs = ROOT / "bundles" / bundle / "configs"
     small = {key: value for key, value in TINY[bundle].items() if key.startswith("network_def#")}

@@ -16,6 +16,7 @@ from ignite.engine import Engine
 from bundle_runs import (
     BUNDLES,
     NNFORMER,
+    RESENC_UNET,
     SWIN_UNETR,
     UNETR,
     UNETR_PLUS_PLUS,
@@ -38,6 +39,7 @@ QUICK = {
     (NNFORMER, "acdc", "medcontext"),
     (UNETR_PLUS_PLUS, "brats", "medcontext"),
     (UNETR, "hippocampus", "medcontext"),
+    (RESENC_UNET, "acdc", "medcontext"),
 }
 COMBINATIONS = [
     pytest.param(*names, marks=[pytest.mark.slow] * (names not in QUICK))

@@ -13,6 +13,7 @@ from monai.optimizers import WarmupCosineSchedule
 
 from bundle_runs import (
     NNFORMER,
+    RESENC_UNET,
     ROOT,
     SWIN_UNETR,
     UNETR,
@@ -23,10 +24,10 @@ from bundle_runs import (
     workflow_for,
 )
 from medcontext.engines import WarmupPolynomialSchedule
-from medcontext.networks import NNFormer, UNETRPlusPlus
+from medcontext.networks import NNFormer, ResidualEncoderUNet, UNETRPlusPlus
 from medcontext.phantoms.cohort import write_phantoms
 
-DEPTH_FIRST = (NNFORMER, UNETR_PLUS_PLUS)
+DEPTH_FIRST = (NNFORMER, UNETR_PLUS_PLUS, RESENC_UNET)
 COHORTS: dict[str, dict[str, Any]] = {
     "btcv": {"num_cases": 6, "size": (48, 48, 48), "spacing": (3.0, 3.0, 4.0)},
     "acdc": {"num_cases": 6, "size": (64, 64, 8), "spacing": (3.0, 3.0, 10.0)},
@@ -35,7 +36,24 @@ COHORTS: dict[str, dict[str, Any]] = {
 # nobody published these networks for the hippocampus: finer patches for the smaller crop, Synapse's otherwise
 CROP = {"img_size": (48, 64, 48), "patch_size": 2, "out_channels": 3}
 HIPPOCAMPUS = {NNFORMER: {**CROP, "embed_dim": 96, "num_heads": (3, 6, 12, 24)}, UNETR_PLUS_PLUS: CROP}
-PARAMETERS = {UNETR: 101_805_646, SWIN_UNETR: 62_187_296, NNFORMER: 150_054_210, UNETR_PLUS_PLUS: 42_952_850}
+# the topologies that nnU-Net's ResEnc M plans for these crops and spacings
+RESENC: dict[str, dict[str, Any]] = {
+    "btcv": {"features_per_stage": (32, 64, 128, 256, 320, 320), "n_blocks_per_stage": (1, 3, 4, 6, 6, 6)},
+    "acdc": {
+        "strides": [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2], [2, 2, 2], [1, 2, 2]],
+        "kernel_sizes": [[1, 3, 3], [1, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3], [3, 3, 3]],
+    },
+    "brats": {"strides": (1, 2, 2, 2, 2, 2)},
+    "hippocampus": {"features_per_stage": (32, 64, 128, 256), "n_blocks_per_stage": (1, 3, 4, 6)},
+}
+CHANNELS = {"btcv": (1, 14), "acdc": (1, 4), "brats": (4, 4), "hippocampus": (1, 3)}
+PARAMETERS = {
+    UNETR: 101_805_646,
+    SWIN_UNETR: 62_187_296,
+    NNFORMER: 150_054_210,
+    UNETR_PLUS_PLUS: 42_952_850,
+    RESENC_UNET: 102_359_430,
+}
 
 
 @for_bundles()
@@ -50,6 +68,8 @@ def test_the_network_is_the_published_one(bundle: str, dataset: str, name: str) 
         variants = {NNFORMER: NNFormer, UNETR_PLUS_PLUS: UNETRPlusPlus}
         origin, changes = ("btcv", HIPPOCAMPUS.get(bundle, {})) if dataset == "hippocampus" else (dataset, {})
         published = variants[bundle].for_dataset(origin, **changes) if bundle in variants else network
+        if bundle == RESENC_UNET:
+            published = ResidualEncoderUNet(*CHANNELS[dataset], **RESENC[dataset])
     if dataset == "btcv":
         assert sum(parameter.numel() for parameter in network.parameters()) == PARAMETERS[bundle]
     shapes, expected = ({k: v.shape for k, v in net.state_dict().items()} for net in (network, published))
@@ -73,7 +93,8 @@ def test_optimizer_schedule_and_loss(bundle: str, home: Path) -> None:
         assert [schedule.factor(step) for step in (0, 10, 20)] == pytest.approx([1, 0.5**0.9, 0])
         assert get("max_grad_norm") == 12
         assert type(get("segmentation_loss")) is DeepSupervisionLoss
-        assert get("segmentation_loss").weights == pytest.approx([4 / 7, 2 / 7, 1 / 7])
+        weights = [2 / 3, 1 / 3, 0] if bundle == RESENC_UNET else [4 / 7, 2 / 7, 1 / 7]
+        assert get("segmentation_loss").weights == pytest.approx(weights)
     else:
         assert type(get("optimizer")) is torch.optim.AdamW
         assert (group["initial_lr"], group["weight_decay"]) == (1e-4, 1e-5)
@@ -144,13 +165,13 @@ def test_coarser_outputs_meet_labels_of_their_own_size(bundle: str, home: Path) 
     get = workflow_for(bundle, "train", run_name="x").parser.get_parsed_content
     label = torch.zeros(1, 1, 32, 32, 32)
     label[..., 8:24, 8:24, 8:24] = 3
-    sizes = {"medcontext_nnformer": [32], "medcontext_unetr_plus_plus": [32, 16]}[bundle]
+    sizes = {NNFORMER: [32], UNETR_PLUS_PLUS: [32, 16], RESENC_UNET: [32, 16, 8]}[bundle]
     assert [output.shape[2] for output in get("network_def")(torch.zeros(2, 1, 32, 32, 32))] == sizes
     logits = torch.nn.functional.one_hot(label[:, 0].long(), 14).movedim(-1, 1).float() * 100
     perfect = [torch.nn.functional.interpolate(logits, size=size, mode="nearest-exact") for size in (32, 16, 8)]
     loss = get("segmentation_loss")
     assert loss(perfect, label).item() == pytest.approx(0, abs=1e-3)
     wrong = loss.loss(-logits, label).item()
-    for index, weight in enumerate((4 / 7, 2 / 7, 1 / 7)):
+    for index, weight in enumerate(loss.weights):
         outputs = [-output if place == index else output for place, output in enumerate(perfect)]
-        assert loss(outputs, label).item() == pytest.approx(weight * wrong, rel=0.05)
+        assert loss(outputs, label).item() == pytest.approx(weight * wrong, rel=0.05, abs=1e-3)

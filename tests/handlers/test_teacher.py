@@ -75,6 +75,16 @@ def test_the_student_is_left_alone() -> None:
     torch.testing.assert_close(dict(student.state_dict()), before)
 
 
+def test_a_module_of_two_names_is_averaged_once() -> None:
+    student = nn.Sequential(nn.Linear(1, 1, bias=False))
+    student.add_module("again", student[0])
+    teacher = make_teacher(student)
+    nn.init.zeros_(teacher[0].weight)
+    nn.init.ones_(student[0].weight)
+    update_teacher(teacher, student, 0.75)
+    assert teacher.again.weight.item() == 0.25
+
+
 def test_different_networks() -> None:
     with pytest.raises(ValueError, match="Teacher and student differ in .*bias"):
         update_teacher(nn.Linear(2, 2, bias=False), nn.Linear(2, 2), 0.5)

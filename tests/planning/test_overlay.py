@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bundle_runs import BUNDLES, NNFORMER, ROOT, SWIN_UNETR, UNETR, UNETR_PLUS_PLUS, workflow_for
+from bundle_runs import BUNDLES, NNFORMER, RESENC_UNET, ROOT, SWIN_UNETR, UNETR, UNETR_PLUS_PLUS, workflow_for
 from cohorts import write_cohort
 from medcontext.bundle import check_configuration, check_network
 from medcontext.planning import bundle_choices, fingerprint, make_plans, write_plans
@@ -49,10 +49,12 @@ TWENTY = {"classes": 20, "shape": (14, 42, 6), "spacing": (1.1, 1.1, 7.0), "air"
         (SWIN_UNETR, ONE),
         (NNFORMER, TWENTY),
         (UNETR_PLUS_PLUS, ONE),
+        (RESENC_UNET, TWENTY),
         pytest.param(UNETR, ONE, marks=pytest.mark.slow),
         pytest.param(SWIN_UNETR, TWENTY, marks=pytest.mark.slow),
         pytest.param(NNFORMER, ONE, marks=pytest.mark.slow),
         pytest.param(UNETR_PLUS_PLUS, TWENTY, marks=pytest.mark.slow),
+        pytest.param(RESENC_UNET, ONE, marks=pytest.mark.slow),
     ],
 )
 def test_training_takes_a_plan_and_nothing_else(bundle: str, cohort: dict[str, Any], tmp_path: Path) -> None:

@@ -16,7 +16,13 @@ __all__ = ["SUBJECTS", "Group", "Subject", "compare_group", "network_name"]
 SUBJECTS = (Rung.MEDCONTEXT, Rung.MEDCONTEXT_UNLABELED)
 """Rungs on which a comparison gives a verdict."""
 
-_NETWORKS = {"unetr": "UNETR", "swin_unetr": "SwinUNETR", "nnformer": "nnFormer", "unetr_plus_plus": "UNETR++"}
+_NETWORKS = {
+    "unetr": "UNETR",
+    "swin_unetr": "SwinUNETR",
+    "nnformer": "nnFormer",
+    "unetr_plus_plus": "UNETR++",
+    "resenc_unet": "ResEnc U-Net",
+}
 
 
 @dataclass(frozen=True, eq=False)

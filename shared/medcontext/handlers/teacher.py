@@ -79,13 +79,15 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
         raise ValueError(
             f"Teacher and student differ in {different[:3]}; create the teacher with make_teacher(student)."
         )
-    averaged = [name for name, value in teachers.items() if value.is_floating_point()]
+    # a module may have several names, nnU-Net's have
+    names = {id(value): name for name, value in teachers.items()}.values()
+    averaged = [name for name in names if teachers[name].is_floating_point()]
     torch._foreach_lerp_(
         [teachers[name] for name in averaged],
         [students[name].to(teachers[name].dtype) for name in averaged],
         1 - momentum,
     )
-    for name in teachers.keys() - set(averaged):
+    for name in set(names) - set(averaged):
         teachers[name].copy_(students[name])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from medcontext.networks.ensemble import CheckpointEnsemble, MeanEnsemble, checkpoint_record, load_networks
 from medcontext.networks.nnformer import NNFormer
 from medcontext.networks.pretrained import load_pretrained
+from medcontext.networks.residual_encoder_unet import ResidualEncoderUNet
 from medcontext.networks.token_masking import TokenMasking
 from medcontext.networks.unetr_plus_plus import UNETRPlusPlus
 from medcontext.networks.weights import CheckpointWriteError, load_checkpoint, load_weights, save_checkpoint
@@ -15,6 +16,7 @@ __all__ = [
     "CheckpointWriteError",
     "MeanEnsemble",
     "NNFormer",
+    "ResidualEncoderUNet",
     "TokenMasking",
     "UNETRPlusPlus",
     "checkpoint_record",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import zip_longest
 from math import prod
 from typing import Any
@@ -13,7 +14,14 @@ from monai.utils import ensure_tuple_rep
 from torch import nn
 from torch.nn.modules.instancenorm import _InstanceNorm
 
-__all__ = ["check_crop_size", "check_image_size", "check_multiples", "crop_divisors"]
+__all__ = [
+    "check_crop_size",
+    "check_image_size",
+    "check_multiples",
+    "check_strided_size",
+    "crop_divisors",
+    "stride_products",
+]
 
 
 def check_multiples(name: str, sizes: Sequence[int], divisors: Sequence[int], least: Sequence[int]) -> None:
@@ -59,6 +67,27 @@ def check_image_size(size: Sequence[int], img_size: Sequence[int]) -> None:
         )
 
 
+def check_strided_size(name: str, size: Sequence[int], divisors: Sequence[int]) -> None:
+    """Refuse a size that a network with instance norms cannot halve at all its stages, except while it is traced.
+
+    Args:
+        name: what has this size.
+        size: voxels along each spatial axis.
+        divisors: one for each axis, the product of the strides.
+
+    Raises:
+        ValueError: If an axis is no multiple, or one voxel would be left at the deepest stage; names the axis.
+    """
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return
+    check_multiples(name, size, divisors, divisors)
+    if prod(size) == prod(divisors):
+        raise ValueError(
+            f"{name} must be longer than {divisors[0]} along at least one axis, got {list(size)}: instance norm cannot "
+            f"normalise the single voxel that remains of it; use {2 * divisors[0]} along axis 0."
+        )
+
+
 def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
     """Refuse a crop size that MONAI's UNETR or SwinUNETR accepts at construction and fails on later.
 
@@ -77,20 +106,27 @@ def check_crop_size(network: nn.Module, roi_size: Sequence[int]) -> None:
         check_image_size(roi_size, built_for)
     elif isinstance(network, SwinUNETR):
         divisors = [patch**5 for patch in ensure_tuple_rep(network.patch_size, len(roi_size))]
-        check_multiples("roi_size", roi_size, divisors, divisors)
         instance_norm = any(isinstance(part, _InstanceNorm) for part in network.encoder10.modules())
-        if instance_norm and prod(roi_size) == prod(divisors):
-            raise ValueError(
-                f"roi_size must be longer than {divisors[0]} along at least one axis, got {list(roi_size)}: instance "
-                f"norm cannot normalise the single voxel that remains of it; use {2 * divisors[0]} along axis 0."
-            )
+        check = check_strided_size if instance_norm else partial(check_multiples, least=divisors)
+        check("roi_size", roi_size, divisors)
+
+
+def stride_products(strides: Sequence[int | Sequence[int]]) -> tuple[int, int, int]:
+    """Return the product of strides along each of three axes.
+
+    Example:
+        >>> stride_products([1, (1, 2, 2), 2])
+        (2, 4, 4)
+    """
+    first, second, third = (prod(steps) for steps in zip(*(ensure_tuple_rep(step, 3) for step in strides), strict=True))
+    return (first, second, third)
 
 
 def crop_divisors(definition: Mapping[str, Any]) -> tuple[int, int, int]:
     """Return voxels for each axis, of which a network of one of the bundles takes every multiple.
 
     Args:
-        definition: ``_target_`` and arguments of UNETR, SwinUNETR, nnFormer or UNETR++.
+        definition: ``_target_`` and arguments of UNETR, SwinUNETR, nnFormer, UNETR++ or the residual encoder U-Net.
 
     Raises:
         ValueError: If it is another network.
@@ -105,9 +141,10 @@ def crop_divisors(definition: Mapping[str, Any]) -> tuple[int, int, int]:
     patch: tuple[int, int, int] = ensure_tuple_rep(definition.get("patch_size", 2), 3)
     if kind == "SwinUNETR":
         return (patch[0] ** 5, patch[1] ** 5, patch[2] ** 5)
+    if kind == "ResidualEncoderUNet":
+        stages = len(definition.get("features_per_stage", range(6)))
+        return stride_products(definition.get("strides", [1] + [2] * (stages - 1)))
     if kind not in ("NNFormer", "UNETRPlusPlus"):
         raise ValueError(f"The crops that {kind} takes are not known; set roi_size yourself.")
     mergings = len(definition["depths"]) - 1
-    strides = [ensure_tuple_rep(step, 3) for step in definition.get("merging_strides", [2] * mergings)]
-    first, second, third = (prod(steps) for steps in zip(patch, *strides, strict=True))
-    return (first, second, third)
+    return stride_products([patch, *definition.get("merging_strides", [2] * mergings)])

@@ -27,7 +27,7 @@ BYTES_PER_WEIGHT = {"torch.optim.SGD": 16, "torch.optim.AdamW": 20}
 HALF_SHARE = 0.9
 """Memory of activations in mixed precision, as a share of single precision.
 
-On an NVIDIA H100, the recipes of the four bundles for BTCV took 0.64 (UNETR), 0.70 (UNETR++), 0.77 (nnFormer) and 0.89
+On an NVIDIA H100, the recipes of bundles for BTCV took 0.64 (UNETR), 0.70 (UNETR++), 0.77 (nnFormer) and 0.89
 (SwinUNETR); the largest keeps the estimate on the safe side.
 """
 LOSS_COPIES = 4

@@ -70,8 +70,9 @@ class Recipe:
             on_cpu: whether the network trains on the CPU.
         """
         if on_cpu:
-            patch = self.file("acdc" if thick else "train")["phantom"].get("patch_size")
-            text = json.dumps(self.file("phantom")["network_def"]).replace('"@phantom#patch_size"', json.dumps(patch))
+            text = json.dumps(self.file("phantom")["network_def"])
+            for key, value in self.file("acdc" if thick else "train")["phantom"].items():
+                text = text.replace(f'"@phantom#{key}"', json.dumps(value))
             return dict(json.loads(text)), "the small network of phantom.json, for a CPU"
         if thick:
             return dict(self.file("acdc")["network_def"]), "that of acdc.json, for thick slices"
