@@ -1,4 +1,4 @@
-"""What the model zoo's contribution guide asks of a bundle, one function for each rule.
+"""What the model zoo's contribution guide and other programs ask of a bundle, one function for each rule.
 
 Each takes an unpacked bundle and yields what is wrong with it, one sentence each.
 """
@@ -221,6 +221,22 @@ def properties(bundle: Bundle) -> Iterator[str]:
                 yield f"configs/{file}.json: {user} must be @{key}, got {value}"
 
 
+def consumers(bundle: Bundle) -> Iterator[str]:
+    """MONAI Label and MONAI Deploy find the parts of a prediction, its loader, and the names of what it predicts."""
+    config, metadata = bundle.json("configs/inference.json"), bundle.json("configs/metadata.json")
+    keys = ("preprocessing#transforms", "postprocessing#transforms", "inferer")
+    yield from (f"configs/inference.json lacks {key}, which MONAI Label reads" for key in keys if not _at(config, key))
+    loader = str(_at(config, "preprocessing#transforms#0#_target_"))
+    if "LoadImage" not in loader.rpartition(".")[2]:
+        yield f"configs/inference.json: MONAI Deploy knows a loader by LoadImage in the name of its class, got {loader}"
+    outputs = metadata["network_data_format"]["outputs"]
+    named = {int(index): name.replace(" ", "_") for index, name in outputs["pred"]["channel_def"].items()}
+    trained = bundle.json("models/model.json").get("settings", {}).get("labels", {})
+    others = [name for name, index in trained.items() if isinstance(index, int) and named.get(index) != name]
+    if others:
+        yield f"configs/metadata.json: channel_def does not name {', '.join(others)} as models/model.json does"
+
+
 def _at(config: Mapping[str, Any], path: str) -> Any:
     """What lies under a path, through references on the way; ``None`` if there is nothing."""
     *parents, last = path.split("#")
@@ -325,6 +341,7 @@ RULES: dict[str, Rule] = {
         inference_keys,
         train_keys,
         properties,
+        consumers,
         file_sizes,
         weights,
         large_files,

@@ -40,6 +40,19 @@ def test_root_from_the_command_line_where_no_workflow_runs(
     assert bundle.find_root(None) == expected.format(b=tmp_path)
 
 
+def test_root_from_the_path_of_python_where_another_program_reads_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["monailabel", "start_server"])
+    monkeypatch.chdir(tmp_path)
+    assert bundle.find_root(None) == str(tmp_path)
+    configs = tmp_path / "some_bundle" / "configs"
+    configs.mkdir(parents=True)
+    (configs / "inference.json").touch()
+    monkeypatch.syspath_prepend(str(configs.parent))
+    assert bundle.find_root(None) == str(configs.parent)
+
+
 def test_run_names_are_unique_and_speak() -> None:
     names = {bundle.new_run_name(None, "btcv", "medcontext") for _ in range(20)}
     assert len(names) == 20

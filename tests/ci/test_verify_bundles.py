@@ -127,6 +127,17 @@ def update(file: str, **values: Any) -> Damage:
             "train keys",
             "interval must be taken from @val_interval",
         ),
+        (pop(INFERENCE, "postprocessing"), "consumers", "lacks postprocessing#transforms, which MONAI Label reads"),
+        (
+            edit(INFERENCE, "LoadImageScand", "LoadScand"),
+            "consumers",
+            "in the name of its class, got medcontext.scans.L",
+        ),
+        (
+            write("models/model.json", '{"settings": {"labels": {"heart": 1}}}'),
+            "consumers",
+            "channel_def does not name heart as models/model.json does",
+        ),
         (pop(INFERENCE, "evaluator"), "properties", "lacks evaluator, where MONAI looks for the property evaluator"),
         (
             change_json(TRAIN, lambda config: config["validate"]["evaluator"].update(val_handlers="@others")),

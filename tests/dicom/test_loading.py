@@ -13,7 +13,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_scans import OBLIQUE, phantom, write_series
 from medcontext.dicom import find_series
-from medcontext.scans import LoadScand
+from medcontext.scans import LoadImageScand
 
 
 def as_axes(axes: str) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_a_series_is_the_nifti_of_the_same_volume(tmp_path: Path, affine: np.nda
     """Values and places equal, up to the direction in which the slices are counted."""
     order = [6, 2, 0, 5, 1, 4, 3]
     ((series,), _) = find_series(write_series(tmp_path / "ct", phantom(), affine, name="IM{}", order=order))
-    image = LoadScand("image")({"image": list(series.files)})["image"]
+    image = LoadImageScand("image")({"image": list(series.files)})["image"]
     converted = nib.as_closest_canonical(nib.Nifti1Image(image.numpy(), image.affine.numpy()))
     expected = nib.as_closest_canonical(nib.Nifti1Image(phantom().astype(np.float32), affine))
     np.testing.assert_array_equal(converted.get_fdata(), expected.get_fdata())
@@ -50,7 +50,7 @@ def test_metadata_is_that_of_a_nifti_file(tmp_path: Path) -> None:
     affine = as_axes("LPS")
     ((series,), _) = find_series(write_series(tmp_path / "ct", phantom(), affine))
     files = {"image": list(series.files)}
-    dicom = LoadScand("image")(files)["image"]
+    dicom = LoadImageScand("image")(files)["image"]
     nifti = LoadImaged("image")({"image": str(save_nifti(tmp_path / "a.nii.gz", affine))})["image"]
     np.testing.assert_array_equal(dicom, nifti)
     for key in ("affine", "original_affine", "spatial_shape"):
@@ -68,7 +68,7 @@ def test_values_are_rescaled_slice_by_slice(tmp_path: Path) -> None:
 
     paths = write_series(tmp_path, phantom(), OBLIQUE, slope=0.5, intercept=-400.0, RescaleSlope=slope)
     ((series,), _) = find_series(paths)
-    image = LoadScand("image")({"image": list(series.files)})["image"]
+    image = LoadImageScand("image")({"image": list(series.files)})["image"]
     np.testing.assert_array_equal(image, (phantom() + 400) * np.arange(1, 8) - 400)
 
 
@@ -79,14 +79,14 @@ def test_deflated_files(tmp_path: Path) -> None:
         image.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
         image.save_as(path)
     ((series,), _) = find_series(paths)
-    np.testing.assert_array_equal(LoadScand("image")({"image": list(series.files)})["image"], phantom())
+    np.testing.assert_array_equal(LoadImageScand("image")({"image": list(series.files)})["image"], phantom())
 
 
 def test_one_file_of_many_frames(tmp_path: Path) -> None:
     slices = [dcmread(path) for path in write_series(tmp_path / "ct", phantom(), OBLIQUE, order=[4, 0, 6, 2, 5, 1, 3])]
     LegacyConvertedEnhancedCTImage(slices, UID(), 5, UID(), 1).save_as(tmp_path / "frames")
     ((series,), _) = find_series([tmp_path / "frames"])
-    image = LoadScand("image")({"image": list(series.files)})["image"]
+    image = LoadImageScand("image")({"image": list(series.files)})["image"]
     np.testing.assert_array_equal(image, phantom())
     np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
 
@@ -94,7 +94,7 @@ def test_one_file_of_many_frames(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [1, None])
 def test_slices_that_are_of_one_frame(tmp_path: Path, number: int | None) -> None:
     ((series,), _) = find_series(write_series(tmp_path, phantom(), OBLIQUE, NumberOfFrames=number))
-    image = LoadScand("image")({"image": list(series.files)})["image"]
+    image = LoadImageScand("image")({"image": list(series.files)})["image"]
     np.testing.assert_array_equal(image, phantom())
 
 

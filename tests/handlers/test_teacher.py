@@ -4,11 +4,12 @@ import math
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import nn
 
 from medcontext.handlers import TeacherUpdate, teacher_momentum_at, update_teacher
 from medcontext.networks import make_teacher
+from tiny import TinyNet, trainer
 
 
 @pytest.mark.parametrize(
@@ -111,3 +112,18 @@ def test_either_of_two_momenta_may_be_out_of_range() -> None:
 def test_other_engines() -> None:
     with pytest.raises(TypeError, match="needs a MedContextTrainer, got Engine"):
         TeacherUpdate().attach(Engine(lambda engine, batch: None))
+
+
+def test_the_teacher_starts_from_weights_that_a_handler_loads() -> None:
+    engine = trainer(TinyNet(), teacher=make_teacher(TinyNet()))
+    seen = []
+
+    def load(_: Engine) -> None:
+        for value in engine.student.state_dict().values():
+            value.fill_(0.5)
+
+    engine.add_event_handler(Events.STARTED, load)
+    TeacherUpdate(momentum=1.0, warmup=0.0).attach(engine)  # never follows the student
+    engine.add_event_handler(Events.STARTED, lambda: seen.extend(engine.teacher.state_dict().values()))
+    engine.run()
+    assert all(value.eq(0.5).all() for value in seen)

@@ -38,6 +38,16 @@ def saved(folder: Path, **probabilities: list[float]) -> list[Path]:
     return [folder / f"{name}.pt" for name in probabilities]
 
 
+def test_a_program_that_loads_weights_itself_gets_the_network_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Constant(0, 1)
+    assert load_networks(network, str(tmp_path / "a.pt"), required=False) is network
+    assert f"There is no {tmp_path / 'a.pt'}, so the network has no trained weights" in caplog.text
+    with pytest.raises(FileNotFoundError, match="a.pt"):
+        load_networks(network, str(tmp_path / "a.pt"))
+
+
 def test_one_checkpoint_is_the_network_itself(tmp_path: Path) -> None:
     (path,) = saved(tmp_path, a=[0.25, 0.75])
     network = Constant(0, 0)

@@ -12,7 +12,7 @@ import torch
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged
 
 from dicom_scans import OBLIQUE, phantom
-from medcontext.scans import ImageReadError, LoadLabelMapd, LoadScand, read_volume
+from medcontext.scans import ImageReadError, LoadImageScand, LoadLabelMapd, read_volume
 
 
 def save(path: Path, values: Any = None, affine: Any = OBLIQUE) -> str:
@@ -21,13 +21,13 @@ def save(path: Path, values: Any = None, affine: Any = OBLIQUE) -> str:
 
 
 def load(image: str | list[str]) -> Any:
-    return Compose([LoadScand("image"), EnsureChannelFirstd("image")])({"image": image})["image"]
+    return Compose([LoadImageScand("image"), EnsureChannelFirstd("image")])({"image": image})["image"]
 
 
 @pytest.mark.parametrize("channels", [1, 2])
 def test_nifti_files_are_loaded_as_by_monai(tmp_path: Path, channels: int) -> None:
     files = [save(tmp_path / f"{name}.nii.gz") for name in "ab"][:channels]
-    ours, theirs = (loader("image")({"image": files})["image"] for loader in (LoadScand, LoadImaged))
+    ours, theirs = (loader("image")({"image": files})["image"] for loader in (LoadImageScand, LoadImaged))
     np.testing.assert_array_equal(ours, theirs)
     for key in ("affine", "original_affine", "spatial_shape"):
         np.testing.assert_array_equal(ours.meta[key], theirs.meta[key])
@@ -96,7 +96,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, channels: int) -> None:
     Path(files[-1]).write_bytes(Path(files[-1]).read_bytes()[:900])
     others = ", or another of its 2 files," if channels == 2 else ""
     with pytest.raises(ImageReadError, match=rf"^\S*a.nii.gz{others} cannot be read \(.+\); repair it or leave it out"):
-        LoadScand("image")({"image": files})
+        LoadImageScand("image")({"image": files})
 
 
 SHEARED = np.diag([3.0, 3, 3, 1])
@@ -113,13 +113,13 @@ SHEARED[0, 2] = 0.9
 )
 def test_what_cannot_be_used_is_refused(tmp_path: Path, values: Any, affine: Any, message: str) -> None:
     with pytest.raises(ImageReadError, match=message):
-        LoadScand("image")({"image": save(tmp_path / "a.nii.gz", values, affine)})
+        LoadImageScand("image")({"image": save(tmp_path / "a.nii.gz", values, affine)})
 
 
 def test_channels_that_lie_elsewhere(tmp_path: Path) -> None:
     files = [save(tmp_path / "a.nii.gz"), save(tmp_path / "b.nii.gz", affine=OBLIQUE @ np.diag([-1, 1, 1, 1]))]
     with pytest.raises(ImageReadError, match="differs in shape or affine from the files of the other channels"):
-        LoadScand("image")({"image": files})
+        LoadImageScand("image")({"image": files})
 
 
 def test_label_maps_are_whole_numbers_again(tmp_path: Path) -> None:

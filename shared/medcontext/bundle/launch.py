@@ -22,6 +22,7 @@ from medcontext.bundle.checks import (
 )
 from medcontext.bundle.errors import MISTAKES, STOPS, FaultError, known_faults, one_sentence, removed_on_failure
 from medcontext.bundle.model_settings import take_settings
+from medcontext.bundle.properties import take_properties
 from medcontext.bundle.signals import ended_by_signals, stopped_by_signals
 from medcontext.bundle.values import settle_values, settled
 from medcontext.cases import failed_cases, failures_sentence
@@ -78,6 +79,9 @@ def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None
         with one_sentence():
             settle_values(parser)
             take_settings(workflow, check=settled("settings_check", settings_check))
+    if engine.startswith("train"):
+        with one_sentence():
+            take_properties(workflow)
     check_configuration(workflow)
     output_dir = Path(parser.get_parsed_content("output_dir"))
     with one_sentence():

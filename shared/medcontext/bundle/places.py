@@ -18,15 +18,20 @@ def find_root(workflow: ConfigWorkflow | None) -> str:
     """Return the bundle's folder, which is above the ``configs`` folder that is run, from any working directory.
 
     Args:
-        workflow: workflow of the configuration; without one, the first configuration on the command line is used.
+        workflow: workflow of the configuration. Without one, another program parses the configuration: then the first
+            configuration on the command line is used, else the first bundle on Python's path, to which MONAI Label and
+            MONAI Deploy add the folder of the bundle that they run, else the working directory.
     """
-    if workflow is not None:
-        configs = Path(workflow.config_root_path)
-    else:
-        words = re.findall(r"[^\s'\"\[\],=]+\.json", " ".join(sys.argv))
-        configs = Path(words[0]).parent if words else Path("configs")
-    configs = configs.resolve()
+    configs = (_configs_without_workflow() if workflow is None else Path(workflow.config_root_path)).resolve()
     return str(configs.parent if configs.name == "configs" else configs)
+
+
+def _configs_without_workflow() -> Path:
+    words = re.findall(r"[^\s'\"\[\],=]+\.json", " ".join(sys.argv))
+    if words:
+        return Path(words[0]).parent
+    folders = (Path(folder, "configs") for folder in sys.path)
+    return next((folder for folder in folders if (folder / "inference.json").is_file()), Path("configs"))
 
 
 def find_home(bundle_root: str) -> str:

@@ -36,13 +36,14 @@ NAMES = {"dataset", "run_name"}
 TEXTS = NAMES | {
     *("bundle_root", "ckpt_dir", "ckpt_path", "datalist", "dataset_dir", "evaluation_dir", "experiment_name", "home"),
     *("orientation", "output_dir", "predictions_dir"),
-    *("cache_dir", "pretrained", "registered_model_name", "tracking_uri", "unlabeled", "unlabeled_dir"),
+    *("cache_dir", "install_dir", "pretrained", "registered_model_name", "tracking_uri", "unlabeled"),
+    "unlabeled_dir",
 }
 SEVERAL = {"ckpt_path", "dataset_dir", "unlabeled_dir"}
 """Texts of which there may be several."""
 NULLABLE = {
-    *("cache_dir", "pretrained", "registered_model_name", "tracking_uri", "unlabeled", "unlabeled_dir"),
-    *("fold", "largest_components", "max_grad_norm", "token_masking", "train_cases"),
+    *("cache_dir", "install_dir", "pretrained", "registered_model_name", "tracking_uri", "unlabeled"),
+    *("unlabeled_dir", "fold", "largest_components", "max_grad_norm", "token_masking", "train_cases"),
 }
 MAPPINGS = {
     *("augmentation", "consistency", "labels", "lr_scheduler", "network_def", "optimizer", "organ_dropout"),

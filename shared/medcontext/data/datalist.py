@@ -33,6 +33,7 @@ __all__ = [
     "refuse_unknown_sections",
     "write_all_labelled",
     "write_fold",
+    "write_listed",
 ]
 
 logger = logging.getLogger(__name__)
@@ -414,6 +415,29 @@ def write_all_labelled(datalist: str | os.PathLike[str], home: str | os.PathLike
     labelled = [case for section in ("training", "validation") for case in load_listed(datalist, section)]
     training = [{key: value for key, value in case.items() if key != "fold"} for case in labelled]
     return _write_derived(datalist, home, "all", training=training, test=load_listed(datalist, "test"))
+
+
+def write_listed(training: Sequence[Any], validation: Sequence[Any], home: str | os.PathLike[str]) -> str:
+    """Write a dataset file of cases that are given as lists, with absolute paths.
+
+    Args:
+        training: cases with ``image`` and ``label``.
+        validation: cases to validate on.
+        home: folder for derived data; the file is in ``listed`` in it, under a name that changes with the cases.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        ValueError: If there are no training cases, or a case lacks its image or label.
+    """
+    if not training:
+        raise ValueError("There are no labelled cases to train on; label some, or hold out fewer for validation.")
+    lists = {"training": training, "validation": validation}
+    written = {name: [_with_absolute_paths(case, Path.cwd()) for case in cases] for name, cases in lists.items()}
+    path = Path(home) / "listed" / f"{data_hash(*written.values())}.json"
+    write_file(path, (json.dumps(written, indent=4) + "\n").encode())
+    return str(path)
 
 
 def _write_derived(

@@ -8,6 +8,7 @@ from medcontext.handlers.component_choice import ComponentChoice
 from medcontext.handlers.context_schedule import ContextSchedule
 from medcontext.handlers.early_stopping import EarlyStopping
 from medcontext.handlers.evaluation import EvaluationReport
+from medcontext.handlers.install import InstalledModel
 from medcontext.handlers.nonfinite import NonFiniteLossError, StopOnNonFiniteLoss
 from medcontext.handlers.prediction_writer import PredictionWriteError, PredictionWriter
 from medcontext.handlers.preview_figure import PreviewFigure
@@ -32,6 +33,7 @@ __all__ = [
     "EarlyStopping",
     "EvaluationReport",
     "FinalModel",
+    "InstalledModel",
     "ModelCheckpoint",
     "ResumeError",
     "NonFiniteLossError",

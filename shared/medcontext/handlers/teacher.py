@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from torch import nn
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
@@ -117,11 +117,17 @@ class TeacherUpdate:
         self.warmup = warmup
 
     def attach(self, engine: Engine) -> None:
-        """Subscribe to the trainer's optimizer steps."""
+        """Subscribe to the trainer's start and its optimizer steps; attach handlers that load weights before."""
         if not isinstance(engine, MedContextTrainer):
             raise TypeError(f"TeacherUpdate needs a MedContextTrainer, got {type(engine).__name__}.")
         if engine.teacher is not None:
+            engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(MedContextEvents.OPTIMIZER_STEPPED, self)
+
+    def _start(self, engine: MedContextTrainer) -> None:
+        """Start from the student, whose weights another handler may have loaded, unless training is resumed."""
+        if engine.teacher is not None and engine.state.iteration == 0:
+            update_teacher(engine.teacher, engine.student, momentum=0)
 
     def __call__(self, engine: MedContextTrainer) -> None:
         """Update the teacher."""

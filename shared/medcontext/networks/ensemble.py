@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from medcontext.networks.weights import fitting_weights, load_checkpoint
 from medcontext.storage.file_memory import sha256_of
 
 __all__ = ["CheckpointEnsemble", "MeanEnsemble", "checkpoint_record", "load_networks", "mean_logits"]
+
+logger = logging.getLogger(__name__)
 
 TINY = torch.finfo(torch.float32).tiny
 Paths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -117,19 +120,21 @@ def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
     return (total / count).clamp_min(TINY).log()
 
 
-def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
+def load_networks(network: nn.Module, ckpt_path: Paths, *, required: bool = True) -> nn.Module:
     """Load the weights of a file into a network, or make an ensemble of it with those of several.
 
     Args:
         network: the plain network.
         ckpt_path: path of a ``model.pt`` or ``teacher.pt``, or several. A ``model.pt`` may hold an ensemble itself.
+        required: whether a missing file is an error. Otherwise the network is returned as it is, with a warning, for
+            programs that load weights into it by themselves.
 
     Returns:
         The network itself for one set of weights, else a :class:`CheckpointEnsemble`; :func:`checkpoint_record` returns
         the files.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If there is no such file, and it is required.
         ValueError: If no path is given or one is given twice, a file is damaged, or its weights are those of another
             network.
 
@@ -144,6 +149,12 @@ def load_networks(network: nn.Module, ckpt_path: Paths) -> nn.Module:
     paths = [Path(ckpt_path)] if isinstance(ckpt_path, str | os.PathLike) else [Path(path) for path in ckpt_path]
     if not paths or len({path.resolve() for path in paths}) < len(paths):
         raise ValueError(f"ckpt_path must name one checkpoint or several different ones, got {ckpt_path!r}.")
+    missing = [path for path in paths if not path.is_file()]
+    if missing and not required:
+        logger.warning(
+            "There is no %s, so the network has no trained weights until they are loaded into it.", missing[0]
+        )
+        return network
     states = list(_states(network, paths))
     network.load_state_dict(states[-1])
     loaded: Any = CheckpointEnsemble(network, states) if len(states) > 1 else network

@@ -15,7 +15,7 @@ from medcontext.data.datalist import Case
 from medcontext.inferers import AveragingInferer
 from medcontext.networks import load_weights
 from medcontext.networks.model_file import MODEL_FILE, build_component, read_settings
-from medcontext.scans import LoadScand
+from medcontext.scans import LoadImageScand
 
 __all__ = ["TrainedNetwork"]
 
@@ -62,7 +62,7 @@ class TrainedNetwork:
         intensity = build_component("intensity", self.settings["intensity"])
         return Compose(
             [
-                LoadScand("image"),
+                LoadImageScand("image"),
                 EnsureChannelFirstd("image"),
                 CheckImaged("image", intensity=intensity),
                 Orientationd("image", axcodes=self.settings["orientation"], labels=None),

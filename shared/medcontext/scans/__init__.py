@@ -5,16 +5,18 @@ from __future__ import annotations
 from medcontext.scans.formats import is_volume_file, unreadable, volume_name
 from medcontext.scans.geometry import corner_distance, grid_problem, shift_tolerance, voxel_ml
 from medcontext.scans.headers import VolumeHeader, nifti_header, read_header
-from medcontext.scans.loading import ImageReadError, LoadLabelMapd, LoadScand
+from medcontext.scans.loading import ImageReadError, LoadImageScand, LoadLabelMapd
 from medcontext.scans.memory import memory_problem, size_problem
+from medcontext.scans.resampling import SpacingScand
 from medcontext.scans.voxels import LARGEST_VALUE, WHOLE_TOLERANCE, read_stored, read_volume
 
 __all__ = [
     "LARGEST_VALUE",
     "WHOLE_TOLERANCE",
     "ImageReadError",
+    "LoadImageScand",
     "LoadLabelMapd",
-    "LoadScand",
+    "SpacingScand",
     "VolumeHeader",
     "corner_distance",
     "grid_problem",

@@ -19,7 +19,7 @@ from medcontext.scans.geometry import grid_problem
 from medcontext.scans.headers import header_of
 from medcontext.scans.voxels import WHOLE_TOLERANCE, values_of
 
-__all__ = ["ImageReadError", "LoadLabelMapd", "LoadScand", "VolumeReader"]
+__all__ = ["ImageReadError", "LoadLabelMapd", "LoadImageScand", "VolumeReader"]
 
 Files = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
@@ -70,8 +70,10 @@ class VolumeReader(ImageReader):
         return np.stack(arrays) if several else arrays[0], meta
 
 
-class LoadScand(LoadImaged):
+class LoadImageScand(LoadImaged):
     """MONAI's ``LoadImaged`` for volumes of all formats and DICOM series, that names the file which it cannot read.
+
+    MONAI Deploy, which brings the image itself, leaves out transforms whose class has ``LoadImage`` in its name.
 
     Args:
         keys: keys of the file or files, see :class:`monai.transforms.LoadImaged`.
@@ -97,7 +99,7 @@ class LoadScand(LoadImaged):
         return loaded
 
 
-class LoadLabelMapd(LoadScand):
+class LoadLabelMapd(LoadImageScand):
     """Load label maps, whose values are whole numbers again where resampling has blurred them (12.999999).
 
     Args:
