@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tempfile
@@ -24,6 +23,7 @@ from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 from medcontext.storage.addresses import without_password
+from medcontext.storage.json_files import read_json
 from medcontext.storage.tables import read_csv_text
 from medcontext.tracking.final_models import KIND_TAG
 from medcontext.tracking.operations import read_inputs
@@ -266,6 +266,6 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except ValueError as error:
         raise ValueError(f"its {_CONFIG_FILE} cannot be read: {error}") from error

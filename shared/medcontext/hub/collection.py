@@ -5,7 +5,6 @@ MONAI reads such lists too, but only from GitHub, and takes version 0.9.0 for ne
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -20,6 +19,7 @@ from packaging.version import InvalidVersion, Version
 from medcontext.checks import nearest_name
 from medcontext.storage.archives import leads_out
 from medcontext.storage.fetch import Digest, is_address, read_address
+from medcontext.storage.json_files import parse_json
 
 __all__ = ["LISTING", "Collection", "ListedBundle", "read_collection"]
 
@@ -109,7 +109,7 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
             raise FileNotFoundError(f"There is no {path}; give a {LISTING} or its folder, or a web address.")
         address, content = str(path), path.read_bytes()
     try:
-        listed = json.loads(content)
+        listed = parse_json(content)
     except ValueError as error:
         raise ValueError(f"{address} is not a list of bundles ({error}); give the address of a {LISTING}.") from error
     if not isinstance(listed, dict):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from medcontext.labels import check_ignored, is_ignore
+from medcontext.labels import check_ignored, is_ignore, is_label_id
 from medcontext.providers.own import OwnDataset
 from medcontext.storage.archives import Source
+from medcontext.storage.json_files import parse_json
 
 __all__ = ["described_dataset", "find_description", "names_by_id", "read_object"]
 
@@ -69,7 +69,7 @@ def read_object(source: Source, name: str) -> dict[str, Any]:
     with source.open(name) as stream:
         text = stream.read()
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{name} of {source.path} is not valid JSON ({error}); repair it or get it again.") from error
     if not isinstance(content, dict):
@@ -109,7 +109,7 @@ def names_by_id(labels: object, place: str) -> dict[int, str]:
 def _pairs(labels: object, place: str) -> list[tuple[str, Any]]:
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError(f"{place} must name the label ids, such as {{'background': 0, 'liver': 1}}, got {labels!r}.")
-    if all(isinstance(name, str) and str(index).isdecimal() for index, name in labels.items()):
+    if all(isinstance(name, str) and is_label_id(index) for index, name in labels.items()):
         return [(name, int(index)) for index, name in labels.items()]
     return [(str(name), index) for name, index in labels.items()]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from pathlib import Path
 
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text, read_json
 
 __all__ = ["RUN_FILE", "read_identity", "write_identity"]
 
@@ -26,7 +26,7 @@ def read_identity(ckpt_dir: str | os.PathLike[str]) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8")).items()
+        content = read_json(path).items()
         return {str(name): str(value) for name, value in content}
     except (ValueError, AttributeError):
         logger.warning("%s cannot be read, so the run that these checkpoints belong to is unknown.", path)
