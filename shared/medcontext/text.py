@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 import warnings
@@ -48,19 +47,19 @@ def escape_records() -> None:
 
     They quote what files hold, such as values of DICOM files.
     """
-    logging.setLogRecordFactory(_printable_record)
-    warnings.formatwarning = _printable_warning
+    logging.setLogRecordFactory(_PrintableRecord)
+    warnings.formatwarning = _format_printably
 
 
-_make_record, _format_warning = logging.getLogRecordFactory(), warnings.formatwarning
+class _PrintableRecord(logging.LogRecord):
+    """A record whose message is printable; its arguments stay as they are, for formatters that use them."""
+
+    def getMessage(self) -> str:  # noqa: N802 of the base class
+        return printable_lines(super().getMessage())
 
 
-def _printable_record(*args: Any, **keys: Any) -> logging.LogRecord:
-    record = _make_record(*args, **keys)
-    with contextlib.suppress(TypeError, ValueError):  # arguments that do not fit, which logging itself reports
-        record.msg, record.args = printable_lines(record.getMessage()), ()
-    return record
+_format_warning = warnings.formatwarning
 
 
-def _printable_warning(*args: Any, **keys: Any) -> str:
+def _format_printably(*args: Any, **keys: Any) -> str:
     return printable_lines(_format_warning(*args, **keys))
