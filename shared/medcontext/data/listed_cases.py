@@ -23,7 +23,8 @@ _OTHER_NAMES = {
     "testing": "call it 'test' if the cases have labels, else 'unlabeled'",
     "unlabelled": "call it 'unlabeled'",
 }
-_MAPPINGS = ("modality", "channel_names", "sha256")
+_MAPPINGS = {"modality": {"0": "CT"}, "channel_names": {"0": "CT"}, "sha256": {"a.nii.gz": "9f86d0…"}}
+"""Entries that map text to text, with an example of each."""
 LONGEST = 4095
 """Characters of the longest path that Linux takes."""
 
@@ -58,10 +59,10 @@ def check_content(content: object, place: object) -> dict[str, Any]:
     for name in SECTIONS:
         if not isinstance(content.get(name, []), list):
             raise ValueError(f"{place} must be an object with lists of cases, but {name!r} is no list.")
-    for name in _MAPPINGS:
+    for name, example in _MAPPINGS.items():
         value = content.get(name) or {}
         if not isinstance(value, Mapping) or not all(isinstance(text, str) for text in value.values()):
-            raise ValueError(f"{name!r} of {place} must map text to text, got {value!r}.")
+            raise ValueError(f"{name!r} of {place} must map text to text, such as {example}, got {value!r}.")
     return content
 
 

@@ -271,7 +271,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         ValueError: If it is missing or damaged.
     """
     try:
-        content = read_json(path)
+        content = read_json(path, finite=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); cross-validate again under another experiment_name."

@@ -54,7 +54,8 @@ def config_findings(file: str, content: bytes) -> Iterator[Finding]:
         yield Finding(file, "", "file", file, f"it has {len(content)} bytes, more than any configuration")
         return
     try:
-        parsed = parse_json(content) if file.endswith(".json") else _without_aliases(content.decode("utf-8-sig"))
+        is_json = file.endswith(".json")
+        parsed = parse_json(content, finite=False) if is_json else _without_aliases(content.decode("utf-8-sig"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         yield Finding(file, "", "file", file, f"it cannot be read ({' '.join(str(error).split())[:200]})")
         return

@@ -143,7 +143,7 @@ def evaluation_dir(
 def _json_object(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file, empty if there is none or it is damaged."""
     try:
-        content = read_json(path)
+        content = read_json(path, finite=False)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

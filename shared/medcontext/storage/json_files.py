@@ -21,11 +21,12 @@ DEEPEST = 64
 """Objects and lists within one another; Python's own reader and writer fail at about a thousand."""
 
 
-def read_json(path: str | os.PathLike[str]) -> Any:
+def read_json(path: str | os.PathLike[str], *, finite: bool = True) -> Any:
     """Return the content of a JSON file.
 
     Args:
         path: path of the file, in UTF-8 with or without a byte order mark.
+        finite: as for :func:`parse_json`.
 
     Raises:
         OSError: If it cannot be read.
@@ -33,18 +34,19 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     """
     if Path(path).stat().st_size > LARGEST:
         raise ValueError(f"it has more than {LARGEST} bytes")
-    return parse_json(Path(path).read_bytes())
+    return parse_json(Path(path).read_bytes(), finite=finite)
 
 
-def parse_json(content: bytes | str) -> Any:
+def parse_json(content: bytes | str, *, finite: bool = True) -> Any:
     """Return a JSON value that each reader understands in one way.
 
     Args:
         content: JSON as text, or in UTF-8 with or without a byte order mark.
+        finite: refuse NaN and infinity, which configurations may hold, as MONAI reads and writes them.
 
     Raises:
-        ValueError: If it is not JSON, names a key twice, has NaN, infinity or a number beyond 1e308, or is nested more
-            than 64 deep; the message is a reason, to be put into brackets.
+        ValueError: If it is not JSON, names a key twice, is nested more than 64 deep, or has a number beyond 1e308 or
+            one that is not finite; the message is a reason, to be put into brackets.
 
     Example:
         >>> parse_json(b'{"labels": {"1": "liver", "1": "spleen"}}')
@@ -60,7 +62,7 @@ def parse_json(content: bytes | str) -> Any:
         value = json.loads(
             text,
             object_pairs_hook=_without_repetition,
-            parse_constant=_refuse_constant,
+            parse_constant=_refuse_constant if finite else float,
             parse_float=partial(_finite, float),
             parse_int=partial(_finite, int),
         )
