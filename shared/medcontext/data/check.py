@@ -282,7 +282,7 @@ def check_memory(cases: Sequence[Case], spacing: Sequence[float], orientation: s
 
 
 def _grid_of(case: Case) -> tuple[tuple[int, ...], npt.NDArray[np.float64]] | None:
-    """Return shape and affine of a case's image, ``None`` where one file of DICOM has all slices."""
+    """Return shape and affine of a case's image, ``None`` where a file of DICOM is no volume."""
     files = _images(case)
     if is_dicom(files[0]):
         return grid_of(files)
