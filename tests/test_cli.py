@@ -168,10 +168,11 @@ def test_mistakes_in_ones_own_data_are_one_sentence(tmp_path: Path, monkeypatch:
 def test_a_list_of_what_is_wrong_keeps_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = {"image": "\x1b.nii", "label": "b.nii"}
     content = {"labels": {"1": "spleen"}, "modality": {"0": "CT"}, "training": [case]}
-    (tmp_path / "dataset.json").write_text(json.dumps(content))
-    words = ("prepare", "--dataset", "decathlon", "--source", str(tmp_path), "--output_dir", str(tmp_path / "out"))
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "dataset.json").write_text(json.dumps(content))
+    folders = ("--source", str(tmp_path / "task"), "--output_dir", str(tmp_path / "out"))
     with pytest.raises(SystemExit) as end:
-        call(monkeypatch, *words)
+        call(monkeypatch, "prepare", "--dataset", "decathlon", *folders)
     assert "\n  a training case lacks \\x1b.nii, b.nii\n" in str(end.value.code)
 
 
