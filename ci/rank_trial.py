@@ -32,7 +32,8 @@ from medcontext.data.datalist import Case
 from medcontext.ranking import TrainedNetwork, rank_scans
 from medcontext.reliability import label_dice
 from medcontext.scans import LoadLabelMapd
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text
 from repository import ROOT
 
 RESULTS = ROOT / "shared" / "docs" / "results"

@@ -1,4 +1,4 @@
-"""Scans that are damaged, absurd or made to do harm, each with what is to be said about it."""
+"""Scans and JSON that are damaged, absurd or made to do harm, each with what is to be said about it."""
 
 from __future__ import annotations
 
@@ -92,3 +92,58 @@ SCANS = [
     Hostile("<script>alert(1)<|script>.nii.gz", packed(scan() - 2)),
     Hostile("a$b_{$.nii.gz", packed(scan() - 3)),
 ]
+
+
+class Json(NamedTuple):
+    """Content of a JSON file by its name, and what is said about it; nothing where it can be read."""
+
+    name: str
+    content: bytes
+    said: str | None = None
+
+
+JSON = [
+    Json("empty", b"", "Expecting value"),
+    Json("cut", b'{"training": [', "Expecting value"),
+    Json("trailing comma", b'{"training": [],}', "Expecting property name"),
+    Json("zeros", bytes(64), "Expecting value"),
+    Json("Latin-1", b'{"name": "\xe4"}', "it is not UTF-8 at byte 10"),
+    Json("UTF-16", '{"name": "a"}'.encode("utf-16"), "it is not UTF-8 at byte 0"),
+    Json("deep lists", b"[" * 100_000 + b"]" * 100_000, "it is nested too deeply"),
+    Json("deep objects", b'{"a": ' * 65 + b"1" + b"}" * 65, "it is nested too deeply"),
+    Json("twice", b'{"a": 1, "training": [], "training": [1]}', "it has 'training' twice"),
+    Json("NaN", b'{"a": NaN}', "it has NaN, which is not a number in JSON"),
+    Json("infinite", b'{"a": [-Infinity]}', "it has -Infinity, which is not a number in JSON"),
+    Json("beyond doubles", b'{"a": 1e999}', "it has a number that begins with 1e999, which is beyond 1e308"),
+    Json("endless digits", b'{"a": ' + b"9" * 5000 + b"}", "it has a number that begins with 999999999, which is"),
+    Json("byte order mark", b'\xef\xbb\xbf{"a": 1}'),
+    Json("64 deep", b"[" * 64 + b"]" * 64),
+]
+
+CASE = {"image": "good.nii.gz", "label": "good.nii.gz"}
+DATASETS: list[tuple[dict[str, Any], str]] = [
+    ({"training": {"a": CASE}}, "lists of cases, but 'training' is no list"),
+    ({"training": "good.nii.gz"}, "lists of cases, but 'training' is no list"),
+    ({"validation": 7}, "lists of cases, but 'validation' is no list"),
+    ({"unlabeled": CASE}, "lists of cases, but 'unlabeled' is no list"),
+    ({"training": [5]}, "A case must give a path under 'image'"),
+    ({"training": [[CASE]]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"image": ""}]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"image": ["good.nii.gz", 5]}]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"image": "a\0b.nii.gz"}]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"image": "\ud800.nii.gz"}]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"image": "a" * 5000}]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"label": ["good.nii.gz"]}]}, "A case must give a path under 'image'"),
+    ({"training": [CASE | {"patient": {"id": 1}}]}, "gives {'id': 1} as 'patient'; give a text or a whole number"),
+    ({"training": [CASE | {"unannotated": "spleen"}]}, "gives 'spleen' as 'unannotated'; give a list"),
+    ({"labels": ["spleen"]}, "'labels' of dataset.json must map ids to names"),
+    ({"labels": {"-1": "spleen"}}, "'labels' of dataset.json must map ids to names"),
+    ({"labels": {"9" * 5000: "spleen"}}, "'labels' of dataset.json must map ids to names"),
+    ({"labels": {"1": " "}}, "'labels' of dataset.json must map ids to names"),
+    ({"labels": {"1": "\x1b]0;spleen\x07"}}, "names '\\x1b]0;spleen\\x07', which has control characters; rename it"),
+    ({"modality": 5}, "'modality' of"),
+    ({"modality": ["CT"]}, "'modality' of"),
+    ({"sha256": {"good.nii.gz": 5}}, "'sha256' of"),
+    ({"sha256": ["good.nii.gz"]}, "'sha256' of"),
+]
+"""Entries that replace those of a sound ``dataset.json``, and what is said about them."""

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 
+from medcontext.cases import FailedCase
 from medcontext.handlers import EvaluationReport
 from medcontext.metrics import LabelDice
 from torso import LABELS, SPACING, case
@@ -43,12 +44,15 @@ def output(shift: int = 0, file: str = "", one_hot: bool = False) -> dict[str, A
 
 
 def evaluate_share(rank: int, folder: str) -> None:
-    """One of two processes; the sampler gives case ``a`` to both, to even out the shares."""
+    """One of two processes; the sampler gives cases ``a`` and ``e``, which fails as ``d`` does, to both to even out."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     shifts = {"a.nii": 0, "b.nii": 1, "c.nii": 2}
     files = [["a.nii", "c.nii"], ["b.nii", "a.nii"]][rank]
     handler = EvaluationReport(Path(folder) / f"from{rank}", LABELS)
-    metrics = Replay(handler, [[output(shifts[file], file)] for file in files]).run()
+    replay = Replay(handler, [[output(shifts[file], file)] for file in files])
+    failed = [FailedCase("d", "d.nii", "d.nii is empty."), FailedCase("e", "e.nii", "e.nii is empty.")][rank:]
+    replay.engine.add_event_handler(Events.EPOCH_STARTED, lambda: setattr(replay.engine.state, "failed_cases", failed))
+    metrics = replay.run()
     (Path(folder) / f"metrics{rank}.json").write_text(json.dumps(metrics))
     torch.distributed.destroy_process_group()
 

@@ -165,6 +165,17 @@ def test_mistakes_in_ones_own_data_are_one_sentence(tmp_path: Path, monkeypatch:
         )
 
 
+def test_a_list_of_what_is_wrong_keeps_its_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = {"image": "\x1b.nii", "label": "b.nii"}
+    content = {"labels": {"1": "spleen"}, "modality": {"0": "CT"}, "training": [case]}
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "dataset.json").write_text(json.dumps(content))
+    folders = ("--source", str(tmp_path / "task"), "--output_dir", str(tmp_path / "out"))
+    with pytest.raises(SystemExit) as end:
+        call(monkeypatch, "prepare", "--dataset", "decathlon", *folders)
+    assert "\n  a training case lacks \\x1b.nii, b.nii\n" in str(end.value.code)
+
+
 def test_preview_draws_crops(cohort: Path, tmp_path: Path) -> None:
     cli.preview(
         CONFIG,

@@ -9,10 +9,12 @@ Voxels that nobody annotated have negative values in the label maps that a netwo
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from medcontext.checks import nearest_name
+from medcontext.text import printable
 
 __all__ = [
     "IGNORED",
@@ -62,9 +64,25 @@ def _checked_name(name: object) -> str:
         raise ValueError(
             f"label names must be non-empty text, got {name!r}. Write labels as name to id, such as {{'spleen': 1}}."
         )
+    _check_printable(name, "labels")
     if is_ignore(name):
         raise ValueError(f"labels names {name!r}, which stands for voxels that are not learned; leave it out.")
     return name
+
+
+def is_label_id(value: object) -> bool:
+    """Return whether a value reads as the id of a label: a whole number of at most nine digits.
+
+    Example:
+        >>> is_label_id("13"), is_label_id("-1"), is_label_id("9" * 5000)
+        (True, False, False)
+    """
+    return str(value).isdecimal() and len(str(value)) <= 9
+
+
+def _check_printable(name: str, place: str) -> None:
+    if printable(name) != name:
+        raise ValueError(f"{place} names {name!r}, which has control characters; rename it.")
 
 
 def is_ignore(name: str) -> bool:
@@ -138,11 +156,13 @@ def check_ignored(names: Mapping[int, str], place: str) -> None:
 def _names_in_files(content: Mapping[str, Any]) -> dict[int, str]:
     labels = content.get("labels", {})
     if not isinstance(labels, Mapping) or not all(
-        str(index).isdecimal() and isinstance(name, str) for index, name in labels.items()
+        is_label_id(index) and isinstance(name, str) and name.strip() for index, name in labels.items()
     ):
         raise ValueError(f"'labels' of dataset.json must map ids to names, such as {{'1': 'spleen'}}, got {labels!r}.")
     names = {int(index): name for index, name in labels.items()}
-    repeated = sorted({name for name in names.values() if list(names.values()).count(name) > 1})
+    for name in names.values():
+        _check_printable(name, "'labels' of dataset.json")
+    repeated = sorted(name for name, count in Counter(names.values()).items() if count > 1)
     if repeated:
         raise ValueError(f"'labels' of dataset.json names several ids {repeated[0]!r}; give each a name of its own.")
     check_ignored(names, "'labels' of dataset.json")

@@ -238,6 +238,8 @@ def test_plan_refuses_what_the_grid_sets_and_unknown_overlays(home: Path) -> Non
     cells = grid(**ARGUMENTS)
     with pytest.raises(ValueError, match="the grid itself sets seed, train_fraction; leave that out"):
         plan(cells, experiment_name="few", overrides={"seed": 1, "train_fraction": 0.5})
+    with pytest.raises(ValueError, match="tracking_uri has a password or token, which the files of"):
+        plan(cells, experiment_name="few", overrides={"tracking_uri": "postgresql://me:secret@host/db"})
     with pytest.raises(
         FileNotFoundError, match=r"no .*phantoms\.json; overlays of the bundle are acdc, auto_resume, baseline"
     ):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -282,6 +283,7 @@ def test_doubts_are_noted(small: Store, tmp_path: Path) -> None:
         ({"metrics": "case,label\n"}, "its evaluation/metrics.csv cannot be used: metrics must have at least one row"),
         ({"metrics": "case,dice\na,1\n"}, "its evaluation/metrics.csv cannot be used: metrics must have the columns"),
         ({"metrics": ""}, "its evaluation/metrics.csv cannot be used: No columns to parse"),
+        ({"values": {"test_failed_cases": 2}}, "2 of its test cases failed in the evaluation: repair those in"),
     ],
 )
 def test_why_a_run_cannot_be_compared(small: Store, tmp_path: Path, change: dict[str, Any], reason: str) -> None:
@@ -361,6 +363,28 @@ def test_command(
     ]
     assert page == f"{output}/comparison.html"
     assert len(comparisons(small)) == 1
+
+
+@pytest.mark.slow
+def test_names_from_elsewhere(database: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = "=1+1<script>\x1b[31m$x_{$"
+    store = Store(database, "hostile")
+    for mode, dice in (("medcontext", 0.9), ("baseline", 0.5)):
+        metrics = table({hostile: [dice] * 3}).replace({"case": {"a": hostile}})
+        store.log(mode, metrics, tags={"dataset": hostile}, params={"learning_rate": hostile}, name=f"{hostile}{mode}")
+    cli.compare(store.experiment, str(tmp_path), "dataset,learning_rate", store.uri)
+    shown = "".join(capsys.readouterr())
+    assert "=1+1<script>\\x1b[31m" in shown
+    assert "\x1b[31m" not in shown
+    for path in tmp_path.iterdir():
+        assert "script" not in path.name or "<" not in path.name
+        text = path.read_bytes().decode(errors="replace") if path.suffix != ".png" else ""
+        assert "\x1b" not in text
+        assert path.suffix != ".html" or "<script>" not in text
+        if path.suffix == ".csv":
+            assert not [cell for row in csv.reader(text.splitlines()) for cell in row if cell.startswith("=")]
+    (logged,) = [run for run in comparisons(store) if run.info.experiment_id == store.id]
+    assert "\x1b" not in logged.data.tags["mlflow.note.content"]
 
 
 @pytest.fixture(scope="module")

@@ -370,6 +370,20 @@ def test_leaks_are_looked_for_beyond_what_a_run_uses(prepared: Path) -> None:
     assert len(check_dataset(prepared, **TUMOR)) == 1
 
 
+def test_files_outside_of_the_dataset_are_worth_a_look(
+    tmp_path: Path, case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    inside = {key: shutil.copy(case[key], tmp_path / "mine") for key in ("image", "label")}
+    content = {"training": [inside | {"label": case["label"]}], "test": [{**case, "image": "../img.nii.gz"}]}
+    (tmp_path / "mine" / "dataset.json").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path / "mine")
+    found = check_dataset("../mine/dataset.json", in_channels=1, labels=LABELS)
+    outside = [problem for problem in found if "lies outside of the folder of dataset.json" in problem.problem]
+    assert [(problem.section, problem.is_warning) for problem in outside] == [("training", True), ("test", True)]
+    assert outside[1].problem.startswith(f"{tmp_path}/mine/../mine/../img.nii.gz lies")
+
+
 def test_the_table_has_a_line_for_each_problem() -> None:
     table = problems_table(
         [Problem("a", "training", "x is missing."), Problem("case_2", "test", "y " * 100 + "!", is_warning=True)]

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from medcontext.data import case_files, case_name, data_hash, describe_cases, load_cases
+from hostile import CASE, DATASETS, GOOD
+from medcontext.data import case_files, case_name, check_dataset, data_hash, describe_cases, load_cases
 from medcontext.data.datalist import cross_validation_folds, write_all_labelled, write_fold
+from medcontext.text import printable
 
 
 @pytest.fixture
@@ -361,3 +364,13 @@ def test_more_folds_than_cases(tmp_path: Path) -> None:
     datalist = write(tmp_path, training=4)
     with pytest.raises(ValueError, match="There are 4 cases for 5 folds; choose fewer folds"):
         cross_validation_folds(datalist, 5)
+
+
+@pytest.mark.parametrize(("change", "said"), DATASETS)
+def test_a_hostile_dataset_is_refused_in_one_sentence(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    GOOD.write(tmp_path / "good.nii.gz")
+    content = {"labels": {"0": "background", "1": "spleen"}, "training": [CASE], "test": [CASE]} | change
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=re.escape(said)) as refusal:
+        check_dataset(tmp_path / "dataset.json", in_channels=1, labels={"spleen": 1})
+    assert printable(str(refusal.value)) == str(refusal.value)

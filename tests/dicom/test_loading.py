@@ -9,10 +9,12 @@ from highdicom.legacy import LegacyConvertedEnhancedCTImage
 from highdicom.uid import UID
 from monai.transforms import LoadImaged
 from pydicom import dcmread
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.encaps import encapsulate
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-from dicom_scans import OBLIQUE, phantom, write_series
-from medcontext.dicom import find_series
+from dicom_scans import LPS, OBLIQUE, phantom, write_series
+from medcontext.data.check import check_images, check_memory
+from medcontext.dicom import find_series, grid_of
 from medcontext.scans import LoadImageScand
 
 
@@ -89,6 +91,24 @@ def test_one_file_of_many_frames(tmp_path: Path) -> None:
     image = LoadImageScand("image")({"image": list(series.files)})["image"]
     np.testing.assert_array_equal(image, phantom())
     np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-5)
+    shape, affine = grid_of(series.files)
+    assert shape == phantom().shape
+    np.testing.assert_allclose(LPS @ affine, OBLIQUE, atol=1e-5)
+
+
+def test_frames_that_claim_more_than_memory_holds(tmp_path: Path) -> None:
+    slices = [dcmread(path) for path in write_series(tmp_path / "ct", phantom(), OBLIQUE)]
+    frames = LegacyConvertedEnhancedCTImage(slices, UID(), 5, UID(), 1)
+    frames.Rows = frames.Columns = 65535
+    frames.PixelData, frames.file_meta.TransferSyntaxUID = encapsulate([b"\0" * 64] * 7), RLELossless
+    frames["PixelData"].VR = "OB"
+    frames.save_as(tmp_path / "frames")
+    assert (tmp_path / "frames").stat().st_size < 100_000
+    case = {"image": str(tmp_path / "frames")}
+    (problem,) = check_images([case], in_channels=1)
+    assert "mm large, as no scan is" in problem
+    (problem,) = check_memory([case], (0.01, 0.01, 0.01), "RAS", 14).values()
+    assert "of memory, and" in problem
 
 
 @pytest.mark.parametrize("number", [1, None])

@@ -358,4 +358,6 @@ def test_processes_share_the_cases(tmp_path: Path) -> None:
     first, second = (json.loads((tmp_path / f"metrics{rank}.json").read_text()) for rank in (0, 1))
     assert first == second
     assert sorted(cases_of(tmp_path / "from0")) == ["a", "b", "c"]
+    assert first["test_failed_cases"] == 2
+    assert list(pd.read_csv(tmp_path / "from0" / "failures.csv")["case"]) == ["d", "e"]
     assert not (tmp_path / "from1").exists()

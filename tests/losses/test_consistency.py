@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from medcontext.losses import ConsistencyLoss
+from medcontext.losses.consistency import ConsistencyForm, consistency_loss
 
 TEACHER = torch.tensor([[[3.0, 0.0]], [[0.0, 4.0]]]).reshape(2, 1, 2, 1, 1)
 STUDENT = torch.tensor([[[3.0, 1.0]], [[2.0, 4.0]]]).reshape(2, 1, 2, 1, 1)
@@ -81,3 +84,25 @@ def test_unknown_choices(arguments: dict[str, str], message: str) -> None:
 def test_region_needs_a_mask() -> None:
     with pytest.raises(ValueError, match="needs a context_mask"):
         ConsistencyLoss(region="context")(TEACHER, STUDENT)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    scale=st.sampled_from([1e-3, 1.0, 50.0, 1e4]),
+    form=st.sampled_from(list(ConsistencyForm)),
+)
+def test_a_finite_distance_of_what_is_marked(seed: int, scale: float, form: ConsistencyForm) -> None:
+    logits = torch.randn(2, 2, 3, 2, 3, 2, generator=torch.Generator().manual_seed(seed))
+    teacher, student = logits * scale
+    student.requires_grad_()
+    mask = (logits[0, :, :1] > 0).float()
+    loss = consistency_loss(teacher, student, form=form, context_mask=mask)
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert loss >= -1e-6
+    assert torch.isfinite(student.grad).all()
+    assert not student.grad[(mask == 0).expand_as(student)].any()
+    assert consistency_loss(teacher, teacher, form=form).abs() < 1e-6
+    if form is ConsistencyForm.RELATIVE:
+        torch.testing.assert_close(loss, consistency_loss(*logits, form=form, context_mask=mask), rtol=1e-3, atol=1e-5)

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from monai.losses import DeepSupervisionLoss, DiceCELoss, DiceFocalLoss
 
 from medcontext.losses import PartialLabelLoss, merge_unannotated, partial_loss
@@ -102,3 +104,20 @@ def test_deep_supervision(logits: torch.Tensor, label: torch.Tensor) -> None:
     expected = 0.7 * single(logits, label) + 0.3 * single(low, label[:, :, 1::2, 1::2, 1::2])
     torch.testing.assert_close(partial_loss(plain, SETS)([logits, low], label), expected)
     assert plain.loss is LOSSES[0]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0.1, 1.0, 20.0]))
+def test_merging_moves_probability_and_loses_none(seed: int, scale: float) -> None:
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(2, 4, 3, 3, generator=random) * scale
+    candidates = torch.rand(2, 4, 3, 3, generator=random) < 0.4
+    before, after = logits.softmax(1), merge_unannotated(logits, candidates).softmax(1)
+    moved = candidates.clone()
+    moved[:, 0] = False
+    torch.testing.assert_close(after.sum(1), torch.ones(2, 3, 3))
+    torch.testing.assert_close(after[:, 0], before[:, 0] + (before * moved).sum(1))
+    assert not (after[moved] > 1e-6).any()
+    kept = ~moved
+    kept[:, 0] = False
+    torch.testing.assert_close(after[kept], before[kept])

@@ -108,6 +108,8 @@ def test_contradictions_are_all_named(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "ignore": 1}}, "names no structure beside the background"),
         ({"labels": {"background": 0, "liver": "1"}}, "gives 'liver' the id '1'; an id is a whole number"),
         ({"labels": {"background": 0, "liver": -1}}, "gives 'liver' the id -1; an id is a whole number"),
+        ({"labels": {"background": 0, "liver": 10**30}}, "gives 'liver' the id 10+; an id is a whole number"),
+        ({"labels": {"background": 0, "li\x1bver": 1}}, r"names 'li\\x1bver', which has control characters; rename it"),
         ({"labels": {"background": 1, "liver": 2}}, "gives 'background' the id 1; the background must have the id 0"),
         ({"labels": {"background": 0, "liver": 1, "spleen": 1}}, "gives one name or one id twice"),
         ({"labels": {"0": "background", "1": "liver", "2": "liver"}}, "gives one name or one id twice"),

@@ -85,6 +85,15 @@ def test_zips_that_lead_elsewhere(name: str, tmp_path: Path) -> None:
         pass
 
 
+def test_zips_with_two_files_of_one_name(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/b.nii", b"1")
+        archive.writestr("a/./b.nii", b"2")
+    refusal = "a.zip holds 'a/b.nii' twice, of which programs take either; do not use it"
+    with pytest.raises(ValueError, match=refusal), open_source(tmp_path / "a.zip"):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["w", "w:gz"])
 def test_tars_that_end_early(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "a.tar"

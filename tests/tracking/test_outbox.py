@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -19,7 +20,7 @@ from medcontext.tracking.operations import (
     note_operations,
     status_operation,
 )
-from medcontext.tracking.outbox import Outbox, short_requests
+from medcontext.tracking.outbox import Outbox, quiet_libraries, short_requests
 from medcontext.tracking.unsent import read_unsent, send_unsent, unsent_file
 from waiting import until
 
@@ -296,3 +297,11 @@ def test_requests_stay_under_the_limits_of_mlflow() -> None:
     ]
     assert {len(value) for value in notes[0]["notes"].values()} == {6000}
     assert len(notes[2]["notes"]["t"]) == 8000
+
+
+def test_passwords_stay_out_of_what_urllib3_logs(caplog: pytest.LogCaptureFixture) -> None:
+    connections = logging.getLogger("urllib3.connectionpool")
+    with quiet_libraries("http://me:pass/word@host"):
+        connections.warning("Retrying after connection broken: /%s@host/api", "word")
+    connections.warning("%s", "word")
+    assert caplog.messages == ["Retrying after connection broken: /***@host/api", "word"]

@@ -21,9 +21,11 @@ from medcontext.tracking import MLflowTracker
 from tiny import trainer
 from waiting import until
 
+MODE = {"medcontext.mode": "medcontext"}
+
 
 def tracker(uri: str, folder: Path, **kwargs: Any) -> MLflowTracker:
-    arguments = {"experiment_name": "tests", "run_name": "one", "tags": {"medcontext.mode": "medcontext"}}
+    arguments = {"experiment_name": "tests", "run_name": "one", "tags": MODE}
     return MLflowTracker(str(folder), tracking_uri=uri, **{**arguments, **kwargs})
 
 
@@ -365,6 +367,30 @@ def test_a_run_of_another_database_is_not_joined(uri: str, tmp_path: Path) -> No
     engine.run()
     assert [run.info.run_name for run in runs(uri)] == ["one"]
     assert json.loads((tmp_path / "models" / "run.json").read_text())["run_name"] == "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("tags", "joined"),
+    [({}, False), ({"medcontext.weights": "ab"}, True), ({"medcontext.weights": "cd"}, False), (MODE, True)],
+)
+def test_a_run_file_may_name_a_run_that_did_not_train_the_weights(
+    uri: str, tmp_path: Path, tags: dict[str, str], joined: bool
+) -> None:
+    client = mlflow.MlflowClient(uri)
+    other = client.create_run(client.create_experiment("tests"), run_name="other", tags=tags)
+    (tmp_path / "run.json").write_text(json.dumps({"mlflow_run_id": other.info.run_id, "run_name": "elsewhere"}))
+    (tmp_path / "model.json").write_text(json.dumps({"sha256": {"model.pt": "ab"}}))
+    engine = evaluator()
+    tracker(uri, tmp_path).attach(engine)
+    engine.run()
+    assert len(runs(uri)) == (1 if joined else 2)
+    assert bool(client.get_run(other.info.run_id).data.metrics) == joined
+
+
+def test_a_finished_training_run_tells_its_weights(uri: str, tmp_path: Path) -> None:
+    (tmp_path / "model.json").write_text(json.dumps({"sha256": {"model.pt": "ab"}}))
+    trainer(train_handlers=[tracker(uri, tmp_path)]).run()
+    assert [run.data.tags["medcontext.weights"] for run in runs(uri)] == ["ab"]
 
 
 def test_a_negative_wait() -> None:

@@ -63,7 +63,7 @@ def test_a_line_that_a_crash_cut_off_is_left_out(client: Client, models: Path) -
     assert not path.exists()
 
 
-@pytest.mark.parametrize("content", ["[1, 2]\n", "", "{}\n", '{"run_id": 1, "tracking_uri": "x"}\n'])
+@pytest.mark.parametrize("content", ["[1, 2]\n", "[" * 100_000, "", "{}\n", '{"run_id": 1, "tracking_uri": "x"}\n'])
 def test_a_file_that_names_no_run_is_refused(models: Path, content: str) -> None:
     unsent_file(models, RUN).write_text(content)
     with pytest.raises(ValueError, match="does not name a run; delete it"):

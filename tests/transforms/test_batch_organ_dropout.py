@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import ndimage
 
 from medcontext.phantoms import make_btcv_phantom
@@ -185,3 +187,24 @@ def test_arguments(arguments: dict[str, Any], error: type[Exception], message: s
 def test_a_cell_size_of_other_axes() -> None:
     with pytest.raises(ValueError, match="cell_size has 2 numbers"):
         drop(*block_scene(), cell_size=(4, 4))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    spatial=st.lists(st.integers(3, 9), min_size=2, max_size=3),
+    cell_size=st.integers(1, 4),
+    extent=st.sampled_from(["organ", "part", "both"]),
+    decoy_fraction=st.sampled_from([0, 0.5, 3]),
+    fill=st.sampled_from(["zero", "mean", "noise"]),
+    seed=st.integers(0, 999),
+)
+def test_mask_and_image_agree(spatial: list[int], seed: int, **arguments: Any) -> None:
+    torch.manual_seed(seed)
+    image, label = torch.rand(2, 1, *spatial) + 1, torch.randint(0, 4, (2, 1, *spatial))
+    before = image.clone(), label.clone()
+    masked, mask = BatchOrganDropout(num_classes=4, **arguments)(image, label)
+    torch.testing.assert_close((image, label), before, rtol=0, atol=0)
+    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+    torch.testing.assert_close(masked[mask == 0], image[mask == 0], rtol=0, atol=0)
+    assert torch.isfinite(masked).all()
+    assert mask.flatten(1).any(1).tolist() == (label > 0).flatten(1).any(1).tolist()

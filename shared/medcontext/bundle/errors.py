@@ -23,7 +23,7 @@ from medcontext.inferers import NonFinitePredictionError
 from medcontext.networks import CheckpointWriteError
 from medcontext.reliability import CalibrationError
 from medcontext.scans import ImageReadError
-from medcontext.text import printable
+from medcontext.text import printable_lines
 from medcontext.tracking.outbox import TrackingError
 
 __all__ = ["FaultError", "MISTAKES", "STOPS", "TRACEBACK_FILE", "known_faults", "one_sentence", "removed_on_failure"]
@@ -88,7 +88,7 @@ def one_sentence(
         file = None if _is_from_library(mistake) and message is not None else _write_traceback(error, folder)
         if message is None or os.environ.get("MEDCONTEXT_DEBUG", "0") not in ("", "0"):
             raise
-        text = printable(" ".join(message.split())) or type(mistake).__name__
+        text = printable_lines(" ".join(message.split())) or type(mistake).__name__
         if mistake is not None and not _is_from_library(mistake):
             text += f" (MEDCONTEXT_DEBUG=1 shows the traceback{f', as does {file}' if file else ''})"
         raise SystemExit(f"medcontext: {subject + ': ' if subject else ''}{text}") from error

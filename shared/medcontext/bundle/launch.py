@@ -29,7 +29,7 @@ from medcontext.cases import failed_cases, failures_sentence
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import remove_unfinished
 from medcontext.storage.locks import lock, release
-from medcontext.text import printable
+from medcontext.text import escape_records, printable
 from medcontext.tracking.identity import read_identity, write_identity
 from medcontext.tracking.tracker import check_tracking
 
@@ -74,6 +74,7 @@ def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None
     Raises:
         SystemExit: If a check fails, or a signal arrives; the message is one sentence.
     """
+    escape_records()
     parser = workflow.parser
     if settings_check is not None:
         with one_sentence():
@@ -120,7 +121,7 @@ def prepare(workflow: ConfigWorkflow, engine: str, *, settings_check: Any = None
             parser.export_config_file(config, str(config_file), indent=4)
             if engine.startswith("train"):
                 _record_identity(parser)
-        print(f"outputs: {output_dir}", file=sys.stderr)
+        print(printable(f"outputs: {output_dir}"), file=sys.stderr)
 
 
 _WRITTEN = {"train": ("ckpt_dir", "output_dir", "cache_dir"), "other": ("predictions_dir", "evaluation_dir")}

@@ -19,7 +19,7 @@ from medcontext.cli.data import check, phantoms, plan, prepare
 from medcontext.cli.ranking import rank
 from medcontext.cli.results import compare, send_unsent
 from medcontext.cli.training import experiment, finalize, preview
-from medcontext.text import printable
+from medcontext.text import escape_records, printable_lines
 
 __all__ = [
     "COMMANDS",
@@ -50,6 +50,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 
 def main() -> None:
     """Run a command, and report a user's mistake in one sentence."""
+    escape_records()
     if sys.argv[1:] in ([], ["help"], ["--help"], ["-h"]):
         print(_overview())
         return
@@ -61,7 +62,7 @@ def main() -> None:
     except (ValueError, OSError, TypeError) as error:
         if isinstance(error, TypeError) and not _is_refusal(error):
             raise
-        sys.exit(f"medcontext: {printable(str(error))}")
+        sys.exit(f"medcontext: {printable_lines(str(error))}")
     except KeyboardInterrupt as end:
         print("medcontext: interrupted; the same command resumes, or starts again.", file=sys.stderr)
         sys.exit(128 + (end.args[0] if end.args else signal.SIGINT))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from medcontext.text import printable
+
 __all__ = ["rank"]
 
 
@@ -33,5 +35,5 @@ def rank(
     with one_sentence(kinds=MISTAKES + STOPS):
         ranked, page = rank_folder(ckpt_dir, images, labeled, output_dir, device)
     for scan in ranked[:10]:
-        print(f"{scan.rank:>3}  {scan.case['case']}  score {scan.score:.3f}")
+        print(printable(f"{scan.rank:>3}  {scan.case['case']}  score {scan.score:.3f}"))
     print(page)

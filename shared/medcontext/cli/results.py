@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medcontext.cli.arguments import as_tuple
+from medcontext.text import printable_lines
 
 __all__ = ["compare", "send_unsent"]
 
@@ -44,14 +45,14 @@ def compare(
         dataset_dir=dataset_dir,
     )
     for group in comparison.groups:
-        print(group.sentence)
+        print(printable_lines(group.sentence))
         for step in group.ladder.steps:
-            print(f"  {step.line}")
+            print(printable_lines(f"  {step.line}"))
     for setting in comparison.few_shot.values():
         for sentence in setting.efficiency.sentences:
-            print(f"{setting.title}. {sentence}")
+            print(printable_lines(f"{setting.title}. {sentence}"))
     for sentence in prediction_sentences(comparison):
-        print(sentence)
+        print(printable_lines(sentence))
     print(Path(output_dir) / PAGE)
 
 

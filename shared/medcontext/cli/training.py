@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medcontext.cli.arguments import as_tuple
+from medcontext.text import printable_lines
 
 if TYPE_CHECKING:
     from medcontext.experiment import Costs, Job
@@ -118,7 +119,7 @@ def experiment(
     jobs = with_equal_time(jobs, measure_costs(jobs, folder, as_tuple(devices)))
     failures = run_cells(jobs, folder, as_tuple(devices))
     for failure in failures:
-        print(failure, file=sys.stderr)
+        print(printable_lines(failure), file=sys.stderr)
     if len(failures) < len(jobs) and len({job.cell.mode for job in jobs}) > 1:
         compare(experiment_name, str(folder / "comparison"), tracking_uri=jobs[0].tracking_uri)
     if failures:
@@ -154,9 +155,9 @@ def finalize(
     folder = Path(output_dir) if output_dir is not None else experiment_dir(str(experiment_name))
     chosen = read_cross_validation(folder, cross_validation)
     ckpt_dir = make_final_model(chosen, method, folder, as_tuple(devices), registered_model_name)
-    print(chosen.sentence)
+    print(printable_lines(chosen.sentence))
     if chosen.evidence is not None:
-        print(chosen.evidence.sentence)
+        print(printable_lines(chosen.evidence.sentence))
     print(ckpt_dir)
 
 

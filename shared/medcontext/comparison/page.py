@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,8 @@ from medcontext.comparison.runs import TrackedRun
 from medcontext.comparison.tables import difference_rows, efficiency_rows, ladder_rows, prediction_rows, run_rows
 from medcontext.comparison.verdicts import SUBJECTS, Group, Subject
 from medcontext.report.page import data_uri, number, png, render
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text, read_json
 from medcontext.storage.tables import csv_bytes
 
 __all__ = ["PAGE", "Comparison", "prediction_sentences", "write_comparison"]
@@ -166,7 +166,7 @@ def write_comparison(output_dir: str | os.PathLike[str], comparison: Comparison)
 def _remove_old_figures(earlier: Path, keep: Mapping[str, bytes]) -> None:
     """Remove the figures that an earlier comparison in this folder lists and this one lacks."""
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        for name in json.loads(earlier.read_text(encoding="utf-8"))["figures"]:
+        for name in read_json(earlier)["figures"]:
             if name not in keep and re.fullmatch(r"[\w.-]+\.png", name):
                 (earlier.parent / name).unlink(missing_ok=True)
 

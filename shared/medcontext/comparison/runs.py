@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tempfile
@@ -24,7 +23,9 @@ from medcontext.comparison.store import mlflow_errors
 from medcontext.engines import TrainingMode
 from medcontext.metrics import summarise
 from medcontext.storage.addresses import without_password
+from medcontext.storage.json_files import read_json
 from medcontext.storage.tables import read_csv_text
+from medcontext.text import printable
 from medcontext.tracking.final_models import KIND_TAG
 from medcontext.tracking.operations import read_inputs
 
@@ -190,14 +191,14 @@ def _search(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
 
 
 def _read(client: MlflowClient, run: Run, folder: Path) -> TrackedRun:
-    tags = {name.removeprefix(_PREFIX): text for name, text in run.data.tags.items() if name.startswith(_PREFIX)}
+    tags = {name.removeprefix(_PREFIX): text for name, text in _printed(run.data.tags) if name.startswith(_PREFIX)}
     content: dict[str, Any] = {
         "id": run.info.run_id,
-        "name": run.info.run_name or run.info.run_id,
+        "name": printable(run.info.run_name or run.info.run_id),
         "status": run.info.status,
         "end_time": run.info.end_time or 0,
         "tags": tags,
-        "params": run.data.params,
+        "params": dict(_printed(run.data.params)),
         "metrics": run.data.metrics,
         "inputs": _inputs(run),
     }
@@ -213,6 +214,12 @@ def _read(client: MlflowClient, run: Run, folder: Path) -> TrackedRun:
     except (MlflowException, OSError, ImportError) as error:  # unreachable files of one run affect no other
         problem = f"its files cannot be read: {' '.join(without_password(str(error)).split())[:200]}"
     return TrackedRun(**content, problem=problem)
+
+
+def _printed(texts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield names and texts, which whoever may write to the store chose."""
+    for name, text in texts.items():
+        yield printable(name), printable(text)
 
 
 def _inputs(run: Run) -> dict[str, tuple[tuple[str, int | None], ...]]:
@@ -236,6 +243,8 @@ def _problem(run: Run, tags: Mapping[str, str]) -> str:
         return f"it has no tag {', '.join(missing)}"
     if not tags["steps"].isdigit() or tags["steps"] == "0":
         return f"its tag medcontext.steps is not a number of steps but {tags['steps']!r}"
+    if failed := int(run.data.metrics.get("test_failed_cases", 0)):
+        return f"{failed} of its test cases failed in the evaluation: repair those in failures.csv and evaluate again"
     trained = {metric.key: metric.step for metric in run.data.to_proto().metrics}.get("train_seconds")
     if trained is not None and trained != int(tags["steps"]):
         return f"it trained {trained} steps, although its tag medcontext.steps says {tags['steps']}"
@@ -255,8 +264,9 @@ def _read_table(path: Path | None) -> pd.DataFrame:
         raise ValueError(f"it has no {_TABLE_FILE}: run evaluate.json with its checkpoint")
     try:
         table = pd.read_csv(path, dtype={"case": str, "label": str})  # a name may look like a number: 12345e678901
-        table["case"] = read_csv_text(table["case"])
+        table["case"] = read_csv_text(table["case"]).map(printable, na_action="ignore")
         summarise(table, resamples=1)
+        table["label"] = table["label"].map(printable)
     except ValueError as error:
         raise ValueError(f"its {_TABLE_FILE} cannot be used: {error}") from error
     return table
@@ -266,6 +276,9 @@ def _read_config(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        content = read_json(path, finite=False)
     except ValueError as error:
         raise ValueError(f"its {_CONFIG_FILE} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"its {_CONFIG_FILE} holds no configuration")
+    return content

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -14,6 +15,7 @@ from monai.utils import path_to_sqlite_uri
 from medcontext.bundle import find_home
 from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
+from medcontext.tracking.outbox import quiet_libraries
 
 __all__ = ["connect", "default_tracking_uri", "find_experiment", "mlflow_errors"]
 
@@ -67,7 +69,8 @@ def find_experiment(client: MlflowClient, name: str) -> Experiment:
     )
 
 
-def mlflow_errors(tracking_uri: str) -> AbstractContextManager[None]:
+@contextlib.contextmanager
+def mlflow_errors(tracking_uri: str) -> Iterator[None]:
     """Turn MLflow's errors into one sentence, without the password that the address may contain.
 
     Raises:
@@ -80,4 +83,5 @@ def mlflow_errors(tracking_uri: str) -> AbstractContextManager[None]:
         text = " ".join(without_password(str(error), tracking_uri).split())
         return ValueError(f"MLflow at {without_password(tracking_uri)}: {text[:400]}")
 
-    return explained(explain)
+    with explained(explain), quiet_libraries(tracking_uri):
+        yield

@@ -102,7 +102,8 @@ def check_dataset(
     """Return all problems of the cases of a dataset, or of those that a run uses.
 
     Facts about voxels are remembered in the user's cache until the files change. Cases listed in several
-    sections are searched for in all of ``dataset.json``, whatever the run uses.
+    sections are searched for in all of ``dataset.json``, whatever the run uses. Files outside of its folder are a
+    warning where all that it lists is checked.
 
     Args:
         datalist: path of the ``dataset.json``.
@@ -126,12 +127,25 @@ def check_dataset(
     arguments: dict[str, Any] = {"folder": folder, "memory": FileMemory.of_dataset(datalist), "sha256": recorded}
     expected: dict[str, Any] = {"in_channels": in_channels, "labels": labels, "ignored": ignored_id(content)}
     problems = check_cases(used, voxels=voxels, **expected, **arguments)
-    if sections is not None:
+    if sections is None:
+        problems += _outside(listed, folder)
+    else:
         problems += [problem for problem in find_overlaps(listed, recorded, folder) if problem not in problems]
     if UNLABELED in used:
         of_unlabeled = _unlabeled_problems(datalist, listed, used, recorded, arguments["memory"])
         problems += [problem for problem in of_unlabeled if problem not in problems]
     return problems + (_compare_hashes(used, recorded, folder) if hashes else [])
+
+
+def _outside(listed: Sections, folder: Path) -> list[Problem]:
+    """Warn of cases outside the folder of ``dataset.json``, which may come from elsewhere and name any file."""
+    text = "{} lies outside of the folder of dataset.json; see that it belongs to the dataset."
+    inside = os.path.abspath(folder)
+    return [
+        replace(_problem(section, case, text.format(outside[0])), is_warning=True)
+        for section, case in _section_cases(listed)
+        if (outside := [file for file in case_files(case) if not Path(os.path.abspath(file)).is_relative_to(inside)])
+    ]
 
 
 def _unlabeled_problems(
@@ -282,7 +296,7 @@ def check_memory(cases: Sequence[Case], spacing: Sequence[float], orientation: s
 
 
 def _grid_of(case: Case) -> tuple[tuple[int, ...], npt.NDArray[np.float64]] | None:
-    """Return shape and affine of a case's image, ``None`` where one file of DICOM has all slices."""
+    """Return shape and affine of a case's image, ``None`` where a file of DICOM is no volume."""
     files = _images(case)
     if is_dicom(files[0]):
         return grid_of(files)

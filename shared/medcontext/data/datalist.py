@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from medcontext.checks import check_choice, check_fraction, check_integer
+from medcontext.data.listed_cases import Case, case_files, case_name, check_case, check_content, refuse_unknown_sections
 from medcontext.labels import Labels, ignored_id, label_names, map_labels
-from medcontext.scans import volume_name
 from medcontext.storage.files import write_file
+from medcontext.storage.json_files import read_json
 
 __all__ = [
     "Case",
@@ -38,18 +39,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_OTHER_NAMES = {
-    "train": "call it 'training'",
-    "val": "call it 'validation'",
-    "valid": "call it 'validation'",
-    "testing": "call it 'test' if the cases have labels, else 'unlabeled'",
-    "unlabelled": "call it 'unlabeled'",
-}
-
-Case = dict[str, Any]
-"""``image``: path of a volume, or a list of paths, one for each channel; ``label``; ``patient`` if it is known; and
-``unannotated``, names of the structures that its label map does not show though they may be there."""
-
 
 def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a ``dataset.json``.
@@ -62,28 +51,10 @@ def load_datalist(datalist: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    refuse_unknown_sections(content, path)
-    if not isinstance(content, dict) or not (content.get("training") or content.get("test")):
-        raise ValueError(f"{path} must be an object with lists of cases under 'training', 'validation' and 'test'.")
-    return content
-
-
-def refuse_unknown_sections(content: object, place: object) -> None:
-    """Refuse lists of cases under names that other programs use, rather than ignore them.
-
-    Args:
-        content: content of a dataset file.
-        place: where it was read, for the message.
-
-    Raises:
-        ValueError: If there is one.
-    """
-    for name, advice in _OTHER_NAMES.items():
-        if isinstance(content, dict) and isinstance(content.get(name), list):
-            raise ValueError(f"{place} lists cases under {name!r}, which is not read; {advice}.")
+    return check_content(content, path)
 
 
 def load_cases(
@@ -158,45 +129,13 @@ def load_listed(datalist: str | os.PathLike[str], section: str) -> list[Case]:
     return [_with_absolute_paths(case, folder) for case in load_datalist(datalist).get(section, [])]
 
 
-def _with_absolute_paths(case: dict[str, Any] | str, folder: Path) -> Case:
-    files = {"image": case} if isinstance(case, str) else case
-    label = files.get("label", "none") if isinstance(files, dict) else None
-    if not isinstance(files, dict) or not _is_path(files.get("image")) or not (label and isinstance(label, str)):
-        raise ValueError(
-            f"A case must give a path under 'image' (several channels: a list) and one under 'label', got {case!r}."
-        )
-    _check_unannotated(files)
-    return {key: _join(folder, value) if key in ("image", "label") else value for key, value in files.items()}
-
-
-def _check_unannotated(case: Case) -> None:
-    names = case.get("unannotated", [])
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(
-            f"{case_name(case)} gives {names!r} as 'unannotated'; give a list of the structures that nobody annotated "
-            "in this case, such as ['spleen', 'liver']."
-        )
-
-
-def _is_path(value: Any) -> bool:
-    return bool(value) and all(isinstance(path, str) for path in (value if isinstance(value, list) else [value]))
+def _with_absolute_paths(case: object, folder: Path) -> Case:
+    checked = check_case(case)
+    return {key: _join(folder, value) if key in ("image", "label") else value for key, value in checked.items()}
 
 
 def _join(folder: Path, value: str | Sequence[str]) -> str | list[str]:
     return str(folder / value) if isinstance(value, str) else [str(folder / path) for path in value]
-
-
-def case_files(case: Mapping[str, Any]) -> list[str]:
-    """Return the paths of a case's image, one or one for each channel, and of its label if it has one."""
-    image = case["image"]
-    files = [image] if isinstance(image, str) else list(image)
-    return [*files, case["label"]] if "label" in case else files
-
-
-def case_name(case: Mapping[str, Any]) -> str:
-    """Return the name of a case: that of its image's file, without the ending and the number of a first channel."""
-    name = volume_name(case_files(case)[0])
-    return name if isinstance(case["image"], str) else name.removesuffix("_0000")
 
 
 def _check_subset(train_fraction: float, train_cases: int | None) -> None:

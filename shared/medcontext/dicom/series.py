@@ -209,10 +209,14 @@ def grid_of(files: Sequence[str]) -> tuple[tuple[int, int, int], Array] | None:
     """Return shape (columns, rows, slices) and affine (4, 4) in mm, in LPS, without reading pixels.
 
     Args:
-        files: files of one series, in their order, see :class:`Series`; for one of many frames it is ``None``.
+        files: files of one series, in their order, or the one that holds all slices, see :class:`Series`. For a file of
+            one slice, or of frames that are no volume, the result is ``None``.
+
+    Raises:
+        ValueError: If a file is damaged.
     """
     if len(files) < 2:
-        return None
+        return _grid_of_frames(files[0])
     first, last = (read(file, stop_before_pixels=True) for file in (files[0], files[-1]))
     corner, end = (np.array(header.ImagePositionPatient, dtype=float) for header in (first, last))
     along_row, along_column = np.array(first.ImageOrientationPatient, dtype=float).reshape(2, 3)
@@ -221,6 +225,31 @@ def grid_of(files: Sequence[str]) -> tuple[tuple[int, int, int], Array] | None:
     step = (end - corner) / (len(files) - 1)
     affine[:3] = np.stack([along_row * between_columns, along_column * between_rows, step, corner], axis=1)
     return (int(first.Columns), int(first.Rows), len(files)), affine
+
+
+def _grid_of_frames(path: str) -> tuple[tuple[int, int, int], Array] | None:
+    """Return shape and affine as :func:`grid_of`, for a file of many frames."""
+    geometry = _geometry_of_frames(path) if "NumberOfFrames" in read(path, stop_before_pixels=True) else None
+    if geometry is None:
+        return None
+    slices, rows, columns = geometry.spatial_shape
+    return (columns, rows, slices), geometry.flip_spatial(0).affine[:, [2, 1, 0, 3]]
+
+
+def _geometry_of_frames(path: str) -> Any:
+    """Return where a file of many frames has its voxels, ``None`` if they are not one to a place, evenly spaced.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    import highdicom
+
+    try:
+        return highdicom.imread(path, lazy_frame_retrieval=True).get_volume_geometry(
+            rtol=SPACING_TOLERANCE, allow_duplicate_positions=False
+        )
+    except Exception as error:  # for headers that contradict themselves
+        raise ValueError(f"{path} cannot be understood ({type(error).__name__}: {error}).") from error
 
 
 def modality_of(path: str | os.PathLike[str]) -> str:
@@ -293,13 +322,9 @@ def _volume_classes() -> set[str]:
 
 def _frames_problem(paths: Sequence[str]) -> str | None:
     """Return why files of many frames are not a volume, if they are not."""
-    import highdicom
-
     if len(paths) > 1:
         return f"has {len(paths)} files of several frames; give the one to predict"
-    geometry = highdicom.imread(paths[0], lazy_frame_retrieval=True).get_volume_geometry(
-        rtol=SPACING_TOLERANCE, allow_duplicate_positions=False
-    )
+    geometry = _geometry_of_frames(paths[0])
     if geometry is None:
         return "has frames that are not a stack of evenly spaced slices, one at each place"
     return "is one slice only" if geometry.spatial_shape[0] == 1 else None

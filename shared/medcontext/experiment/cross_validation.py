@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from medcontext.handlers.component_choice import COMPONENTS_FILE
 from medcontext.metrics import ComponentEvidence, MetricSummary, choose_components, summarise
 from medcontext.networks.model_file import MODEL_FILE, read_settings
 from medcontext.report import checkpoint_sha256
+from medcontext.storage.json_files import read_json
 from medcontext.storage.tables import read_csv_text
 
 __all__ = ["Budget", "CrossValidation", "Fold", "experiment_dir", "read_cross_validation"]
@@ -271,7 +271,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         ValueError: If it is missing or damaged.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, finite=False)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path} cannot be read ({error}); cross-validate again under another experiment_name."

@@ -11,6 +11,7 @@ from typing import Any
 from medcontext.bundle import check_configuration, one_sentence, open_workflow
 from medcontext.data.datalist import cross_validation_folds, write_fold
 from medcontext.experiment.grid import MODES, Cell, config_file, config_files
+from medcontext.storage.addresses import without_password
 
 __all__ = ["Job", "checked_configuration", "plan"]
 
@@ -75,7 +76,7 @@ def plan(
 
     Raises:
         SystemExit: If a configuration or the data cannot be used, with one sentence.
-        ValueError: If ``overrides`` has keys that the grid sets.
+        ValueError: If ``overrides`` has keys that the grid sets, or a password.
     """
     overrides = dict(overrides or {})
     reserved = SET_BY_GRID if test_fold is None else SET_BY_GRID | {"datalist"}
@@ -85,6 +86,12 @@ def plan(
         reserved = reserved | {"dataset", "dataset_dir"}
     if reserved & overrides.keys():
         raise ValueError(f"the grid itself sets {', '.join(sorted(reserved & overrides.keys()))}; leave that out.")
+    uri = str(overrides.get("tracking_uri", ""))
+    if without_password(uri) != uri:
+        raise ValueError(
+            "tracking_uri has a password or token, which the files of an experiment would keep; leave it out and give "
+            "the address by the variable MLFLOW_TRACKING_URI."
+        )
     unlabeled: dict[str, Any] = {
         name: overrides.pop(name) for name in ("unlabeled", "unlabeled_dir") if name in overrides
     }

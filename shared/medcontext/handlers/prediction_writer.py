@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -32,7 +31,8 @@ from medcontext.handlers.quality import QualityEstimate
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
 from medcontext.scans import nifti_header, voxel_ml
-from medcontext.storage.files import json_text, whole_file
+from medcontext.storage.files import whole_file
+from medcontext.storage.json_files import json_text, parse_json
 
 __all__ = ["PredictionWriteError", "PredictionWriter"]
 
@@ -282,7 +282,7 @@ def _source(case: Mapping[str, Any]) -> dict[str, Any]:
 def _describes(summary: str, case: Mapping[str, Any]) -> bool:
     """Return whether a summary is of a case's image; series are identified by their UIDs, wherever they are."""
     try:
-        earlier = json.loads(summary)
+        earlier = parse_json(summary)
         uids = [entry.get("series_instance_uid") for entry in (earlier, case)]
         if any(uids):
             return bool(uids[0] == uids[1])

@@ -5,7 +5,6 @@ MONAI reads such lists too, but only from GitHub, and takes version 0.9.0 for ne
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -20,14 +19,16 @@ from packaging.version import InvalidVersion, Version
 from medcontext.checks import nearest_name
 from medcontext.storage.archives import leads_out
 from medcontext.storage.fetch import Digest, is_address, read_address
+from medcontext.storage.json_files import parse_json
+from medcontext.text import printable
 
 __all__ = ["LISTING", "Collection", "ListedBundle", "read_collection"]
 
 logger = logging.getLogger(__name__)
 
 LISTING = "model_info.json"
-LIMIT = 1 << 24
-KEY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]*)_v(?P<version>\d[\w.+!-]*)", re.ASCII)
+LIMIT, LONGEST = 1 << 24, 2000
+KEY = re.compile(r"(?P<name>[A-Za-z0-9][\w.-]{0,99})_v(?P<version>\d[\w.+!-]{0,99})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def read_collection(source: str | os.PathLike[str]) -> Collection:
             raise FileNotFoundError(f"There is no {path}; give a {LISTING} or its folder, or a web address.")
         address, content = str(path), path.read_bytes()
     try:
-        listed = json.loads(content)
+        listed = parse_json(content)
     except ValueError as error:
         raise ValueError(f"{address} is not a list of bundles ({error}); give the address of a {LISTING}.") from error
     if not isinstance(listed, dict):
@@ -136,12 +137,23 @@ def _parse_entry(address: str, key: str, entry: Any) -> ListedBundle:
     subject, parts = f"{key!r} in {address}", KEY.fullmatch(key)
     if parts is None:
         raise ValueError(f"{subject} is not the name of a bundle, _v, and a version.")
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("source"), str):
+    if not isinstance(entry, Mapping) or not _is_place(entry.get("source")):
         raise ValueError(f"{subject} has no address of its zip under 'source'.")
     kind, value = ("sha256", entry["sha256"]) if entry.get("sha256") else ("sha1", entry.get("checksum"))
     source = _zip_location(address, entry["source"], subject)
     digest = Digest.parse(kind, value, subject) if value else None
     return ListedBundle(parts["name"], parts["version"], source, digest)
+
+
+def _is_place(value: object) -> bool:
+    """Return whether a value may be an address or a path."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST or printable(value) != value:
+        return False
+    try:
+        _ = urlsplit(value).port  # which raises where host or port are none
+    except ValueError:
+        return False
+    return True
 
 
 def _zip_location(address: str, source: str, subject: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import configparser
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,7 @@ from monai.bundle.config_item import ComponentLocator
 
 from medcontext.inspection.allowed import COMPONENTS, LOG_HANDLERS
 from medcontext.inspection.expressions import expression_problem, import_problem, is_import
+from medcontext.storage.json_files import parse_json
 
 __all__ = ["Finding", "config_findings", "log_findings"]
 
@@ -54,8 +54,8 @@ def config_findings(file: str, content: bytes) -> Iterator[Finding]:
         yield Finding(file, "", "file", file, f"it has {len(content)} bytes, more than any configuration")
         return
     try:
-        text = content.decode("utf-8-sig")
-        parsed = json.loads(text) if file.endswith(".json") else _without_aliases(text)
+        is_json = file.endswith(".json")
+        parsed = parse_json(content, finite=False) if is_json else _without_aliases(content.decode("utf-8-sig"))
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         yield Finding(file, "", "file", file, f"it cannot be read ({' '.join(str(error).split())[:200]})")
         return

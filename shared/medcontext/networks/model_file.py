@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from medcontext.checks import check_above_zero, check_integer, check_integers
 from medcontext.labels import component_ids, label_ids
+from medcontext.storage.json_files import read_json
 
 __all__ = [
     "MODEL_FILE",
@@ -83,7 +83,7 @@ def read_model_file(ckpt_path: File) -> dict[str, Any]:
     if Path(ckpt_path).name not in (MODEL_FILE, STUDENT_FILE, TEACHER_FILE) or not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); {_REMEDY}.") from error
     if not isinstance(content, dict):

@@ -15,7 +15,8 @@ from torch import nn
 from medcontext.faults import disk_remedy
 from medcontext.networks.model_file import MODEL_INFO_FILE, check_weights_hash
 from medcontext.networks.state_dicts import StateDict, best_state, check_finite, misfit, refuse_ensemble
-from medcontext.storage.files import json_text, whole_file, write_file
+from medcontext.storage.files import whole_file, write_file
+from medcontext.storage.json_files import json_text
 
 __all__ = [
     "CheckpointWriteError",

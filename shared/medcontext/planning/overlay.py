@@ -16,7 +16,8 @@ from medcontext.planning.choice import Choice, table
 from medcontext.planning.dataset_choices import dataset_choices
 from medcontext.planning.fingerprint import read_fingerprint
 from medcontext.planning.recipe import Recipe
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text
 
 __all__ = ["Plan", "make_plans", "plans_table", "write_plans"]
 

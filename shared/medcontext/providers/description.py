@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from medcontext.labels import check_ignored, is_ignore
+from medcontext.labels import check_ignored, is_ignore, is_label_id
 from medcontext.providers.own import OwnDataset
 from medcontext.storage.archives import Source
+from medcontext.storage.json_files import parse_json
+from medcontext.text import printable
 
 __all__ = ["described_dataset", "find_description", "names_by_id", "read_object"]
 
@@ -69,7 +70,7 @@ def read_object(source: Source, name: str) -> dict[str, Any]:
     with source.open(name) as stream:
         text = stream.read()
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         raise ValueError(f"{name} of {source.path} is not valid JSON ({error}); repair it or get it again.") from error
     if not isinstance(content, dict):
@@ -109,7 +110,7 @@ def names_by_id(labels: object, place: str) -> dict[int, str]:
 def _pairs(labels: object, place: str) -> list[tuple[str, Any]]:
     if not isinstance(labels, Mapping) or not labels:
         raise ValueError(f"{place} must name the label ids, such as {{'background': 0, 'liver': 1}}, got {labels!r}.")
-    if all(isinstance(name, str) and str(index).isdecimal() for index, name in labels.items()):
+    if all(isinstance(name, str) and is_label_id(index) for index, name in labels.items()):
         return [(name, int(index)) for index, name in labels.items()]
     return [(str(name), index) for name, index in labels.items()]
 
@@ -120,7 +121,9 @@ def _check_label(name: str, index: Any, place: str) -> None:
             f"{place} makes {name!r} a region of the ids {list(index)}; give each id a name of its own there, such as "
             f"'label_{index[0] if index else 1}', and name the region in `reported` when you train."
         )
-    if isinstance(index, bool) or not isinstance(index, int) or index < 0 or not name.strip():
+    if printable(name) != name:
+        raise ValueError(f"{place} names {name!r}, which has control characters; rename it.")
+    if isinstance(index, bool) or not isinstance(index, int) or not is_label_id(index) or not name.strip():
         raise ValueError(f"{place} gives {name!r} the id {index!r}; an id is a whole number, 0 for the background.")
     if name.lower() == BACKGROUND and index:
         raise ValueError(f"{place} gives {name!r} the id {index}; the background must have the id 0.")
@@ -138,13 +141,13 @@ def channel_names(content: Mapping[str, Any], place: str) -> dict[int, str]:
         raise ValueError(f"{key} of {place} must name the channels, such as {{'0': 'CT'}}, got {names!r}.")
     if sorted(names) != sorted(map(str, range(len(names)))):
         raise ValueError(f"{key} of {place} must number the channels from 0 to {len(names) - 1}, got {sorted(names)}.")
-    return {channel: names[str(channel)] for channel in range(len(names))}
+    return {channel: printable(names[str(channel)]) for channel in range(len(names))}
 
 
 def text_of(content: Mapping[str, Any], key: str) -> str:
     """Return the text under a key, empty if there is none."""
     value = content.get(key)
-    return value if isinstance(value, str) else ""
+    return printable(value) if isinstance(value, str) else ""
 
 
 def about(content: Mapping[str, Any]) -> dict[str, str]:

@@ -22,7 +22,8 @@ from medcontext.providers.own import SECTIONS, OwnDataset
 from medcontext.providers.two_folders import read_folders
 from medcontext.storage.archives import Source, open_source
 from medcontext.storage.file_memory import FileMemory
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text
 from medcontext.storage.transfer import is_link_to, transfer_files
 
 __all__ = ["FORMATS", "import_dataset"]

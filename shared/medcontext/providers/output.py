@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from medcontext.data.datalist import load_datalist
 from medcontext.data.datasets import PHANTOM_MARKER
 from medcontext.storage.archives import Source
 from medcontext.storage.files import write_file
+from medcontext.storage.json_files import parse_json
 from medcontext.storage.locks import locked
 
 __all__ = ["indented", "make_output_folder", "phantom_record", "refuse_output_in", "reserved"]
@@ -77,7 +77,7 @@ def phantom_record(source: Source) -> Any:
         if name.rsplit("/", 1)[-1] != "dataset.json":
             continue
         with source.open(name) as stream, contextlib.suppress(ValueError):
-            content = json.load(stream)
+            content = parse_json(stream.read())
             if isinstance(content, dict) and "phantom" in content:
                 return content["phantom"]
     return None

@@ -14,7 +14,8 @@ from medcontext.ranking.trained import TrainedNetwork
 from medcontext.report import prediction_figure
 from medcontext.report.page import data_uri, png, render
 from medcontext.report.planes import ras_spacing, to_ras
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text
 from medcontext.storage.tables import csv_bytes
 
 __all__ = ["write_ranking"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,8 @@ import scipy.optimize
 from torch import Tensor
 
 from medcontext.labels import Labels, label_ids
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text, read_json
 
 __all__ = [
     "CALIBRATION_FILE",
@@ -219,7 +219,7 @@ def read_calibration(ckpt_dir: str | os.PathLike[str], weights: Mapping[str, str
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         fits = {name: _checked_fit(entry, len(content["features"])) for name, entry in content["labels"].items()}
         label_ids({name: fit.ids for name, fit in fits.items()})
         calibration = Calibration(**{**content, "labels": fits})

@@ -21,7 +21,8 @@ from medcontext.report.page import data_uri, number, png, render
 from medcontext.report.planes import Plane
 from medcontext.report.quality import quality_rows
 from medcontext.report.tables import LABEL_COLUMNS, PAPER_COLUMNS, label_table
-from medcontext.storage.files import json_text, write_file
+from medcontext.storage.files import write_file
+from medcontext.storage.json_files import json_text
 from medcontext.storage.tables import csv_bytes
 
 __all__ = ["REPORT_FILE", "write_report"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -20,6 +19,7 @@ import medcontext
 from medcontext.storage.addresses import without_password
 from medcontext.storage.file_memory import sha256_of
 from medcontext.storage.git import ask_git
+from medcontext.storage.json_files import read_json
 
 __all__ = [
     "checkpoint_sha256",
@@ -143,7 +143,7 @@ def evaluation_dir(
 def _json_object(path: Path) -> dict[str, Any]:
     """Return the content of a JSON file, empty if there is none or it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path, finite=False)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -135,7 +135,11 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Source:
             path, member.filename, stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG, stat.S_IFDIR)
         )
     _refuse_bomb(path, sum(member.file_size for member in members))
-    plain = {PurePosixPath(member.filename).as_posix(): member for member in members if not member.is_dir()}
+    plain: dict[str, zipfile.ZipInfo] = {}
+    for member in members:
+        name = PurePosixPath(member.filename).as_posix()
+        if not member.is_dir() and plain.setdefault(name, member) is not member:
+            raise ValueError(f"{path} holds {name!r} twice, of which programs take either; do not use it.")
     files = [SourceFile(name, member.file_size, f"{member.file_size}:{member.CRC}") for name, member in plain.items()]
     return Source(path, _by_name(files), lambda name: archive.open(plain[name]))
 

@@ -27,6 +27,7 @@ import medcontext
 from medcontext.faults import explained
 from medcontext.storage.addresses import without_password
 from medcontext.storage.files import require_space, write_file
+from medcontext.storage.json_files import read_json
 
 __all__ = ["Digest", "DigestError", "fetch", "is_address", "read_address"]
 
@@ -159,7 +160,7 @@ class _Part:
         self.name, self.digest = target.name, digest
         self.validator: str | None = None
         try:
-            note = json.loads(self.note.read_text(encoding="utf-8"))
+            note = read_json(self.note)
             matches, self.validator = note["digest"] == digest.value, note["validator"]
         except (OSError, ValueError, KeyError, TypeError):
             matches = False

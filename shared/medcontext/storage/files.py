@@ -1,25 +1,21 @@
-"""Files that are complete at any moment, and JSON that every reader accepts."""
+"""Files that are complete at any moment."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import json
-import math
 import os
 import platform
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
-import numpy as np
 import psutil
 
 __all__ = [
-    "json_text",
     "open_unlinked",
     "read_to_the_end",
     "remove_unfinished",
@@ -128,20 +124,3 @@ def require_space(folder: Path, needed: int, remedy: str = "make room") -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(f"{folder} needs {needed / 1e9:.1f} GB and has {free / 1e9:.1f} GB free; {remedy}.")
-
-
-def json_text(content: Mapping[str, Any]) -> str:
-    """Return JSON with NaN and infinity as null, NumPy's numbers as plain ones, and other objects as text."""
-    return json.dumps(_json_value(content), indent=4, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _json_value(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _json_value(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_json_value(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, bool | int | str) else str(value)

@@ -29,6 +29,7 @@ __all__ = [
     "TrackingError",
     "is_rejection",
     "merge_metrics",
+    "quiet_libraries",
     "reach",
     "short_requests",
     "short_text",
@@ -63,14 +64,25 @@ def short_requests(timeout: int | None = None) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _without_tracebacks() -> Iterator[None]:
-    """Keep MLflow from logging each error of a database with its traceback; it is raised too, and reported."""
-    database = logging.getLogger("mlflow.store.db.utils")
+def quiet_libraries(uri: str) -> Iterator[None]:
+    """Keep tracebacks of a database, whose errors are raised and reported too, and passwords out of other logs.
+
+    Args:
+        uri: address of MLflow, parts of which urllib3 quotes when it tries again.
+    """
+
+    def hide_password(record: logging.LogRecord) -> bool:
+        record.msg, record.args = without_password(record.getMessage(), uri), ()
+        return True
+
+    database, connections = (logging.getLogger(name) for name in ("mlflow.store.db.utils", "urllib3.connectionpool"))
     database.addFilter(_is_no_error)
+    connections.addFilter(hide_password)
     try:
         yield
     finally:
         database.removeFilter(_is_no_error)
+        connections.removeFilter(hide_password)
 
 
 def _is_no_error(record: logging.LogRecord) -> bool:
@@ -95,7 +107,7 @@ def reach(uri: str, timeout: int | None = 10) -> Iterator[None]:
             "or choose another by --tracking_uri or the environment variable MLFLOW_TRACKING_URI, such as sqlite:///mlruns.db."
         )
 
-    with explained(explain), short_requests(timeout), _without_tracebacks():
+    with explained(explain), short_requests(timeout), quiet_libraries(uri):
         yield
 
 
@@ -167,7 +179,7 @@ class Outbox:
         self._warned: set[str] = set()
         self._requests = contextlib.ExitStack()
         self._requests.enter_context(short_requests())
-        self._requests.enter_context(_without_tracebacks())
+        self._requests.enter_context(quiet_libraries(tracking_uri))
         self._thread = threading.Thread(target=self._send_all, name="mlflow outbox", daemon=True)
         self._thread.start()
 

@@ -25,11 +25,11 @@ from monai.handlers import MLFlowHandler
 
 from medcontext.engines.trainer import MedContextEvents, MedContextTrainer
 from medcontext.handlers.step_values import engine_metrics, train_metrics
-from medcontext.networks.model_file import MODEL_FILE
+from medcontext.networks.model_file import MODEL_FILE, read_model_file
 from medcontext.report.evaluation_page import REPORT_FILE
 from medcontext.tracking.address import resolve_tracking_uri, without_tracking_variable
 from medcontext.tracking.database import make_database
-from medcontext.tracking.identity import read_identity, write_identity
+from medcontext.tracking.identity import RUN_FILE, read_identity, write_identity
 from medcontext.tracking.operations import (
     PARAM_LENGTH,
     Operation,
@@ -59,6 +59,8 @@ START, START_TAG = "mlflow_start", "mlflow.medcontext.start"
 """Entry of ``run.json`` and tag of a run for a random text, while the run's id is not known yet."""
 DATA_TAGS = ("medcontext.data_hash", "medcontext.unlabeled_hash")
 """Tags that tell the cases of a training run."""
+WEIGHTS_TAG = "medcontext.weights"
+"""Tag with the hash of the weights that a finished training run chose."""
 WAIT_AT_THE_START = 10.0
 """Maximum number of seconds to wait until the parameters of a run are logged."""
 WAIT_AFTER_ABORT = 10.0
@@ -186,7 +188,7 @@ class MLflowTracker(MLFlowHandler):
             self._set_experiment()
             if EXPERIMENT_KIND[0] not in self.experiment.tags:
                 self.client.set_experiment_tag(self.experiment.experiment_id, *EXPERIMENT_KIND)
-            recorded = self._recorded_run() if self.join or training else None
+            recorded = self._recorded_run(training) if self.join or training else None
         if recorded is not None:
             recorded = self._updated_from_unsent(recorded, uri)
         with reach(uri):
@@ -220,6 +222,7 @@ class MLflowTracker(MLFlowHandler):
             steps = known.tags.get("medcontext.resumed_at_step")
             step = engine.state.iteration
             tags |= {"medcontext.resumed_at_step": f"{steps}, {step}" if steps else step} if step else {}
+            tags |= {WEIGHTS_TAG: ""} if WEIGHTS_TAG in known.tags else {}  # they will be others
         params = {name: value for name, value in self.params.items() if clean_key(name) not in known.params}
         operations = [status_operation(RunStatus.RUNNING)] if self._owns_status else []
         operations += note_operations(params, tags)
@@ -245,7 +248,7 @@ class MLflowTracker(MLFlowHandler):
         now = {clean_key(name): str(value)[:PARAM_LENGTH] for name, value in self.params.items()}
         return {f"resumed.{name}": value for name, value in now.items() if known.params.get(name, value) != value}
 
-    def _recorded_run(self) -> Any:
+    def _recorded_run(self, training: bool) -> Any:
         """Return the run that is recorded beside the checkpoints, ``None`` if there is none."""
         run_id = read_identity(self.ckpt_dir).get("mlflow_run_id")
         if run_id is None:
@@ -256,7 +259,29 @@ class MLflowTracker(MLFlowHandler):
             if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
                 return None  # the checkpoint came from another machine's database
             raise
-        return run if run.info.lifecycle_stage == LifecycleStage.ACTIVE else None
+        if run.info.lifecycle_stage != LifecycleStage.ACTIVE:
+            return None
+        if training or self._is_of_these_weights(run):
+            return run
+        logger.warning(
+            "%s names the MLflow run %s, which did not train the weights beside it; the evaluation becomes a run "
+            "of its own.",
+            self.ckpt_dir / RUN_FILE,
+            run_id,
+        )
+        return None
+
+    def _is_of_these_weights(self, run: Any) -> bool:
+        """Return whether a run trained the weights, as far as it says; a file from elsewhere may name any run."""
+        trained, weights = run.data.tags.get(WEIGHTS_TAG), self._weights_hash()
+        if not trained or weights is None:
+            return any(name.startswith("medcontext.") for name in run.data.tags)
+        return bool(trained == weights)
+
+    def _weights_hash(self) -> str | None:
+        """Return the hash of ``model.pt`` that ``model.json`` beside it has."""
+        hashes = read_model_file(self.ckpt_dir / MODEL_FILE).get("sha256")
+        return hashes.get(MODEL_FILE) if isinstance(hashes, dict) else None
 
     def _new_run(self, training: bool) -> Any:
         """Create a run, unless a process did that was killed before it could note the run's id.
@@ -361,7 +386,7 @@ class MLflowTracker(MLFlowHandler):
     def _complete(self, engine: Engine) -> None:
         if not isinstance(engine, MedContextTrainer):
             self._collect(_metrics_without_nan(engine))
-        self._finish(RunStatus.FINISHED, self.wait)
+        self._finish(RunStatus.FINISHED, self.wait, trained=isinstance(engine, MedContextTrainer))
 
     def _aborted(self, engine: Engine) -> None:
         if self.step:
@@ -376,7 +401,7 @@ class MLflowTracker(MLFlowHandler):
         killed = isinstance(error, (KeyboardInterrupt, SystemExit))
         self._finish(RunStatus.KILLED if killed else RunStatus.FAILED, min(self.wait, WAIT_AFTER_ABORT))
 
-    def _finish(self, status: int, wait: float) -> None:
+    def _finish(self, status: int, wait: float, *, trained: bool = False) -> None:
         if self.outbox is None:
             return
         if self._monitor is not None:
@@ -391,6 +416,8 @@ class MLflowTracker(MLFlowHandler):
         folder = next(filter(None, self.artifacts), None)
         report = folder if folder is not None and (Path(folder) / REPORT_FILE).is_file() else None
         self.outbox.put(self._description(report))
+        if status == RunStatus.FINISHED and trained and (weights := self._weights_hash()):
+            self.outbox.put(*note_operations({}, {WEIGHTS_TAG: weights}))
         if self._owns_status:
             self.outbox.put(status_operation(status))
         sent = self.outbox.close(wait)

@@ -7,7 +7,6 @@ user chose, together with files in the run's own folder, and nothing is followed
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import shlex
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 from mlflow import MlflowClient
 
 from medcontext.storage.addresses import without_password
+from medcontext.storage.json_files import parse_json
 from medcontext.tracking.address import resolve_tracking_uri
 from medcontext.tracking.operations import KEPT_KINDS, Operation, send
 from medcontext.tracking.outbox import is_rejection, merge_metrics, reach, short_text
@@ -51,8 +51,8 @@ def read_unsent(path: Path) -> Unsent:
         raise ValueError(f"{path} is a link, which is not followed; delete it, or put the file itself there.")
     lines: list[Any] = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(line))
+        with contextlib.suppress(ValueError):
+            lines.append(parse_json(line, finite=False))
     head = lines[0] if lines else None
     if not isinstance(head, dict) or not all(isinstance(head.get(key), str) for key in ("run_id", "tracking_uri")):
         raise ValueError(f"{path} does not name a run; delete it if you do not know where it comes from.")
