@@ -238,7 +238,9 @@ class PredictionWriter:
 
     def _write_summary(self, stream: BinaryIO, predicted: _Predicted) -> None:
         case, affine = predicted.case, predicted.affine
-        counts = np.bincount(predicted.label_map.ravel(), minlength=count_classes(self.labels))
+        classes = max(count_classes(self.labels), int(predicted.label_map.max(initial=0)) + 1)
+        # plane by plane, as eight bytes are made of every voxel
+        counts = np.sum([np.bincount(plane.ravel(), minlength=classes) for plane in predicted.label_map], axis=0)
         volumes = {name: round(int(counts[index]) * voxel_ml(affine), 6) for name, index in self.labels.items()}
         summary = {
             "case": case["case"],

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
 from monai.transforms import ResampleToMatch
+from monai.utils import convert_to_numpy
 from torch import Tensor
 
 from medcontext.scans.geometry import corner_distance, shift_tolerance
@@ -146,7 +147,7 @@ def on_grid(volume: MetaTensor, shape: Sequence[int], affine: npt.ArrayLike) -> 
     Returns:
         Values (C, \*shape) on the CPU, with ``affine``.
     """
-    target, own = np.asarray(affine, dtype=np.float64), np.asarray(volume.affine, dtype=np.float64)
+    target, own = (convert_to_numpy(each).astype(np.float64) for each in (affine, volume.affine))
     plain = volume.as_tensor().detach()
     is_there = tuple(volume.shape[1:]) == tuple(shape)
     if is_there and corner_distance(shape, own, target) <= shift_tolerance(target):

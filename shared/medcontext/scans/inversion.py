@@ -6,12 +6,12 @@ from collections.abc import Hashable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-import numpy as np
+import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform
-from monai.utils import GridSamplePadMode, MetaKeys, TraceKeys, ensure_tuple_rep
+from monai.utils import GridSamplePadMode, MetaKeys, TraceKeys, convert_to_numpy, ensure_tuple_rep
 from torch import Tensor
 
 from medcontext.scans.grids import GridMap, label_type, parallel_grids
@@ -105,7 +105,7 @@ class ScanProbabilities:
         """Return the most probable class in each voxel, (1, X, Y, Z), with the metadata of the scan."""
         labels = self._winners() if self.grid_map is None else self.grid_map.label_map(self.logits)
         meta = {key: value for key, value in self.record.meta.items() if key != MetaKeys.AFFINE}
-        return MetaTensor(labels[None], affine=self.affine, meta=meta)
+        return MetaTensor(labels[None], affine=torch.as_tensor(self.affine, dtype=torch.float64), meta=meta)
 
     @cached_property
     def _normaliser(self) -> Tensor:
@@ -136,21 +136,21 @@ def _record(image: MetaTensor) -> MetaTensor:
     return record
 
 
-def _scan_grid(image: MetaTensor) -> tuple[Any, tuple[int, ...]]:
+def _scan_grid(image: MetaTensor) -> tuple[npt.NDArray[Any], tuple[int, ...]]:
     """Return affine and shape of an image before the first of the transforms that it records."""
     if not image.applied_operations:
-        return image.affine, tuple(image.shape[1:])
+        return convert_to_numpy(image.affine), tuple(image.shape[1:])
     first = image.applied_operations[0]
     info = first.get(TraceKeys.EXTRA_INFO) or {}
     affine = info.get("original_affine", info.get("src_affine", image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine)))
-    return torch.as_tensor(affine, dtype=torch.float64), tuple(first[TraceKeys.ORIG_SIZE])
+    return convert_to_numpy(affine), tuple(first[TraceKeys.ORIG_SIZE])
 
 
-def _grid_map(image: MetaTensor, shape: tuple[int, ...], affine: Any) -> GridMap | None:
+def _grid_map(image: MetaTensor, shape: tuple[int, ...], affine: npt.ArrayLike) -> GridMap | None:
     """Return the map to the scan's grid if nothing but reorienting and bilinear resampling was applied."""
     if len(shape) != 3 or not all(_is_linear(operation) for operation in image.applied_operations):
         return None
-    return parallel_grids(tuple(image.shape[1:]), np.asarray(image.affine), shape, np.asarray(affine))
+    return parallel_grids(tuple(image.shape[1:]), convert_to_numpy(image.affine), shape, affine)
 
 
 def _is_linear(operation: Mapping[str, Any]) -> bool:
