@@ -4,6 +4,7 @@ python ci/benchmark.py step          time and memory of a MedContext step agains
 python ci/benchmark.py networks      time, memory and operations of the networks as published
 python ci/benchmark.py recipes       GPU memory and time of a training step by the recipe of each bundle
 python ci/benchmark.py loader        time to load a batch, with and without caches, against a step that uses it
+python ci/benchmark.py prediction    time and memory of predicting a CT, beside plain MONAI and nnU-Net's export
 python ci/benchmark.py phantoms      generated volumes per second on one core
 python ci/benchmark.py modes         Dice of the modes and consistency forms on phantoms, over seeds
 """
@@ -40,6 +41,7 @@ from medcontext.engines import MedContextTrainer
 from medcontext.losses import MedContextLoss
 from medcontext.networks import NNFormer, ResidualEncoderUNet, UNETRPlusPlus, make_teacher, prepare_network
 from medcontext.phantoms.cohort import write_phantoms
+from prediction_costs import prediction
 from sync_bundles import bundle_folders
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -394,4 +396,6 @@ def _environment(**variables: str) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    fire.Fire({f.__name__: f for f in (step, networks, recipes, loader, phantoms, modes, peak, forward_peak)})
+    fire.Fire(
+        {f.__name__: f for f in (step, networks, recipes, loader, prediction, phantoms, modes, peak, forward_peak)}
+    )

@@ -129,6 +129,23 @@ def test_window_stays_within_the_image() -> None:
     assert (low, high) == pytest.approx((0.005, 0.995))
 
 
+def test_window_of_a_large_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every third voxel along each axis tells as much."""
+    monkeypatch.setattr("medcontext.report.planes.ENOUGH_VOXELS", 1000)
+    image = np.random.default_rng(0).permutation(np.linspace(0, 1, 27000)).reshape(30, 30, 30)
+    low, high = display_window(image, image > 2)
+    assert (low, high) == pytest.approx((0.005, 0.995), abs=0.01)
+    assert (low, high) != pytest.approx((0.005, 0.995), abs=1e-6)
+
+
+def test_ids_that_are_not_named_show_nothing() -> None:
+    label = np.full(SHAPE, -1.0)
+    label[:, :, :5] = 7
+    label[1, 2, 8] = 2
+    axial = label_planes(label, label, label, {"dot": 2}, spacing=(1, 1, 1), margin=None)[0]
+    assert (axial.label == 2).sum() == 1
+
+
 @pytest.mark.parametrize("image", [np.zeros((2, 2, 2)), np.full((2, 2, 2), np.nan)])
 def test_window_of_an_empty_image(image: np.ndarray) -> None:
     assert display_window(image, np.ones((2, 2, 2), bool)) == (0.0, 1.0)

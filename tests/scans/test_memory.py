@@ -46,16 +46,16 @@ def test_zeros_compress_well(tmp_path: Path) -> None:
 def test_memory_of_the_resampled_volume(monkeypatch: pytest.MonkeyPatch) -> None:
     """1000 × 200 × 100 mm, seen from other axes, is 500 × 100 × 20 = 10⁶ voxels of 2 × 2 × 5 mm."""
     affine = np.array([[0, 0, 10.0, 0], [0, 2, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
-    needed = 4 * 14 * 3e6
+    needed = 4 * (1e6 + 14 * 1e6)
     asked = ((1000, 100, 10), affine, [5.0, 2.0, 2.0], "LPS", 14)
-    monkeypatch.setattr("medcontext.scans.memory.available_memory", lambda: needed * 10)
+    monkeypatch.setattr("medcontext.scans.memory.available_memory", lambda: needed + 1)
     assert memory_problem(*asked) is None
-    monkeypatch.setattr("medcontext.scans.memory.available_memory", lambda: 0.1 * GIB)
+    monkeypatch.setattr("medcontext.scans.memory.available_memory", lambda: 0.05 * GIB)
     said = str(memory_problem(*asked))
     assert said.startswith(
-        "has 1000 × 100 × 10 voxels of 1 × 2 × 10 mm, for which spacing 5 × 2 × 2 mm needs more than 0."
+        "has 1000 × 100 × 10 voxels of 1 × 2 × 10 mm, for which spacing 5 × 2 × 2 mm needs more than 0.0559"
     )
-    assert said.endswith("and 0.1 GiB are free; correct its header, or crop or resample it first")
+    assert said.endswith("and 0.05 GiB are free; correct its header, or crop or resample it first")
 
 
 def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

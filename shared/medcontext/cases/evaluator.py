@@ -45,6 +45,7 @@ class TolerantEvaluator(SupervisedEvaluator):
 
     def _iteration(self, engine: Any, batchdata: Mapping[str, Any]) -> Any:
         """Return the output of the network for one case, or an empty list."""
+        self.state.output = []  # the volumes of the last case are not kept while those of this one are made
         if FAILED in batchdata:
             return self._leave_out(FailedCase(**{key: value[0] for key, value in batchdata[FAILED].items()}))
         try:

@@ -17,7 +17,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
-from monai.transforms import Orientation, ResampleToMatch
+from monai.transforms import Orientation
 from monai.utils import CommonKeys, ImageMetaKey
 
 from medcontext.cases import FailedCase, failed_cases, write_failures
@@ -34,7 +34,7 @@ from medcontext.metrics import (
     surface_tolerances,
 )
 from medcontext.report import Plane, circumstances, device_name, label_planes, read_history, write_report
-from medcontext.scans import volume_name, voxel_ml
+from medcontext.scans import on_grid, volume_name, voxel_ml
 from medcontext.text import printable
 
 __all__ = ["EvaluationReport"]
@@ -244,7 +244,7 @@ class EvaluationReport:
         )
         if self.quality is not None and (estimates := self.quality.estimates(item)):
             rows = [{**row, ESTIMATE: estimates.get(str(row["label"]), math.nan)} for row in rows]
-        image = _resampled_to(prediction, item[CommonKeys.IMAGE])
+        image = _drawn(item[CommonKeys.IMAGE], prediction, self.image_channel)
         upright, truth, predicted = (_to_ras(volume, prediction) for volume in (image, label, prediction))
         planes = label_planes(
             upright,
@@ -253,7 +253,6 @@ class EvaluationReport:
             self.labels,
             spacing=affine_to_spacing(upright.affine).tolist(),
             window=self.window,
-            channel=self.image_channel,
         )
         number = len(self._cases) * idist.get_world_size() + idist.get_rank()
         files = _file_name(item[CommonKeys.IMAGE]) or f"case_{number:04d}", _file_name(item[CommonKeys.LABEL])
@@ -280,13 +279,17 @@ def _label_map(values: torch.Tensor) -> torch.Tensor:
     return label_map.detach().cpu()
 
 
-def _resampled_to(prediction: MetaTensor, image: torch.Tensor) -> torch.Tensor:
-    """Return the image on the prediction's grid."""
-    image = image.detach().cpu().float()
-    same_grid = image.shape[1:] == prediction.shape[1:]
-    if same_grid and not (isinstance(image, MetaTensor) and not torch.allclose(image.affine, prediction.affine)):
-        return image
-    return ResampleToMatch(mode="bilinear", padding_mode="border")(image, img_dst=prediction)
+def _drawn(image: torch.Tensor, prediction: MetaTensor, channel: int) -> torch.Tensor:
+    """Return one channel of an image (1, *spatial) on the prediction's grid.
+
+    Raises:
+        ValueError: If the image does not have it.
+    """
+    if not -image.shape[0] <= channel < image.shape[0]:
+        raise ValueError(f"image_channel must be a channel of the image, which has {image.shape[0]}, got {channel}.")
+    one = image[channel][None]
+    placed = one if isinstance(one, MetaTensor) else MetaTensor(one, affine=prediction.affine)
+    return on_grid(placed, prediction.shape[1:], prediction.affine)
 
 
 def _to_ras(volume: torch.Tensor, prediction: MetaTensor) -> MetaTensor:

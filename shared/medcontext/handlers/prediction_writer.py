@@ -30,13 +30,14 @@ from medcontext.faults import explained
 from medcontext.handlers.quality import QualityEstimate
 from medcontext.networks import checkpoint_record
 from medcontext.report import prediction_figure
-from medcontext.scans import nifti_header, voxel_ml
+from medcontext.scans import ScanProbabilities, nifti_header, on_grid, voxel_ml
 from medcontext.storage.files import whole_file
 from medcontext.storage.json_files import json_text, parse_json
 
 __all__ = ["PredictionWriteError", "PredictionWriter"]
 
 Array: TypeAlias = npt.NDArray[Any]
+Probabilities: TypeAlias = ScanProbabilities | torch.Tensor | tuple[()]
 
 NOTE = "Research use only. Not a medical device."
 ENDINGS = {
@@ -56,9 +57,9 @@ class _Predicted:
     case: Mapping[str, Any]
     affine: Array
     header: nib.Nifti1Header
-    image: torch.Tensor
+    image: MetaTensor
     label_map: Array
-    probabilities: torch.Tensor
+    probabilities: Probabilities
     quality: Mapping[str, Any]
 
 
@@ -70,8 +71,9 @@ class PredictionWriter:
     """Write each case's label map and, on request, probabilities, DICOM SEG, a picture and a summary.
 
     Attach it to a MONAI evaluator that decollates, after postprocessing that provides, for every case and in the
-    original geometry, ``pred``, a label map (1, X, Y, Z); with ``save_probabilities`` also ``probabilities``
-    (C, X, Y, Z); and with ``save_overlay`` also ``image`` (C, X, Y, Z).
+    original geometry, ``pred``, a label map (1, X, Y, Z); with ``save_probabilities`` also ``probabilities``, of which
+    one class (X, Y, Z) after the other is taken, see :class:`medcontext.scans.InvertToLabelMapd`; and ``image``
+    (C, X, Y, Z) in any geometry, of which the picture shows the first channel.
 
     Files are named after the case: ``<case>_seg.nii.gz``, ``<case>_probabilities.nii.gz`` (float32, the classes along
     the fourth axis, background first), ``<case>_seg.dcm``, ``<case>_overlay.png`` and ``<case>.json``. NIfTI files lie
@@ -211,7 +213,7 @@ class PredictionWriter:
             header=nifti_header(case_files(case)[0], affine),
             image=image,
             label_map=label_map.astype(np.uint8 if label_map.max(initial=0) < 256 else np.uint16),
-            probabilities=item["probabilities"] if "probabilities" in self.kinds else torch.empty(0),
+            probabilities=item["probabilities"] if "probabilities" in self.kinds else (),
             quality={} if self.quality is None else {"quality": self.quality.summary(item)},
         )
 
@@ -219,26 +221,26 @@ class PredictionWriter:
         _write_nifti(stream, predicted.label_map, predicted.header)
 
     def _write_probabilities(self, stream: BinaryIO, predicted: _Predicted) -> None:
-        values = convert_to_numpy(predicted.probabilities).astype(np.float32)
-        _write_nifti(stream, np.moveaxis(values, 0, -1), predicted.header)
+        shape = (*predicted.label_map.shape, len(predicted.probabilities))
+        _write_volumes(stream, predicted.probabilities, shape, predicted.header)
 
     def _write_dicom_seg(self, stream: BinaryIO, predicted: _Predicted) -> None:
         write_segmentation(stream, predicted.label_map, predicted.case["image"], self.labels, model=self.model)
 
     def _write_overlay(self, stream: BinaryIO, predicted: _Predicted) -> None:
         upright = Orientation(axcodes="RAS", labels=None)
-        affine = torch.as_tensor(predicted.affine)
-        image, label_map = (
-            upright(MetaTensor(torch.as_tensor(volume), affine=affine))
-            for volume in (convert_to_numpy(predicted.image), predicted.label_map[None])
-        )
+        label_map = MetaTensor(torch.as_tensor(predicted.label_map[None]), affine=torch.as_tensor(predicted.affine))
+        image = upright(on_grid(predicted.image[:1], predicted.label_map.shape, predicted.affine))
+        label_map = upright(label_map)
         spacing = affine_to_spacing(image.affine).tolist()
         title = predicted.case["case"]
         prediction_figure(image, label_map, self.labels, spacing=spacing, title=title).savefig(stream, format="png")
 
     def _write_summary(self, stream: BinaryIO, predicted: _Predicted) -> None:
         case, affine = predicted.case, predicted.affine
-        counts = np.bincount(predicted.label_map.ravel(), minlength=count_classes(self.labels))
+        classes = max(count_classes(self.labels), int(predicted.label_map.max(initial=0)) + 1)
+        # plane by plane, as eight bytes are made of every voxel
+        counts = np.sum([np.bincount(plane.ravel(), minlength=classes) for plane in predicted.label_map], axis=0)
         volumes = {name: round(int(counts[index]) * voxel_ml(affine), 6) for name, index in self.labels.items()}
         summary = {
             "case": case["case"],
@@ -307,6 +309,25 @@ def _check_dicom(cases: Sequence[Mapping[str, Any]]) -> None:
 def _write_nifti(stream: BinaryIO, array: Array, header: nib.Nifti1Header) -> None:
     image = nib.Nifti1Image(array, None, header)  # an affine would replace forms of the header
     image.set_data_dtype(array.dtype)
-    # nibabel's own level; without the time, so that equal predictions are equal files
-    with gzip.GzipFile("", "wb", 1, stream, mtime=0) as compressed:
+    with _compressed(stream) as compressed:
         image.to_stream(compressed)
+
+
+def _write_volumes(stream: BinaryIO, volumes: Probabilities, shape: Sequence[int], header: nib.Nifti1Header) -> None:
+    """Write volumes (X, Y, Z) along a fourth axis in float32, one at a time, as this is the slowest axis of a file."""
+    values = np.broadcast_to(np.float32(0), shape)  # of no size, for the header alone
+    image = nib.Nifti1Image(values, None, header)
+    image.set_data_dtype(np.float32)
+    image.update_header()
+    image.header.set_slope_inter(1, 0)
+    with _compressed(stream) as compressed:
+        image.header.write_to(compressed)
+        compressed.write(bytes(image.header.get_data_offset() - compressed.tell()))
+        for volume in volumes:
+            for plane in convert_to_numpy(volume).T:  # the first axis is the fastest
+                compressed.write(np.ascontiguousarray(plane, dtype=image.header.get_data_dtype()).data)
+
+
+def _compressed(stream: BinaryIO) -> gzip.GzipFile:
+    """Compress at nibabel's own level, without the time, so that equal predictions are equal files."""
+    return gzip.GzipFile("", "wb", 1, stream, mtime=0)

@@ -117,7 +117,8 @@ def mean_logits(outputs: Iterator[Tensor]) -> Tensor:
     for logits in outputs:
         total += logits.float().softmax(dim=1)
         count += 1
-    return (total / count).clamp_min(TINY).log()
+        del logits
+    return total.div_(count).clamp_min_(TINY).log_()
 
 
 def load_networks(network: nn.Module, ckpt_path: Paths, *, required: bool = True) -> nn.Module:

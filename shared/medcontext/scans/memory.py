@@ -20,6 +20,8 @@ GIB = 1 << 30
 _MOST_COMPRESSED = 1100
 """Bytes that one byte of gzip can become, 1032, and some more for tolerance."""
 _SMALLEST = 4096
+_RESAMPLING = 32.0
+"""Bytes of a voxel's coordinates and value while MONAI resamples."""
 
 _LIMITS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
@@ -49,8 +51,9 @@ def memory_problem(
 ) -> str | None:
     """Return that this machine has too little memory for a volume at another spacing, ``None`` if it may have enough.
 
-    Three copies of what a network returns for the resampled volume are needed at once, or one of it and one in the
-    volume's own grid. What else is needed is left out, so that nothing is refused that could be processed.
+    One channel of the volume is needed and, at the network's spacing, what the network returns or, before that, what
+    MONAI resamples with: coordinates and values in double precision. What else is needed is left out, so that nothing
+    is refused that could be processed.
 
     Args:
         shape: number of voxels along each axis.
@@ -64,7 +67,7 @@ def memory_problem(
     extents[nib.io_orientation(affine)[:, 0].astype(int)] = np.asarray(shape[:3], dtype=float) * sizes
     places = nib.orientations.axcodes2ornt(orientation)[:, 0].astype(int)
     resampled = float(np.prod(np.maximum(extents[places] / np.asarray(spacing, dtype=float), 1)))
-    needed = 4.0 * channels * max(3 * resampled, resampled + voxels)
+    needed = 4.0 * voxels + max(4.0 * channels, _RESAMPLING) * resampled
     available = available_memory()
     if needed <= available:
         return None
