@@ -27,7 +27,7 @@ from bundle_runs import overrides_for
 from mlflow_server import free_port, kill_tree
 
 # what a shell finds instead of these programs: it notes the words that it was called with
-PROGRAMS = ("python", "torchrun", "mlflow", "pip", "bash", "sbatch", "kubectl", "curl")
+PROGRAMS = ("python", "torchrun", "mlflow", "monailabel", "pip", "bash", "sbatch", "kubectl", "curl")
 NOTE = '#!/bin/sh\nprintf "%s\\0" "$#" "$PWD" "$(basename "$0")" "$@" >> "$CALLS"\n'
 # what replaces or follows the words of a command to make it a matter of seconds
 SMALL = {
@@ -46,8 +46,13 @@ LONG = {
     ("torchrun", "--standalone"),
     ("python", "-m", "monai.bundle", "onnx_export"),
 }
-# hours long, and tested in small by tests of their own
-ELSEWHERE = {("python", "ci/evidence.py"), ("python", "-m", "medcontext", "finalize")}
+# hours long, or in an environment of their own, and tested by tests of their own
+ELSEWHERE = {
+    ("python", "ci/evidence.py"),
+    ("python", "-m", "medcontext", "finalize"),
+    ("monailabel",),
+    ("python", "tests/deploy_app.py"),
+}
 LIMIT = 120
 
 

@@ -44,12 +44,13 @@ def test_root_from_the_path_of_python_where_another_program_reads_the_configurat
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["monailabel", "start_server"])
+    monkeypatch.setattr("sys.path", [])  # MLflow puts the models that it loads there
     monkeypatch.chdir(tmp_path)
     assert bundle.find_root(None) == str(tmp_path)
     configs = tmp_path / "some_bundle" / "configs"
     configs.mkdir(parents=True)
     (configs / "inference.json").touch()
-    monkeypatch.syspath_prepend(str(configs.parent))
+    monkeypatch.setattr("sys.path", ["elsewhere", str(configs.parent)])
     assert bundle.find_root(None) == str(configs.parent)
 
 

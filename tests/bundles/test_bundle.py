@@ -124,6 +124,7 @@ def test_train_evaluate_predict(bundle: str, home: Path) -> None:
     version = read_json(ROOT / "bundles" / bundle / "configs" / "metadata.json")["version"]
     assert tags.pop("medcontext.data_hash")
     assert tags.pop("medcontext.unlabeled_hash") == ""
+    assert tags.pop("medcontext.weights") == read_json(models / "model.json")["sha256"]["model.pt"]
     assert "--run_name" not in tags.pop("medcontext.command")  # this process's
     tags.pop("medcontext.gpu", None)
     assert tags == {

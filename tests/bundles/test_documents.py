@@ -45,8 +45,9 @@ pytestmark = [
 IN_REPOSITORY = [Path("README.md"), Path("bundles", UNETR, "docs", "README.md")]
 IN_REPOSITORY += sorted(path.relative_to(ROOT) for path in (ROOT / "shared" / "docs").rglob("*.md"))
 IN_PACKAGES = [Path("docs", path) for path in PACKAGED if path.endswith(".md")] + [Path("docs", "README.md")]
-# what the tests of the quickstart run
+# what the tests of the quickstart, of MONAI Label and of MONAI Deploy run
 SCRIPTS = {("bash", "ci/quickstart.sh"), ("bash", "ci/quickstart.sh", UNETR, "hippocampus")}
+SCRIPTS |= {("bash", "ci/monailabel.sh"), ("bash", "ci/monai_deploy.sh")}
 # the network of trial.json, which results/trials.md leaves to its reader
 SEGRESNET = {"_target_": "SegResNet", "in_channels": "@in_channels", "out_channels": "@out_channels"}
 SLURM = {
@@ -119,9 +120,10 @@ def prepare(folder: Path, bundle: str, cohort: Path, empty_database: Path) -> No
     (folder / "data" / "btcv").symlink_to(cohort)
     for name in ("mlruns.db", "mlflow.db"):  # of runs here, and of the server
         shutil.copy(empty_database, folder / name)
-    activate = folder / ".venv" / "bin" / "activate"
-    activate.parent.mkdir(parents=True)
-    activate.touch()
+    for environment in (".venv", ".venv-monailabel", ".venv-monai-deploy"):
+        activate = folder / environment / "bin" / "activate"
+        activate.parent.mkdir(parents=True)
+        activate.touch()
     pack_phantoms(cohort, "btcv_zip", folder / "RawData.zip")
     run = train(bundle, folder, run_name="RUN", max_epochs=1)
     for other in ("A", "B"):

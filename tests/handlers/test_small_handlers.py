@@ -30,14 +30,13 @@ def test_gradients_that_are_not_finite_stop_before_the_step() -> None:
 
 
 def test_scalars_are_read_once_a_step() -> None:
-    engine = trainer(train_handlers=[StopOnNonFiniteLoss()], decollate=False)
+    engine = trainer(train_handlers=[StopOnNonFiniteLoss()])
     read: list[float] = []
 
     @engine.on(Events.ITERATION_COMPLETED)
     def change_the_output() -> None:
-        loss = engine.state.output["loss"]
-        before = float(loss)
-        loss.zero_()
+        before = engine.state.output[0]["loss"]
+        engine.state.output[0]["loss"] = 0.0
         read.append(step_values(engine)["train_loss"] - before)
 
     engine.run()

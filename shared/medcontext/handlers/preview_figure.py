@@ -9,7 +9,6 @@ from typing import Any
 
 from ignite.engine import Events
 from matplotlib.image import imread
-from monai.data import decollate_batch
 from monai.utils import CommonKeys
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
@@ -95,8 +94,9 @@ class PreviewFigure:
             logger.warning("The preview of epoch %d could not be drawn: %s", epoch, error)
 
     def _draw(self, engine: MedContextTrainer) -> None:
-        crops = zip(_crops(engine.state.batch), _crops(engine.state.output), strict=True)
-        rows = [_row(*crop) for crop in list(crops)[: self.num_crops]]
+        rows = [
+            _row(*crop) for crop in list(zip(engine.state.batch, engine.state.output, strict=True))[: self.num_crops]
+        ]
         masked = all(MedContextKeys.CONTEXT_MASK in row for row in rows)
         figure = preview_figure(
             rows,
@@ -112,11 +112,6 @@ class PreviewFigure:
         if self.log_dir is not None:
             with SummaryWriter(self.log_dir) as writer:
                 writer.add_image("preview", imread(path), engine.state.iteration, dataformats="HWC")
-
-
-def _crops(batch: Any) -> Any:
-    """Split a batch that the engine did not decollate."""
-    return decollate_batch(batch) if isinstance(batch, Mapping) else batch
 
 
 def _row(batch: Mapping[str, Any], output: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -37,6 +37,8 @@ def step_values(engine: Engine) -> dict[str, float]:
 def read_step(engine: Engine, *others: Tensor) -> tuple[dict[str, float], list[float]]:
     """Return the scalars of an engine's last step, and other scalars, read from the device in a single transfer.
 
+    An output that is not decollated yet holds the values on the CPU from then on.
+
     Args:
         engine: engine whose output holds scalars, or decollated items, in each of which MONAI repeats them.
         others: scalar tensors to read along with them.
@@ -46,12 +48,14 @@ def read_step(engine: Engine, *others: Tensor) -> tuple[dict[str, float], list[f
         return values, []
     output = engine.state.output
     item = output if isinstance(output, Mapping) else output[0]
-    names = [name for key, name in STEP_METRICS.items() if key in item]
-    scalars = [item[key] for key in STEP_METRICS if key in item]
+    present = [key for key in STEP_METRICS if key in item]
+    names, scalars = [STEP_METRICS[key] for key in present], [item[key] for key in present]
     device = engine.state.device
     tensors = [torch.as_tensor(scalar, dtype=torch.float32, device=device) for scalar in (*scalars, *others)]
     numbers = torch.stack(tensors).tolist()
     values = dict(zip(names, numbers, strict=False))
+    if isinstance(output, MutableMapping):  # which MONAI decollates later, reading each scalar by itself
+        output.update({key: torch.tensor(value) for key, value in zip(present, numbers, strict=False)})
     engine.state.step_values = engine.state.iteration, values
     return values, numbers[len(names) :]
 
