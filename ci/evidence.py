@@ -99,6 +99,7 @@ def read_settings(path: str | os.PathLike[str], only: str | Sequence[str] | None
     """The settings of a file, or some of them by name.
 
     A setting that names a ``base`` in ``settings.json`` is a variant of it: it adds overrides, and has its own draws.
+    Variants are compared with the baseline of their ``group``, by default with that of the base.
 
     Raises:
         ValueError: If there is none of a name.
@@ -118,7 +119,8 @@ def _setting(item: dict[str, Any], sources: Mapping[str, str]) -> Setting:
         return Setting(**item, source=sources[item["dataset"]])
     (base,) = read_settings(SETTINGS, item["base"])
     variant, overrides = item.get("variant", ""), {**base.overrides, **item.get("overrides", {})}
-    name = f"{base.name}-{variant}" if variant else base.name
+    group = item.get("group", base.name)
+    name = f"{group}-{variant}" if variant else group
     return replace(base, name=name, variant=variant, overrides=overrides, draws=item["draws"])
 
 

@@ -196,14 +196,16 @@ def test_data_lie_in_a_folder_or_in_the_home(own: Path) -> None:
 
 def test_a_variant_is_its_base_with_other_values(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    settings = evidence.read_settings(evidence.FOLDER / "variants.json")
+    path = evidence.FOLDER / "variants.json"
+    settings, items = evidence.read_settings(path), json.loads(path.read_text(encoding="utf-8"))["settings"]
     bases = {setting.name: setting for setting in evidence.read_settings(evidence.SETTINGS)}
     assert len({setting.variant for setting in settings} - {""}) >= 8
-    for setting in settings:
-        base = bases[setting.name.removesuffix(f"-{setting.variant}" if setting.variant else "")]
+    for setting, item in zip(settings, items, strict=True):
+        base, group = bases[item["base"]], item.get("group", item["base"])
+        assert setting.name == (f"{group}-{setting.variant}" if setting.variant else group)
         assert (setting.bundle, setting.dataset, setting.cases) == (base.bundle, base.dataset, base.cases)
-        assert setting.overrides.items() >= base.overrides.items()
-        assert bool(setting.variant) == (setting.overrides != base.overrides)
+        assert setting.overrides == {**base.overrides, **item.get("overrides", {})}
+        assert bool(setting.variant or group != base.name) == (setting.overrides != base.overrides)
 
 
 def test_the_budget_is_the_first_that_a_longer_run_hardly_improves_on(
@@ -306,19 +308,27 @@ def test_from_the_runs_to_the_table(own: Path) -> None:
 
 def test_the_readme_gives_the_means_of_the_variants() -> None:
     rows = pd.read_csv(ROOT / RESULTS / "variants.csv", keep_default_na=False)
-    means = rows.groupby(["setting", "variant", "mode"])["mean_dice"].mean().map("{:.3f}".format)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    lines = {line.split("|")[1].split(",")[0].strip(): line for line in text.splitlines() if line.startswith("| ")}
-    for name in ("hippocampus-6", "brains-3"):
-        cells = [cell.strip() for cell in lines[name.split("-")[0]].split("|")[3:6]]
-        keys = [(name, "", "baseline"), (name, "", "medcontext"), (name, "half_of_organs", "medcontext")]
-        assert cells == [means.get(key, "–") for key in keys]
-    few, many = (
-        rows[rows[["setting", "variant", "mode", "draw"]].eq([name, "", "baseline", 0]).all(axis=1)]["mean_dice"].item()
-        for name in ("hippocampus-6", "hippocampus-24")
+    dice = rows.set_index(["setting", "variant", "mode", "draw"])["mean_dice"].sort_index()
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    for setting, variant, cells in (
+        ("brains-3", "one_to_three_organs", "3 | 500"),
+        ("brains-3-long", "one_to_three_organs", "3 | 2000"),
+        ("hippocampus-6", "half_of_organs", "6 | 1569"),
+    ):
+        plain, dropped = dice.loc[setting, "", "baseline"], dice.loc[setting, variant, "medcontext"]
+        pairs = (dropped - plain).dropna()
+        differences = ", ".join(pairs.map("{:+.3f}".format))
+        means = f"{plain[pairs.index].mean():.3f} | {dropped[pairs.index].mean():.3f}"
+        assert f"| {cells} | {means} | {differences} |" in text
+    loss = dice["brains-3", "", "baseline", 0] - dice["brains-3", "", "medcontext", 0]
+    assert f"lost {loss:.3f} on brains in 500 steps" in text
+    six, two = dice["hippocampus-6", "", :, 0], dice["hippocampus-2", "", :, 0]
+    six_cases, two_cases = (f"{each['medcontext_unlabeled']:.3f} against {each['baseline']:.3f}" for each in (six, two))
+    assert f"{six_cases} with six labels and {two_cases} with two (draw 0)" in text
+    short, long = (
+        (dice.loc[setting, "", "baseline"] - dice.loc["brains-3-mirrored", variant, "baseline"]).mean()
+        for setting, variant in (("brains-3", ""), ("brains-3-long", "long"))
     )
-    sentence = f"plain training {many - few:.3f} (24 cases, {many:.3f} against {few:.3f}, one draw)"
-    assert sentence in " ".join(text.split())
-    two = means.loc["hippocampus-2", ""]
-    sentence = f"plain training reached {two['baseline']}, MedContext {two['medcontext']} and with scans without labels"
-    assert f"{sentence} {two['medcontext_unlabeled']} (two draws)" in " ".join(text.split())
+    assert f"cost plain training {short:.3f} in 500 steps (two draws) and {long:.3f} in 2000 (one draw)" in text
+    both = [dice.loc[setting, "", "baseline"].mean() for setting in ("hippocampus-6-mirrored", "hippocampus-6")]
+    assert f"it made no difference ({both[0]:.3f} and {both[1]:.3f}, two draws)" in text
