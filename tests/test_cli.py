@@ -310,7 +310,7 @@ def test_sending_what_mlflow_did_not_take(
         (["send_unsent", "--ckpt_dir", "absent"], "There is no folder absent"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(
+def test_mistakes_are_reported_in_one_sentence(
     words: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)

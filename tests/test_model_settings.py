@@ -158,7 +158,7 @@ def called(workflow: Any, config_file: Any = None, **override: Any) -> str:
     return str(refusal.value)
 
 
-def test_a_default_that_was_given_is_told_from_one_that_was_not(tmp_path: Path, ckpt_dir: str) -> None:
+def test_a_default_that_was_given_is_distinguished_from_one_that_was_not(tmp_path: Path, ckpt_dir: str) -> None:
     """Evaluation starts from ``train.json``, whose values are the same as these."""
     keys = {"ckpt_dir": ckpt_dir, "spacing": [1.5, 1.5, 2.0]}
     said = called(workflow_for(UNETR, "train", "evaluate", tiny=False, **keys), **keys)

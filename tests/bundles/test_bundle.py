@@ -456,7 +456,7 @@ def test_resuming_ends_where_an_uninterrupted_run_does_in_the_same_mlflow_run(bu
     assert statuses == {"whole": "FINISHED", "cut": "FINISHED"}
 
 
-def test_a_training_that_stops_early_is_done(home: Path) -> None:
+def test_a_training_run_that_stops_early_is_done(home: Path) -> None:
     """A learning rate of almost nothing never improves on the first validation."""
     settings = {
         "run_name": "early",
@@ -475,7 +475,7 @@ def test_a_training_that_stops_early_is_done(home: Path) -> None:
 
 
 @for_bundles(UNETR)
-def test_a_training_that_is_done_is_completed_again(bundle: str, home: Path) -> None:
+def test_a_training_run_that_is_done_is_completed_again(bundle: str, home: Path) -> None:
     """A scheduler may start a job again whose process ended before its node said so."""
     folder = train(bundle, home, "auto_resume", max_epochs=1, select_checkpoint="last")
     before = weights(folder), weights(folder, "teacher.pt"), (folder / "models" / "history.csv").read_text()
@@ -749,7 +749,7 @@ def test_two_processes_train_as_one(bundle: str, home: Path, overlays: tuple[str
         ({"resume": True}, "There is no checkpoint .*last.pt"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence_before_the_first_step(
+def test_mistakes_are_reported_in_one_sentence_before_the_first_step(
     home: Path, overrides: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SystemExit, match=f"medcontext: {message}") as refusal:
@@ -827,7 +827,7 @@ def test_a_longer_run_or_another_learning_rate_follows_the_new_curve(home: Path)
     assert rates[4:] == pytest.approx([1e-4 * (1 + np.cos(np.pi * step / 8)) / 2 for step in (4, 5, 6, 7)])
 
 
-def test_a_loss_that_is_not_finite_is_told_in_one_sentence(home: Path) -> None:
+def test_a_loss_that_is_not_finite_is_reported_in_one_sentence(home: Path) -> None:
     with pytest.raises(SystemExit, match="medcontext: .*not finite at step 1; .*learning_rate"):
         train("medcontext_unetr", home, segmentation_loss="$lambda pred, label: pred.mean() * float('nan')")
     assert runs_of(home)[0].info.status == "FAILED"

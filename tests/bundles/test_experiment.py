@@ -301,7 +301,7 @@ def test_a_failure_stops_nothing_else_and_is_repeated_alone(tmp_path: Path, monk
 
 @pytest.mark.slow
 @posix_only
-def test_ctrl_c_ends_the_training_and_the_next_call_resumes_it(tmp_path: Path) -> None:
+def test_ctrl_c_ends_the_training_run_and_the_next_call_resumes_it(tmp_path: Path) -> None:
     last = tmp_path / "runs" / "long" / "models" / "last.pt"
     # the first time it saves its state and sleeps; resumed, it is done
     job = script(
@@ -354,7 +354,7 @@ def test_time_that_is_up_stops_what_runs(tmp_path: Path, capsys: pytest.CaptureF
 
 
 @pytest.mark.slow
-def test_a_training_that_was_killed_before_it_saved_its_state_begins_anew(tmp_path: Path) -> None:
+def test_a_training_run_that_was_killed_before_it_saved_its_state_begins_anew(tmp_path: Path) -> None:
     model = tmp_path / "runs" / "early" / "models" / "model.pt"
     # a validation has saved a model, and nothing the state; the training refuses to write over it
     refuse = f"1 / 0 if pathlib.Path('{model}').exists() else None"

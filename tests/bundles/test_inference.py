@@ -124,7 +124,7 @@ def test_labels_follow_the_dataset_and_set_the_channels(
     "overlays",
     [["phantom"], ["btcv", "phantom"], ["acdc", "phantom"], ["brats", "small_gpu"], ["hippocampus", "phantom"]],
 )
-def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: list[str]) -> None:
+def test_overlays_of_the_training_run_are_taken(bundle: str, home: Path, overlays: list[str]) -> None:
     """Also where they set keys that prediction has no use for."""
     check_configuration(workflow_for(bundle, "inference", *overlays, tiny=False))
 
@@ -151,7 +151,7 @@ def test_overlays_of_the_training_are_taken(bundle: str, home: Path, overlays: l
         ({"output_dir": "FILE/out"}, "Cannot write to output_dir .*/out, choose another: "),
     ],
 )
-def test_mistakes_are_told_in_one_sentence_before_anything_is_predicted(
+def test_mistakes_are_reported_in_one_sentence_before_anything_is_predicted(
     home: Path, overrides: dict[str, Any], message: str
 ) -> None:
     nib.save(nib.Nifti1Image(volume(), VOXELS), home / "scan.nii.gz")
@@ -189,7 +189,7 @@ def test_a_fourth_axis_of_one(home: Path) -> None:
     assert np.count_nonzero(nib.load(out / "scan_seg.nii.gz").get_fdata()) == 480
 
 
-def test_dicom_without_its_libraries_is_told_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dicom_without_its_libraries_is_reported_in_one_sentence(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(home / "ct", volume(), VOXELS)
     monkeypatch.setitem(sys.modules, "highdicom", None)
     with pytest.raises(SystemExit, match=r"medcontext: DICOM requires .*pip install pydicom highdicom$"):

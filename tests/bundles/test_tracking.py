@@ -93,7 +93,7 @@ def test_a_model_that_is_not_logged_cannot_be_registered(home: Path) -> None:
 
 
 @pytest.mark.parametrize("entry", ["training", "evaluating"])
-def test_a_dead_server_is_told_of_before_anything_is_done(
+def test_a_dead_server_is_reported_before_anything_is_done(
     home: Path, monkeypatch: pytest.MonkeyPatch, entry: str
 ) -> None:
     names = ["train"] if entry == "training" else ["train", "evaluate"]
@@ -134,7 +134,7 @@ def test_configuration_is_logged_flat(home: Path) -> None:
         pytest.param("SIGINT", 130, "KILLED", marks=pytest.mark.slow),
     ],
 )
-def test_a_training_that_is_killed_and_resumed(home: Path, number: str, code: int, status: str) -> None:
+def test_a_training_run_that_is_killed_and_resumed(home: Path, number: str, code: int, status: str) -> None:
     """Whatever ends it, the run is resumed where it was, with every step once."""
     words = [sys.executable, "-m", "monai.bundle", "run", "training", "--config_file", *config_files(UNETR, "train")]
     for key, value in overrides_for(UNETR, "train", run_name="cut", max_epochs=1000).items():

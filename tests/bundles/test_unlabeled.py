@@ -179,7 +179,7 @@ def scan(path: Path, lowest: float = -1000, channels: int = 1) -> None:
         ([], {**REST, "passes": "separate"}, "mode 'medcontext_unlabeled' has a single pass, got passes 'separate'"),
     ],
 )
-def test_mistakes_are_told_before_the_first_step(
+def test_mistakes_are_reported_before_the_first_step(
     home: Path, overlays: list[str], overrides: dict[str, Any], message: str
 ) -> None:
     (home / "empty").mkdir()

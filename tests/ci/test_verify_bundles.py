@@ -366,7 +366,7 @@ def test_a_network_that_no_longer_compiles(phantom: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-def test_a_network_that_is_traced_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_is_traced_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = copied(SWIN_UNETR, tmp_path)
     overlay = read_json(folder / "configs" / "phantom.json")
     small = {key: overlay[key] for key in ("network_def", "roi_size")}

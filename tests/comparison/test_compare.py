@@ -418,7 +418,7 @@ def useless(database: Path) -> None:
     ],
 )
 @pytest.mark.usefixtures("useless")
-def test_mistakes_are_told_in_one_sentence(
+def test_mistakes_are_reported_in_one_sentence(
     grid: Store, words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

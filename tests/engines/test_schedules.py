@@ -33,7 +33,7 @@ def test_the_curve(arguments: dict[str, float], expected: list[float]) -> None:
     assert rates(schedule(**arguments), len(expected)) == pytest.approx(expected)
 
 
-def test_a_restored_schedule_goes_on() -> None:
+def test_a_restored_schedule_continues() -> None:
     whole, cut, rest = schedule(), schedule(), schedule()
     expected = rates(whole, 4)
     rates(cut, 2)

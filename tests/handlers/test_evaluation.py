@@ -143,7 +143,7 @@ def test_report_is_written_with_its_circumstances(evaluated: tuple[Path, Supervi
 
 
 @pytest.mark.parametrize(("content", "curves"), [("epoch,train_loss\n1,0.5\n", 1), (None, 0)])
-def test_curves_of_the_training_are_shown_where_they_are_known(
+def test_curves_of_the_training_run_are_shown_where_they_are_known(
     tmp_path: Path, content: str | None, curves: int
 ) -> None:
     if content is not None:

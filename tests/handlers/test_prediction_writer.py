@@ -153,7 +153,7 @@ def test_an_interrupted_case_has_no_half_files_and_no_summary(tmp_path: Path, mo
     assert (tmp_path / "case_a_seg.nii.gz").read_bytes() == before
 
 
-def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_predicted(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_to_is_reported_before_anything_is_predicted(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     engine = Engine(lambda *_: pytest.fail("predicted"))
     PredictionWriter(tmp_path / "file" / "out", [], LABELS).attach(engine)

@@ -72,7 +72,7 @@ def train(folder: Path, epochs: int, *, stop: int | None = None, resume: bool = 
 
 
 @pytest.mark.parametrize("interval", [1, 2])
-def test_a_resumed_training_goes_on_with_the_file(tmp_path: Path, interval: int) -> None:
+def test_a_resumed_run_continues_the_file(tmp_path: Path, interval: int) -> None:
     """The fourth epoch breaks off; with an interval of 2 the third is not saved, so it is trained again."""
     whole = train(tmp_path / "whole", 5)
     before = train(tmp_path / "cut", 5, stop=14, interval=interval)
@@ -85,7 +85,7 @@ def test_a_resumed_training_goes_on_with_the_file(tmp_path: Path, interval: int)
     assert resumed[SECONDS].is_monotonic_increasing
 
 
-def test_time_is_that_of_the_steps_alone_and_goes_on_after_a_resume(
+def test_time_is_that_of_the_steps_alone_and_continues_after_a_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each step takes a second from the request of its batch, and a validation a thousand."""
@@ -108,7 +108,7 @@ def test_time_is_that_of_the_steps_alone_and_goes_on_after_a_resume(
         assert engine.state.train_processor_seconds == expected[-1]
 
 
-def test_a_new_training_begins_a_new_file(tmp_path: Path) -> None:
+def test_a_new_training_run_begins_a_new_file(tmp_path: Path) -> None:
     train(tmp_path, 3)
     assert train(tmp_path, 1)["epoch"].tolist() == [1]
 
@@ -121,7 +121,7 @@ def test_a_damaged_file_is_begun_anew(tmp_path: Path, content: str, caplog: pyte
     assert "holds no history" in caplog.text
 
 
-def test_a_full_disk_does_not_end_the_training(
+def test_a_full_disk_does_not_end_the_training_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     handler = TrainingHistory(tmp_path / "history.csv")

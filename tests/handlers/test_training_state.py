@@ -125,7 +125,7 @@ STOPS = [("step", 1), ("step", 3), ("step", 5), ("step", 6), ("step", 8), ("vali
 
 
 @pytest.mark.parametrize("stop", STOPS, ids=str)
-def test_a_signal_saves_the_step_and_the_resumed_run_goes_on_from_there(
+def test_a_signal_saves_the_step_and_the_resumed_run_continues_from_there(
     tmp_path: Path, whole: Path, stop: tuple[str, int]
 ) -> None:
     """In the middle of an epoch, at its end, and in validation."""

@@ -81,7 +81,7 @@ def test_even_a_broken_link_stays(server: FileServer, out: Path) -> None:
         download_bundle("a", server.url, out)
 
 
-def test_goes_on_after_a_cut(server: FileServer, out: Path) -> None:
+def test_continues_after_a_cut(server: FileServer, out: Path) -> None:
     server.break_off = 70_000
     with pytest.raises(ConnectionError, match="a_v0.1.0.zip was cut off after 70000 of .* call again to resume"):
         download_bundle("a", server.url, out)

@@ -373,7 +373,7 @@ def test_sources_that_are_still_being_written(own_btcv: Path, tmp_path: Path) ->
     assert visible(tmp_path / "out") == set()
 
 
-def test_too_little_room_is_told_beforehand(btcv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_room_is_reported_beforehand(btcv: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     with pytest.raises(OSError, match="needs 0.0 GB and has 0.0 GB free; make room, or link"):
         prepare_dataset("btcv", btcv, tmp_path / "out")

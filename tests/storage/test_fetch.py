@@ -59,7 +59,7 @@ def assert_arrived(server: FileServer, target: Path, *ranges: str | None, conten
 
 
 @pytest.mark.parametrize("validators", [("ETag",), ("Last-Modified",), ("ETag", "Last-Modified"), ()])
-def test_goes_on_after_a_cut(validators: tuple[str, ...], server: FileServer, target: Path) -> None:
+def test_continues_after_a_cut(validators: tuple[str, ...], server: FileServer, target: Path) -> None:
     server.validators = validators
     cut(server, target)
     assert_arrived(server, target, f"bytes={CUT}-")
@@ -78,7 +78,7 @@ def test_a_server_that_does_not_say_how_much_it_sends(
     assert_arrived(server, target, None)
 
 
-def test_goes_on_after_several_cuts(server: FileServer, target: Path) -> None:
+def test_continues_after_several_cuts(server: FileServer, target: Path) -> None:
     cut(server, target)
     server.break_off = CUT
     with pytest.raises(ConnectionError, match=f"was cut off after {2 * CUT} of 300000 bytes"):

@@ -41,7 +41,7 @@ def weights(tmp_path: Path) -> str:
     return str(tmp_path / "model.pt")
 
 
-def test_a_second_attempt_goes_on_with_the_first_ones_model(
+def test_a_second_attempt_continues_with_the_first_ones_model(
     uri: str, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = MlflowClient(uri)

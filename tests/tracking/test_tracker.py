@@ -152,7 +152,7 @@ def test_a_killed_run_with_other_settings_or_cases_is_ended(
     ],
     ids=["gone", "damaged"],
 )
-def test_a_database_that_fails_in_mid_training_is_told_in_one_sentence(
+def test_a_database_that_fails_in_mid_training_is_reported_in_one_sentence(
     uri: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Any, reason: str
 ) -> None:
     handler = tracker(uri, tmp_path / "models", wait=0)

@@ -109,7 +109,7 @@ def test_subclasses_take_the_same_checkpoints() -> None:
 
 
 @pytest.mark.parametrize("strict", [True, False])
-def test_checkpoints_of_another_network_are_told_apart(strict: bool) -> None:
+def test_checkpoints_of_another_network_are_distinguished(strict: bool) -> None:
     state = {"model_down.norm0.weight": torch.ones(12), "model_down.norm0.bias": torch.ones(12)}
     message = "None of the checkpoint's 2 tensors, such as model_down.norm0.weight, is one of UNETR"
     with pytest.raises(ValueError, match=message):
