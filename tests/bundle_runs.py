@@ -179,7 +179,7 @@ def runs_of(home: Path) -> list[Any]:
 
 def snapshot(folder: Path) -> set[str]:
     """What lies in a folder and below, caches aside."""
-    skipped = (".git", "__pycache__", ".venv", "_cache")
+    skipped = (".git", "__pycache__", ".venv", "_cache", ".egg-info")  # the last is made by whoever builds a wheel
     return {
         os.path.join(root, file)
         for root, _, files in os.walk(folder)
