@@ -174,7 +174,7 @@ def _fill(parser: Any, settings: Mapping[str, Any], given: Mapping[str, str], ck
         parser[key] = settings[key]
     if is_evaluation and "dataset" not in given and isinstance(dataset, str) and re.fullmatch(r"\w[\w-]*", dataset):
         parser["dataset"] = dataset
-    if idist.get_rank() == 0:
+    if taken and idist.get_rank() == 0:
         logger.info("%s taken from %s.", ", ".join(taken), _file(ckpt_path))
 
 
