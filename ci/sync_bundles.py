@@ -40,7 +40,7 @@ ALLOWED: Allowances = {
     },
     "configs/inference.json": {"network_def": EVERY, "phantom": EVERY, **GEOMETRY},
     "configs/btcv.json": {"phantom": EVERY, **GEOMETRY},
-    "configs/phantom.json": {"network_def": EVERY},
+    "configs/phantom.json": {"network_def": EVERY, "learning_rate": (RESENC,)},
     "configs/acdc.json": {
         **dict.fromkeys(("network_def", "roi_size", "phantom"), EVERY),
         **dict.fromkeys(("orientation", "spacing", "max_epochs", "val_interval", "organ_dropout"), DEPTH_FIRST),

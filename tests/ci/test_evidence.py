@@ -320,8 +320,11 @@ def test_the_readme_gives_the_means_of_the_variants() -> None:
         differences = ", ".join(pairs.map("{:+.3f}".format))
         means = f"{plain[pairs.index].mean():.3f} | {dropped[pairs.index].mean():.3f}"
         assert f"| {cells} | {means} | {differences} |" in text
-    loss = (dice.loc["brains-3", "", "baseline"] - dice.loc["brains-3", "", "medcontext"]).mean()
-    assert f"lost {loss:.3f} on brains in 500 steps (two draws)" in text
+    loss, won = (
+        (dice.loc[setting, "", "medcontext"] - dice.loc[setting, "", "baseline"]).mean()
+        for setting in ("brains-3", "brains-3-long")
+    )
+    assert f"it lost {-loss:.3f} in 500 steps (two draws) and gained {won:.3f} in 2000 (one draw)" in text
     six, two = dice["hippocampus-6", "", :, 0], dice["hippocampus-2", "", :, 0]
     six_cases, two_cases = (f"{each['medcontext_unlabeled']:.3f} against {each['baseline']:.3f}" for each in (six, two))
     assert f"{six_cases} with six labels and {two_cases} with two (draw 0)" in text
