@@ -208,8 +208,7 @@ class ContextDropout(RandomizableTransform):
 
 def _mean_without(values: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
     """Average ``values`` (C, N) over all but the ``dropped`` positions, as (C, 1)."""
-    total = values.sum(1, keepdim=True) - values[:, dropped].sum(1, keepdim=True)
-    return total / (values.shape[1] - len(dropped))
+    return values.index_fill(1, dropped, 0).sum(1, keepdim=True) / (values.shape[1] - len(dropped))
 
 
 class ContextDropoutd(Randomizable, MapTransform):

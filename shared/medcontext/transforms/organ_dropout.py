@@ -156,7 +156,7 @@ class RandOrganDropout(ContextDropout):
 
     def _droppable_organs(self, label: NDArray[Any]) -> NDArray[np.intp]:
         """Return the ids of the organs in ``label`` that may be dropped."""
-        organs = np.flatnonzero(np.bincount(label[label > 0].astype(np.intp)))  # the background alone is most of a crop
+        organs = np.flatnonzero(np.bincount(label[label >= 1].astype(np.intp)))
         return organs if self.organs is None else np.intersect1d(organs, self.organs)
 
     def _choose_organs(self, organs: NDArray[np.intp]) -> NDArray[np.intp]:
