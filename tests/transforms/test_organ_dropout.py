@@ -518,3 +518,12 @@ def test_drawing_comes_first() -> None:
     dropout(image, label)
     with pytest.raises(ValueError, match=r"drawn mask has spatial shape \(4, 4\) but the image \(2, 2\)"):
         dropout(image[:, :2, :2], label[:, :2, :2], randomize=False)
+
+
+def test_noise_is_finite_where_the_kept_voxels_are_alike() -> None:
+    for seed in range(40):
+        image, label = torch.zeros(1, 16, 16, 16), torch.zeros(1, 16, 16, 16)
+        image[:, 4:8, 4:8, 4:8] = 1234.567 + torch.rand(4, 4, 4, generator=torch.Generator().manual_seed(seed)) * 77
+        label[:, 4:8, 4:8, 4:8] = 1
+        dropout = RandOrganDropout(cell_size=4, extent="organ", fill="noise", decoy_fraction=0).set_random_state(seed)
+        assert not dropout(image, label)[0].any()
